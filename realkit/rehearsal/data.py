@@ -1,0 +1,48 @@
+"""The pictures the recipes train on, rendered once into a working folder, and the held-out ones they are judged by."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from realkit.rehearsal.scenes import render
+from realkit.rehearsal.wording import Scene, captions, scenes
+
+HELD_OUT_SEED = 1_000_000  # held-out pictures use seeds from here on; no training picture does
+
+
+def training_scene(index: int) -> Scene:
+    """The scene of training picture `index`, whose pose has seed `index`: every combination equally often."""
+    every = scenes("train")
+    turn, place = divmod(index, len(every))
+    return every[np.random.default_rng([11, turn]).permutation(len(every))[place]]
+
+
+def pictures(folder: Path, count: int, size: int, workers: int | None = None) -> np.ndarray:
+    """Training pictures 0 to count - 1, uint8 (count, size, size, 3), memory-mapped; rendered first if they are not there."""
+    path = folder / f"scenes-{size}-{count}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.npy")
+        out = np.lib.format.open_memmap(part, "w+", np.uint8, (count, size, size, 3))
+        with ProcessPoolExecutor(workers) as pool:
+            made = pool.map(partial(_picture, size=size), range(count), chunksize=16)
+            for index, picture in enumerate(tqdm(made, f"render {size} px", count, mininterval=5)):
+                out[index] = picture
+        out.flush()
+        part.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def _picture(index: int, size: int) -> np.ndarray:
+    return np.asarray(render(training_scene(index).caption, index, size))
+
+
+def held_out(count: int) -> list[tuple[str, int]]:
+    """Captions of the held-out split with a seed each, going round the captions in a shuffled order."""
+    order = np.random.default_rng(0).permutation(len(captions("heldout")))
+    return [(captions("heldout")[order[i % len(order)]], HELD_OUT_SEED + i) for i in range(count)]
