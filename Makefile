@@ -1,0 +1,29 @@
+# demo and test set everything up themselves; they need Python ≥ 3.11 and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY := PASSIVE
+export PYTHONUNBUFFERED := 1
+
+.PHONY: demo test test-all lint
+
+demo: $(VENV)/.ready
+	$(BIN)/python -m realkit.demo
+
+test: $(VENV)/.ready lint
+	$(BIN)/python -m pytest -q
+
+test-all: $(VENV)/.ready lint
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check realkit tests
+	$(BIN)/ruff format --check realkit tests
+	$(BIN)/mypy
+
+$(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "realkit needs Python 3.11 or newer: make PYTHON=python3.12 demo")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): two to four minutes the first time"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,191 @@
+"""The command line. Exit codes: 0 done; 1 some cells failed; 2 the request was wrong, and nothing was started."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from realkit import __version__
+from realkit.errors import RequestError
+
+
+class _Group(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except RequestError as error:
+            click.echo(f"realkit: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Which model, which sampler, which upscaler gives the best picture for the least time?"""
+
+
+@main.command()
+@click.argument("sweep", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Results folder; an earlier run in it is gone on with.")
+@click.option("--batch", type=int, help="Most pictures to denoise together (default: by free memory).")
+def run(sweep: Path, out: Path, batch: int | None) -> None:
+    """Run a sweep file, or go on with it."""
+    from realkit import runner
+
+    done = runner.run(sweep, out, batch=batch)
+    counts = done.table()["status"].value_counts()
+    click.echo(f"{', '.join(f'{count} cells {status}' for status, count in counts.items())}; table: {out / 'table.csv'}")
+    if done.failed:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("sweep", type=click.Path(path_type=Path))
+def plan(sweep: Path) -> None:
+    """Say what a sweep file would make, without loading anything."""
+    from realkit import runner
+
+    click.echo(runner.plan(sweep))
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["models", "samplers", "upscalers", "scorers", "prompts"]))
+def list_(what: str) -> None:
+    """List a table of the catalogue."""
+    for name, *facts in _LISTS[what]():
+        click.echo(f"{name:<24} {'  '.join(str(fact) for fact in facts)}".rstrip())
+
+
+@main.command()
+@click.argument("prompt")
+@click.option("--model", default="rehearsal/base", show_default=True)
+@click.option("--sampler")
+@click.option("--steps", type=int)
+@click.option("--guidance", type=float)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--negative")
+@click.option("--size", help="Native size, e.g. 512 or 768x1024.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("image.png"), show_default=True)
+def generate(prompt: str, model: str, out: Path, size: str | None, **settings: Any) -> None:
+    """Make one picture of PROMPT; what is left out is the model's recommendation."""
+    from realkit import models
+    from realkit.sweep import Sweep
+
+    side = int(size) if size and size.isdigit() else size
+    axes = {"samplers": settings["sampler"], "steps": settings["steps"], "guidance": settings["guidance"], "negatives": settings["negative"], "size": side}
+    Sweep(models=model, prompts=prompt, seeds=[settings["seed"]], **{k: v for k, v in axes.items() if v is not None}).cells()
+    _writable(out)
+    models.load(model)(prompt, size=side, **settings).save(out)  # type: ignore[arg-type]
+    click.echo(out)
+
+
+@main.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--with", "name", required=True, help="An upscaler: realkit list upscalers, or a .safetensors file.")
+@click.option("--to", required=True, type=int, help="Longer side of the result, pixels.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: IMAGE with the size in its name.")
+def upscale(image: Path, name: str, to: int, out: Path | None) -> None:
+    """Enlarge IMAGE to the exact size."""
+    from realkit import upscalers
+
+    picture = _picture(image)
+    out = out or image.with_name(f"{image.stem}-{to}.png")
+    _writable(out)
+    upscalers.upscale(picture, name, to).save(out)
+    click.echo(out)
+
+
+@main.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("prompt")
+@click.option("--scorer", "names", multiple=True, default=("clip",), show_default=True)
+def score(image: Path, prompt: str, names: tuple[str, ...]) -> None:
+    """Score IMAGE against PROMPT."""
+    from realkit import scorers
+
+    for name, value in scorers.score(_picture(image), prompt, names).items():
+        click.echo(f"{name} {value:.3f}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--csv", is_flag=True, help="Write the whole table as CSV to standard output.")
+@click.option("--parquet", type=click.Path(path_type=Path), help="Write the whole table to this file.")
+def table(folder: Path, csv: bool, parquet: Path | None) -> None:
+    """Show the table of a results folder."""
+    from realkit.runner import read
+
+    frame = read(folder).table()
+    if parquet:
+        _writable(parquet)
+        frame.to_parquet(parquet, index=False)
+        click.echo(parquet)
+    elif csv:
+        click.echo(frame.to_csv(index=False), nl=False)
+    else:
+        shown = ["model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler", "nfe", "seconds", "status"]
+        from realkit.table import COLUMNS
+
+        click.echo(frame[[*shown, *(name for name in frame.columns if name not in COLUMNS)]].to_string(index=False, max_colwidth=44, na_rep=""))
+
+
+@main.command()
+def columns() -> None:
+    """Print what the table's columns mean."""
+    from realkit.table import dictionary
+
+    click.echo(dictionary(), nl=False)
+
+
+def _models() -> list[tuple[object, ...]]:
+    from realkit.models import MODELS
+
+    return [(name, f"{spec.size}²", spec.family, spec.licence, spec.about) for name, spec in MODELS.items()]
+
+
+def _samplers() -> list[tuple[object, ...]]:
+    from realkit.samplers import SAMPLERS
+
+    return [(name, f"order {spec.order}", f"{spec.calls:<4}", "stochastic   " if spec.stochastic else "deterministic", spec.paper) for name, spec in SAMPLERS.items()]
+
+
+def _upscalers() -> list[tuple[object, ...]]:
+    from realkit.upscalers import UPSCALERS
+
+    return [(name, spec.engine, spec.licence, spec.about) for name, spec in UPSCALERS.items()]
+
+
+def _scorers() -> list[tuple[object, ...]]:
+    from realkit.scorers import SCORERS
+
+    return [(name, spec.unit, f"better: {spec.direction}", spec.about) for name, spec in SCORERS.items()]
+
+
+def _prompts() -> list[tuple[object, ...]]:
+    from realkit.sweep import PROMPTS
+
+    return [(f"suite:{name}", f"{len(spec.prompts)} prompts", spec.about) for name, spec in PROMPTS.items()]
+
+
+_LISTS = {"models": _models, "samplers": _samplers, "upscalers": _upscalers, "scorers": _scorers, "prompts": _prompts}
+
+
+def _picture(path: Path) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise RequestError(f"No picture at {str(path)!r}") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise RequestError(f"{str(path)!r} is no picture that can be read: {error}") from error
+
+
+def _writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise RequestError(f"Cannot write {str(path)!r}: its folder does not exist")

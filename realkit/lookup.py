@@ -1,0 +1,100 @@
+"""Tables of the catalogue as read-only mappings, and the one way to find a name in them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from realkit.errors import RequestError
+
+USER_CATALOG = "REALKIT_CATALOG"  # folder of the user's own TOML files, named like the shipped ones
+
+
+class Spec(BaseModel):
+    """An entry of a table. Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+class Table(Mapping[str, SpecT], Generic[SpecT]):
+    """A catalogue table read on first use: `table[name]` for an exact name, `find(table, name)` for one a person typed.
+
+    The user's file of the same name in the folder $REALKIT_CATALOG adds entries and replaces shipped ones.
+    """
+
+    def __init__(self, kind: str, spec: type[SpecT]) -> None:
+        self.kind, self._spec = kind, spec
+
+    @cached_property
+    def _entries(self) -> dict[str, SpecT]:
+        file = f"{self.kind}s.toml"
+        sources = [(file, resources.files("realkit.catalog").joinpath(file).read_text(encoding="utf-8"))]
+        if own := os.environ.get(USER_CATALOG):
+            path = Path(own) / file
+            if path.is_file():
+                sources.append((str(path), path.read_text(encoding="utf-8")))
+        entries = {}
+        for source, text in sources:
+            try:
+                entries |= {name: self._spec(**entry) for name, entry in tomllib.loads(text).items()}
+            except (tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
+                raise RequestError(f"Catalogue file {source} cannot be read: {one_line(error)}") from error
+        return entries
+
+    def __getitem__(self, name: str) -> SpecT:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def find(table: Table[SpecT], name: str) -> str:
+    """The table's own spelling of a name; case, spaces and punctuation do not matter. Raises RequestError if it has none."""
+    if not isinstance(name, str):
+        raise RequestError(f"Unknown {table.kind} {name!r}: expected a name, {_available(table)}")
+    if name in table:
+        return name
+    folded = {_fold(known): known for known in reversed(table)} | {
+        _fold(alias): known for known, spec in table.items() for alias in getattr(spec, "aliases", ())
+    }
+    if _fold(name) in folded:
+        return folded[_fold(name)]
+    near = difflib.get_close_matches(_fold(name), folded, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(repr(folded[n]) for n in dict.fromkeys(near))}?" if near else ""
+    raise RequestError(f"Unknown {table.kind} {name!r}.{hint} {_available(table)}")
+
+
+def _available(table: Table[Any]) -> str:
+    return f"{len(table)} available: realkit list {table.kind}s"
+
+
+def _fold(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def one_line(error: Exception) -> str:
+    """An error's message in one line; pydantic's as `place: what was wrong (given …)`."""
+    if isinstance(error, ValidationError):
+        return "; ".join(_problem(item) for item in error.errors(include_url=False))
+    return " ".join(str(error).split())
+
+
+def _problem(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"] if isinstance(part, (int, str)) and not str(part).startswith(("function-", "union")))
+    message = item["msg"].removeprefix("Value error, ")
+    given = "" if item["type"] in ("missing", "value_error") else f" (given {item['input']!r:.80})"
+    return f"{place}: {message}{given}" if place else f"{message}{given}"

@@ -1,0 +1,267 @@
+"""Models: catalogue entries and other references → a pipeline on the device it fits, and pictures from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from realkit import hub, placement, samplers
+from realkit.errors import RequestError
+from realkit.families import FAMILIES
+from realkit.lookup import Spec, Table, find
+from realkit.measure import Stopwatch
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+class Settings(Spec):
+    """What a model's author recommends; used wherever a request leaves a setting open."""
+
+    sampler: str = "DPM++ 2M Karras"
+    steps: int = 25
+    guidance: float = 5.0
+    negative: str = ""
+
+
+class ModelSpec(Spec):
+    family: str = "sd1"
+    source: str
+    parts: dict[str, str] = Field(default_factory=dict)
+    config: str = ""  # folder with the diffusers configs of a single-file checkpoint
+    size: int = 512
+    settings: Settings = Settings()
+    licence: str = "unknown"
+    about: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+MODELS: Table[ModelSpec] = Table("model", ModelSpec)
+PART_CLASSES = {
+    "vae": ("diffusers", "AutoencoderKL"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+}
+
+
+@dataclass(frozen=True)
+class ModelLock:
+    """A model's references, locked: the main one first, then its parts by name, and the original scheduler config."""
+
+    name: str
+    spec: ModelSpec
+    main: hub.Lock
+    parts: dict[str, hub.Lock]
+    scheduler: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Hashes of what determines a picture: {"main": …, "vae": …, …}. The VAE's does not concern the latents."""
+        return {"main": self.main.fingerprint} | {name: lock.fingerprint for name, lock in sorted(self.parts.items())}
+
+    def to_json(self) -> dict[str, Any]:
+        parts = {name: lock.to_json() for name, lock in self.parts.items()}
+        return {"spec": self.spec.model_dump(mode="json"), "main": self.main.to_json(), "parts": parts, "scheduler": self.scheduler}
+
+    @classmethod
+    def from_json(cls, name: str, data: dict[str, Any]) -> ModelLock:
+        parts = {part: hub.Lock(**lock) for part, lock in data["parts"].items()}
+        return cls(name, ModelSpec(**data["spec"]), hub.Lock(**data["main"]), parts, data["scheduler"])
+
+
+def identify(name: str) -> tuple[str, ModelSpec]:
+    """A catalogue name as the table spells it, or any other reference as itself, with its entry."""
+    looks_like_path = isinstance(name, str) and (name.endswith(".safetensors") or Path(name).expanduser().exists() or name.startswith(("/", ".", "~")))
+    if looks_like_path:
+        return name, ModelSpec(source=name)
+    try:
+        known = find(MODELS, name)
+    except RequestError:
+        if hub.HUB_ID.match(name) and not name.startswith("rehearsal/"):
+            return name, ModelSpec(source=name)
+        raise
+    return known, MODELS[known]
+
+
+def lock(name: str) -> ModelLock:
+    """Resolve a model's references once: nothing is loaded, only headers and configs are read."""
+    known, spec = identify(name)
+    if spec.family not in FAMILIES:
+        raise RequestError(f"Model {known!r} is of family {spec.family!r}: expected one of {', '.join(FAMILIES)}")
+    main = hub.lock(spec.source)
+    if main.kind == "file" and not spec.config:
+        raise RequestError(f"Single file {spec.source!r}: give its catalogue entry a `config` folder with the diffusers configs of its kind")
+    config = hub.lock(spec.config) if main.kind == "file" else main
+    scheduler = hub.read_json(config, "scheduler/scheduler_config.json")
+    if not scheduler:
+        raise RequestError(f"Model {known!r} has no scheduler/scheduler_config.json: expected a diffusers folder")
+    return ModelLock(known, spec, main, {part: hub.lock(ref) for part, ref in spec.parts.items()}, scheduler)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture of a batch: what may differ between the pictures of one batch."""
+
+    prompt: str
+    negative: str
+    seed: int
+
+
+@dataclass
+class Denoised:
+    """Latents (B, C, H/8, W/8), float32 on the CPU, with the measurements of the batch that made them."""
+
+    latents: torch.Tensor
+    encode_s: float
+    denoise_s: float
+    nfe: int
+    network_passes: int
+    truncated: list[int]
+    scheduler: dict[str, Any]
+
+
+class Model:
+    """A loaded model. Calling it makes a picture; the stages use `denoise` and `decode`."""
+
+    def __init__(self, name: str, spec: ModelSpec, pipe: Any, load_s: float) -> None:
+        self.name, self.spec, self.pipe, self.load_s = name, spec, pipe, load_s
+        self.family = FAMILIES[spec.family]
+        self.device, self.dtype = pipe.unet.device, pipe.unet.dtype
+        self._calls, self._pictures, self._warm = 0, 0, set[tuple[int, ...]]()
+        pipe.set_progress_bar_config(disable=True)
+        pipe.unet.register_forward_pre_hook(self._before, with_kwargs=True)
+        pipe.unet.register_forward_hook(self._after)
+
+    # The sampler's state stays float32, whatever the network runs in: noise and arithmetic are then the same on every device.
+    def _before(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self._calls, self._pictures = self._calls + 1, self._pictures + len(args[0])
+        return (args[0].to(self.dtype), *args[1:]), kwargs
+
+    @staticmethod
+    def _after(_: Any, __: Any, output: Any) -> Any:
+        return (output[0].float(), *output[1:]) if isinstance(output, tuple) else output
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        negative: str | None = None,
+        size: int | tuple[int, int] | None = None,
+    ) -> Image:
+        """One picture of the prompt; what is left out is the model's recommendation. Raises RequestError for a bad setting."""
+        from realkit.sweep import Sweep
+
+        axes = {"samplers": sampler, "steps": steps, "guidance": guidance, "negatives": negative, "size": size}
+        sweep = Sweep(models=self.name, prompts=prompt, seeds=[seed], **{k: v for k, v in axes.items() if v is not None})
+        cell = sweep.cells({self.name: self.spec})[0]
+        request = Request(cell.prompt, cell.negative, cell.seed)
+        return self.decode(self.denoise([request], cell.sampler, cell.steps, cell.guidance, (cell.width, cell.height)).latents[0])
+
+    def denoise(self, requests: Sequence[Request], sampler: str, steps: int, guidance: float, size: tuple[int, int]) -> Denoised:
+        """Latents for a batch that shares sampler, steps, guidance and size (width, height)."""
+        import torch
+
+        config = samplers.swap(self.pipe, sampler)
+        guided = guidance > 1
+        self._warm_up(len(requests) * (1 + guided), size)
+        with torch.inference_mode():
+            with Stopwatch(self.device) as encoding:
+                words = self.family.encode(self.pipe, [r.prompt for r in requests], [r.negative for r in requests], guided)
+            drawn = [torch.Generator("cpu").manual_seed(r.seed) for r in requests]
+            shape = (self.pipe.unet.config.in_channels, size[1] // 8, size[0] // 8)
+            noise = torch.stack([torch.randn(shape, generator=g) for g in drawn])
+            self._calls, self._pictures = 0, 0
+            with Stopwatch(self.device) as denoising:
+                made = self.pipe(
+                    **words, latents=noise, generator=drawn, num_inference_steps=steps, guidance_scale=guidance,
+                    width=size[0], height=size[1], output_type="latent",
+                ).images  # fmt: skip
+        truncated = [max(0, self._tokens(r.prompt) - self.pipe.tokenizer.model_max_length) for r in requests]
+        passes = self._pictures // len(requests)
+        return Denoised(made.float().cpu(), encoding.seconds, denoising.seconds, self._calls, passes, truncated, config)
+
+    def decode(self, latents: torch.Tensor) -> Image:
+        """The picture of latents (C, h, w). Raises FloatingPointError where they or the picture are not finite."""
+        import torch
+
+        if not torch.isfinite(latents).all():
+            raise FloatingPointError("the latents are not finite: the model overflowed in its number format; try float32")
+        vae = self.pipe.vae
+        with torch.inference_mode():
+            z = (latents[None] / vae.config.scaling_factor).to(vae.device, vae.dtype)
+            picture = vae.decode(z, return_dict=False)[0].float().cpu()
+        if not torch.isfinite(picture).all():
+            raise FloatingPointError("the VAE's picture is not finite: it overflowed in its number format; use a half-precision-safe VAE")
+        return self.pipe.image_processor.postprocess(picture, output_type="pil")[0]
+
+    def _tokens(self, prompt: str) -> int:
+        return len(self.pipe.tokenizer(prompt, truncation=False).input_ids)
+
+    def _warm_up(self, pictures: int, size: tuple[int, int]) -> None:
+        """One call of the network at a shape it has not seen, so that set-up costs are not timed."""
+        import torch
+
+        shape = (pictures, self.pipe.unet.config.in_channels, size[1] // 8, size[0] // 8)
+        if shape in self._warm or self.spec.family == "sdxl":
+            return
+        with torch.inference_mode():
+            words = torch.zeros(pictures, 77, self.pipe.unet.config.cross_attention_dim, device=self.device, dtype=self.dtype)
+            self.pipe.unet(torch.zeros(shape, device=self.device), torch.tensor(1, device=self.device), words, return_dict=False)
+        self._warm.add(shape)
+
+
+def load(name: str, locked: ModelLock | None = None) -> Model:
+    """A catalogue model, hub id, diffusers folder or single file, ready on this machine's device.
+
+    Raises RequestError for a name that means nothing or files that are damaged.
+    """
+    locked = locked or lock(name)
+    began = time.perf_counter()
+    import diffusers
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    on = placement.device()
+    number = placement.dtype(on)
+    path = hub.fetch(locked.main)
+    try:
+        parts = {part: _part(part, hub.fetch(lock), number) for part, lock in locked.parts.items()}
+        kind = getattr(diffusers, FAMILIES[locked.spec.family].pipeline)
+        if locked.main.kind == "file":
+            pipe = kind.from_single_file(str(path), config=str(hub.fetch(hub.lock(locked.spec.config))), dtype=number, local_files_only=True, **parts)
+        else:
+            plain = {} if locked.spec.family == "sdxl" else {"safety_checker": None, "requires_safety_checker": False}
+            variant = {"variant": locked.main.variant} if locked.main.variant else {}
+            pipe = kind.from_pretrained(str(path), dtype=number, local_files_only=True, **plain, **variant, **parts)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error
+    pipe.to(on)
+    pipe.original_scheduler_config = locked.scheduler
+    return Model(locked.name, locked.spec, pipe, time.perf_counter() - began)
+
+
+def _part(name: str, path: Path, number: torch.dtype) -> Any:
+    import importlib
+
+    if name not in PART_CLASSES:
+        raise RequestError(f"Unknown part {name!r}: expected one of {', '.join(PART_CLASSES)}")
+    library, kind = PART_CLASSES[name]
+    module = getattr(importlib.import_module(library), kind)
+    if name == "tokenizer":
+        return module.from_pretrained(path)
+    return module.from_pretrained(path, dtype=number)

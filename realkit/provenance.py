@@ -1,0 +1,46 @@
+"""What is written into each picture: parameters that the common web interfaces read, and all that determined it as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CHUNK = "realkit"
+
+
+def parameters(settings: dict[str, Any]) -> str:
+    """The text that A1111 writes into its `parameters` chunk, which other web interfaces read too."""
+    negative = f"\nNegative prompt: {settings['negative']}" if settings["negative"] else ""
+    return (
+        f"{settings['prompt']}{negative}\nSteps: {settings['steps']}, Sampler: {settings['sampler']}, CFG scale: {settings['guidance']:g}, "
+        f"Seed: {settings['seed']}, Size: {settings['width']}x{settings['height']}, Model: {settings['model']}"
+    )
+
+
+def save(image: Image, file: IO[bytes], settings: dict[str, Any], record: dict[str, Any]) -> None:
+    """Write a PNG with its parameters and its record. `record` says what determined the picture and which run made it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_itxt("parameters", parameters(settings))
+    info.add_itxt(CHUNK, json.dumps(record, ensure_ascii=False, sort_keys=True))
+    image.save(file, "png", pnginfo=info, compress_level=4)
+
+
+def record(path: str | Path) -> dict[str, Any]:
+    """What a picture says of itself. Raises KeyError for a picture that realkit did not make."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return json.loads(image.text[CHUNK])  # type: ignore[attr-defined]
+
+
+def pixel_hash(image: Image) -> str:
+    """SHA-256 over size and RGB pixels: the same for the same picture, whatever its file holds besides."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()

@@ -1,0 +1,74 @@
+"""Writes trained models in the formats of the libraries that load them, in half precision, where the package finds them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from realkit.rehearsal import clip, tokenizer
+from realkit.rehearsal.text2image import SCHEDULE
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def vae(model: nn.Module, latents: torch.Tensor | None, folder: Path = WEIGHTS) -> None:
+    """The VAE as diffusers keeps it; `latents`, where given, are unscaled and set its scaling factor to 1/std."""
+    if latents is not None:
+        model.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+    _half(model).save_pretrained(folder / "vae")
+
+
+def words(text_encoder: nn.Module, folder: Path = WEIGHTS) -> None:
+    """Text encoder and tokenizer, which base and studio share."""
+    _half(text_encoder).save_pretrained(folder / "text_encoder")
+    tokenizer.write(folder / "tokenizer")
+
+
+def text2image(name: str, unet: nn.Module, folder: Path = WEIGHTS) -> None:
+    """UNet, scheduler config and model index; VAE, text encoder and tokenizer come through the catalogue's `parts`."""
+    _half(unet).save_pretrained(folder / name / "unet")
+    scheduler = {"_class_name": "PNDMScheduler", **SCHEDULE, "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False}
+    _json(folder / name / "scheduler" / "scheduler_config.json", scheduler | {"skip_prk_steps": True, "steps_offset": 1, "trained_betas": None})
+    parts = {
+        "unet": ["diffusers", "UNet2DConditionModel"], "scheduler": ["diffusers", "PNDMScheduler"], "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "safety_checker": [None, None], "feature_extractor": [None, None],
+    }  # fmt: skip
+    _json(folder / name / "model_index.json", {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **parts})
+
+
+def clip_model(model: nn.Module, folder: Path = WEIGHTS) -> None:
+    """An open_clip folder: config, weights and tokenizer."""
+    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    from safetensors.torch import save_file
+
+    out = folder / "clip"
+    tokenizer.write(out)
+    size = len(json.loads((out / "vocab.json").read_text(encoding="utf-8")))
+    text = clip.CONFIG["text_cfg"] | {"vocab_size": size}
+    preprocess = {"mean": list(OPENAI_DATASET_MEAN), "std": list(OPENAI_DATASET_STD), "interpolation": "bicubic"}
+    _json(out / "open_clip_config.json", {"model_cfg": clip.CONFIG | {"text_cfg": text}, "preprocess_cfg": preprocess})
+    state = {k: v.half().contiguous() if v.is_floating_point() and "running" not in k else v.contiguous() for k, v in model.state_dict().items()}
+    save_file(state, out / "open_clip_model.safetensors")
+
+
+def esrgan(model: nn.Module, folder: Path = WEIGHTS) -> None:
+    """One .safetensors in ESRGAN's own key names."""
+    from safetensors.torch import save_file
+
+    (folder / "esrgan-x4").mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "esrgan-x4" / "model.safetensors", metadata={"format": "pt"})
+
+
+def _half(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).half().cpu()
+
+
+def _json(path: Path, data: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+

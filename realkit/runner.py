@@ -1,0 +1,232 @@
+"""The one loop: what exists is not made again, work is grouped by what it loads, each batch leaves files and rows."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import secrets
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from realkit import measure, models, placement, scorers, upscalers
+from realkit.errors import RequestError
+from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
+from realkit.store import Store, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from realkit.stages import Job, Planned, Stage
+
+PLAN_LIMIT = 8  # images a denoising batch, where no device says otherwise
+
+
+class Run:
+    """A results folder after, or long after, a run."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.store = Store(folder)
+
+    def table(self) -> pd.DataFrame:
+        """One line a cell: settings, seconds and memory a stage, scores, status."""
+        from realkit.table import build
+
+        frame = build(self.store)
+        frame.attrs["folder"] = str(self.folder)
+        return frame
+
+    @property
+    def failed(self) -> int:
+        """Cells of which some stage failed."""
+        return int((self.table()["status"] == "failed").sum())
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+
+def read(folder: str | Path) -> Run:
+    """A results folder as it stands, without torch. Raises RequestError when it is none."""
+    if not (Path(folder) / "cells.jsonl").is_file():
+        raise RequestError(f"{str(folder)!r} is no results folder: it has no cells.jsonl")
+    return Run(folder)
+
+
+def run(sweep: Sweep | dict[str, Any] | str | Path, out: str | Path, *, batch: int | None = None) -> Run:
+    """Make what a sweep asks for and the folder does not hold yet; run again to go on where it stopped.
+
+    `batch` limits the images of a denoising batch (default: by free memory). Raises RequestError before anything is
+    loaded when the request is wrong; a failure of one batch is a row, and the rest goes on.
+    """
+    sweep = _sweep(sweep)
+    if batch is not None and (type(batch) is not int or batch < 1):
+        raise RequestError(f"batch {batch!r}: expected a whole number of images from 1 on")
+    store = Store(out)
+    locks = _lock(sweep, store)
+    cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
+    with store.writing():
+        from realkit.stages import release, stages
+
+        on = placement.device()
+        environment = measure.environment(on)
+        _same_versions(store, environment["versions"])
+        planned = _plan(cells, locks, store, batch or placement.batch_limit(on, cells[0].width * cells[0].height))
+        store.write_text("sweep.yaml", sweep.to_yaml())
+        started = datetime.datetime.now(datetime.UTC)
+        name = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        known = {row["run"] for row in store.runs.read()}
+        for stage in stages(store, locks, list(sweep.scorers), name):
+            jobs = _pending(stage, planned, store)
+            if jobs and name not in known:
+                store.runs.append([{"run": name, "started": started.isoformat(timespec="seconds"), "id_version": ID_VERSION, **environment}])
+                known.add(name)
+            _work(stage, jobs, store, name)
+            release()
+        _tables(store, changed=name in known)
+    return Run(out)
+
+
+def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
+    """What a run of the sweep would do, without doing it: locks references, loads nothing."""
+    sweep = _sweep(sweep)
+    for name in {cell.model for cell in sweep.cells()}:
+        models.lock(name)
+    return sweep.describe()
+
+
+def _sweep(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
+    if isinstance(sweep, Sweep):
+        return sweep
+    return Sweep(**sweep) if isinstance(sweep, dict) else Sweep.from_yaml(sweep)
+
+
+def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
+    """Locks of the sweep's models: the folder's where it has them, else made now and kept. Upscalers are checked too."""
+    path = store.folder / "sweep.lock.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"id_version": ID_VERSION, "models": {}}
+    if kept["id_version"] != ID_VERSION:
+        raise RequestError(f"{str(store.folder)!r} was made with id version {kept['id_version']}, this is {ID_VERSION}: use a new folder")
+    locks = {name: models.ModelLock.from_json(name, data) for name, data in kept["models"].items()}
+    cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
+    new = {name: models.lock(name) for name in dict.fromkeys(cell.model for cell in cells) if name not in locks}
+    for upscaler in {cell.upscaler for cell in cells} - {None}:
+        upscalers.determined(str(upscaler))
+    if new:
+        with store.writing():
+            kept["models"] |= {name: lock.to_json() for name, lock in new.items()}
+            store.write_text("sweep.lock.json", json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    return locks | new
+
+
+def _same_versions(store: Store, now: dict[str, str | None]) -> None:
+    """Stop where a folder's results come from library versions that may draw differently."""
+    runs = store.runs.read()
+    before = runs[0]["versions"] if runs else now
+    changed = [f"{name} {before[name]} → {now[name]}" for name in before if before[name] != now.get(name)]
+    if changed:
+        raise RequestError(f"{str(store.folder)!r} was made with other versions ({', '.join(changed)}): install those, or use a new folder")
+
+
+def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], store: Store, limit: int) -> list[Planned]:
+    """The sweep's cells with ids and batches; those new to the folder are batched now and kept."""
+    from realkit.stages import Planned
+
+    kept = {line["id"]: line for line in store.cells.read()}
+    batch_of = {line["ids"]["latents"]: line["batch"] for line in kept.values()}
+    enlarging = {name: upscalers.determined(name) if name else None for name in dict.fromkeys(cell.upscaler for cell in cells)}
+    made = [(cell, ids(cell, locks[cell.model], enlarging[cell.upscaler])) for cell in cells]
+    fresh = {got.latents: cell for cell, got in reversed(made) if got.latents not in batch_of}
+    for number, batch in enumerate(_batches(dict(reversed(fresh.items())), limit), max(batch_of.values(), default=-1) + 1):
+        batch_of |= dict.fromkeys(batch, number)
+    planned = [Planned(cell, got, batch_of[got.latents]) for cell, got in made]
+    lines = [{"id": cell_id(p.cell, p.ids), "cell": asdict(p.cell), "ids": asdict(p.ids), "batch": p.batch} for p in planned]
+    new = [line for line in {line["id"]: line for line in lines}.values() if line["id"] not in kept]
+    if new:
+        store.cells.append(new)
+    return planned
+
+
+def _batches(fresh: dict[str, Cell], limit: int) -> list[list[str]]:
+    """Even batches of latents ids that share model, sampler, steps, guidance and size, ordered by model, block, sampler."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for artifact, cell in sorted(fresh.items(), key=lambda item: item[1].seed):
+        groups.setdefault((cell.model, cell.sampler, cell.steps, cell.guidance, cell.width, cell.height), []).append(artifact)
+    model_order = list(dict.fromkeys(cell.model for cell in fresh.values()))
+    ordered: list[tuple[int, int, list[str]]] = []
+    for key, artifacts in groups.items():
+        count = -(-len(artifacts) // limit)
+        small, extra = divmod(len(artifacts), count)
+        start = 0
+        for block in range(count):
+            end = start + small + (block < extra)
+            ordered.append((model_order.index(key[0]), block, artifacts[start:end]))
+            start = end
+    return [artifacts for *_, artifacts in sorted(ordered, key=lambda item: item[:2])]
+
+
+def _pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
+    """Jobs of a stage of which something is missing, whose parents are there."""
+    rows = store.last_rows()
+
+    def done(artifact: str) -> bool:
+        return rows.get(artifact, {}).get("status") == "ok" and (stage.name == "score" or store.path(stage.name, artifact).exists())
+
+    def ready(job: Job) -> bool:
+        parent = {"decode": "latents", "upscale": "decoded", "score": "image"}.get(stage.name)
+        return parent is None or rows.get(getattr(job.planned[0].ids, parent), {}).get("status") == "ok"
+
+    return [job for job in stage.jobs(planned) if not all(map(done, job.makes)) and ready(job)]
+
+
+def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
+    """Group jobs by tool, load each once, append rows batch by batch. A failure is a row."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    with tqdm(
+        total=sum(job.weight for job in jobs), desc=stage.name, disable=not jobs, unit="call" if stage.name == "denoise" else "picture",
+        mininterval=0.5 if terminal else 8, dynamic_ncols=terminal, leave=True,
+        bar_format="{desc:<8} {percentage:3.0f}% {n_fmt}/{total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}",
+    ) as bar:  # fmt: skip
+        for tool_name in dict.fromkeys(job.tool for job in jobs):
+            bar.set_postfix_str(tool_name, refresh=False)
+            tool, trouble = _attempt(stage.load, tool_name)
+            for job in (job for job in jobs if job.tool == tool_name):
+                rows, error = _attempt(stage.work, tool, job) if trouble is None else (None, trouble)
+                if error is not None:
+                    rows = [_failure(stage, job, artifact, error) for artifact in job.makes]
+                at = round(time.time(), 3)
+                store.rows.append({"stage": stage.name, "run": run_name, "at": at, **row} for row in rows or ())
+                bar.update(job.weight)
+            del tool
+
+
+def _attempt(work: Any, *arguments: Any) -> tuple[Any, Exception | None]:
+    try:
+        return work(*arguments), None
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, FileNotFoundError):
+            raise RequestError(f"Cannot write results: {error.strerror} ({error.filename or 'disk'}). What is done is kept: run again") from error
+        return None, error
+    except Exception as error:  # whatever a model, an upscaler or a scorer raises becomes the cell's row
+        return None, error
+
+
+def _failure(stage: Stage, job: Job, artifact: str, error: Exception) -> dict[str, Any]:
+    item = job.planned[0]
+    parent = {"denoise": None, "decode": item.ids.latents, "upscale": item.ids.decoded, "score": item.ids.image}[stage.name]
+    row = {"id": artifact, "parent": parent, "status": "failed", "error_type": type(error).__name__, "error": " ".join(str(error).split())[:500]}
+    return row | ({"scorer": job.tool, "prompt": item.cell.prompt if scorers.uses_prompt(job.tool) else None} if stage.name == "score" else {})
+
+
+def _tables(store: Store, changed: bool) -> None:
+    from realkit.table import build
+
+    if changed or not (store.folder / "table.parquet").exists():
+        frame = build(store)
+        write_atomically(store.folder / "table.parquet", lambda file: frame.to_parquet(file, index=False))
+        write_atomically(store.folder / "table.csv", lambda file: frame.to_csv(file, index=False))
+

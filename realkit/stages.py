@@ -1,0 +1,175 @@
+"""The stages of a cell's way. Each says what it loads, what is pending, and what one batch makes: files and rows."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from realkit import measure, models, placement, provenance, scorers, upscalers
+from realkit.measure import Stopwatch
+from realkit.samplers import SAMPLERS
+from realkit.store import Store, write_atomically
+from realkit.sweep import Cell, Ids, denoise_determined, name_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from realkit.models import ModelLock
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell with its ids and the denoising batch it belongs to."""
+
+    cell: Cell
+    ids: Ids
+    batch: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One batch of one stage: the artifact ids it makes, the cells they belong to, how heavy it is."""
+
+    tool: str
+    makes: tuple[str, ...]
+    planned: tuple[Planned, ...]
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`jobs(planned)` lists all work of the stage, done or not; `load(tool)` its tool; `work(tool, job)` one row an artifact."""
+
+    name: str
+    jobs: Callable[[list[Planned]], list[Job]]
+    load: Callable[[str], Any]
+    work: Callable[[Any, Job], list[Row]]
+
+
+def stages(store: Store, locks: dict[str, ModelLock], scoring: list[str], run: str) -> Iterator[Stage]:
+    """The stages in their order, bound to a results folder."""
+    yield Stage("denoise", _denoise_jobs, lambda tool: models.load(tool, locks[tool]), lambda tool, job: _denoise(store, tool, job))
+    yield Stage("decode", _decode_jobs, lambda tool: models.load(tool, locks[tool]), lambda tool, job: _decode(store, locks, run, tool, job))
+    yield Stage("upscale", _upscale_jobs, upscalers.load, lambda tool, job: _upscale(store, locks, run, tool, job))
+    yield Stage("score", lambda planned: _score_jobs(planned, scoring), scorers.load, lambda tool, job: _score(store, tool, job))
+
+
+def release() -> None:
+    """Give back the memory of a tool no longer referenced."""
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _denoise_jobs(planned: list[Planned]) -> list[Job]:
+    batches: dict[int, dict[str, Planned]] = {}
+    for item in planned:
+        batches.setdefault(item.batch, {}).setdefault(item.ids.latents, item)
+    jobs = []
+    for _, items in sorted(batches.items()):
+        first = next(iter(items.values())).cell
+        calls = SAMPLERS[first.sampler].nfe(first.steps) * len(items)
+        jobs.append(Job(first.model, tuple(items), tuple(items.values()), calls))
+    return jobs
+
+
+def _denoise(store: Store, model: models.Model, job: Job) -> list[Row]:
+    from safetensors.torch import save
+
+    first = job.planned[0].cell
+    requests = [models.Request(item.cell.prompt, item.cell.negative, item.cell.seed) for item in job.planned]
+    made = model.denoise(requests, first.sampler, first.steps, first.guidance, (first.width, first.height))
+    size = len(requests)
+    shared = {
+        "load_s": model.load_s, "encode_s": made.encode_s / size, "denoise_s": made.denoise_s / size, "batch": size, "nfe": made.nfe,
+        "network_passes": made.network_passes, "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type,
+        **measure.memory(model.device), "scheduler": made.scheduler,
+    }  # fmt: skip
+    rows = []
+    for artifact, latents, truncated in zip(job.makes, made.latents, made.truncated, strict=True):
+        row = {"id": artifact, "parent": None, "truncated_tokens": truncated, **shared}
+        if latents.isfinite().all():
+            data = save({"latents": latents.contiguous()})
+            write_atomically(store.path("denoise", artifact), lambda file, data=data: file.write(data) and None)
+            rows.append(row | {"status": "ok"})
+        else:
+            rows.append(row | {"status": "failed", "error_type": "FloatingPointError", "error": "the latents are not finite: try float32"})
+    return rows
+
+
+def _decode_jobs(planned: list[Planned]) -> list[Job]:
+    items = {item.ids.decoded: item for item in reversed(planned)}
+    return [Job(item.cell.model, (artifact,), (item,)) for artifact, item in reversed(items.items())]
+
+
+def _decode(store: Store, locks: dict[str, ModelLock], run: str, model: models.Model, job: Job) -> list[Row]:
+    from safetensors.torch import load_file
+
+    item = job.planned[0]
+    latents = load_file(store.path("denoise", item.ids.latents))["latents"]
+    with Stopwatch(model.device) as decoding:
+        image = model.decode(latents)
+    return [_filed(store, locks, run, "decode", item, item.ids.latents, image, {"decode_s": decoding.seconds, "device": model.device.type})]
+
+
+def _upscale_jobs(planned: list[Planned]) -> list[Job]:
+    items = {item.ids.image: item for item in reversed(planned) if item.cell.upscaler is not None}
+    return [Job(str(item.cell.upscaler), (artifact,), (item,)) for artifact, item in reversed(items.items())]
+
+
+def _upscale(store: Store, locks: dict[str, ModelLock], run: str, enlarge: upscalers.Enlarge, job: Job) -> list[Row]:
+    from PIL import Image
+
+    item, on = job.planned[0], placement.device()
+    with Image.open(store.path("decode", item.ids.decoded)) as native:
+        native.load()
+    assert item.cell.target is not None
+    with Stopwatch(on) as upscaling:
+        image = enlarge(native, upscalers.target_size(native.size, item.cell.target))
+    return [_filed(store, locks, run, "upscale", item, item.ids.decoded, image, {"upscale_s": upscaling.seconds, "device": on.type, **measure.memory(on)})]
+
+
+def _filed(store: Store, locks: dict[str, ModelLock], run: str, stage: str, item: Planned, parent: str, image: Image, measured: Row) -> Row:
+    """File a picture with its provenance; return its row."""
+    artifact = item.ids.decoded if stage == "decode" else item.ids.image
+    cell, lock = asdict(item.cell), locks[item.cell.model]
+    if stage == "decode":
+        cell |= {"upscaler": None, "target": None}
+    pixels = provenance.pixel_hash(image)
+    record = {"id": artifact, "stage": stage, "cell": cell, "determined": denoise_determined(item.cell, lock), "run": run, "pixels": pixels}
+    write_atomically(store.path(stage, artifact), lambda file: provenance.save(image, file, cell, record))
+    return {"id": artifact, "parent": parent, "status": "ok", "pixels": pixels, "image_width": image.width, "image_height": image.height, **measured}
+
+
+def _score_jobs(planned: list[Planned], scoring: list[str]) -> list[Job]:
+    jobs = []
+    for name in scoring:
+        settings = scorers.determined(name)
+        items: dict[str, Planned] = {}
+        for item in planned:
+            prompt = item.cell.prompt if scorers.uses_prompt(name) else None
+            items.setdefault(name_of("score", {"image": item.ids.image, "scorer": settings, "prompt": prompt}), item)
+        jobs += [Job(name, (artifact,), (item,)) for artifact, item in items.items()]
+    return jobs
+
+
+def _score(store: Store, rate: scorers.Rate, job: Job) -> list[Row]:
+    from PIL import Image
+
+    item, on = job.planned[0], placement.device()
+    with Image.open(store.path("upscale", item.ids.image)) as image:
+        image.load()
+    with Stopwatch(on) as scoring:
+        value = rate(image, item.cell.prompt)
+    if not math.isfinite(value):
+        raise FloatingPointError(f"scorer {job.tool} gave {value}")
+    prompt = item.cell.prompt if scorers.uses_prompt(job.tool) else None
+    row = {"id": job.makes[0], "parent": item.ids.image, "status": "ok", "scorer": job.tool, "prompt": prompt, "value": value}
+    return [row | {"score_s": scoring.seconds, "device": on.type}]

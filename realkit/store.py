@@ -1,0 +1,105 @@
+"""A results folder: append-only lines that heal when torn, files that are whole or absent, and one writer at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from realkit.errors import RequestError
+
+
+class Lines:
+    """A JSON Lines file. Appending is durable; a last line torn by a kill is cut off before the next is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines. Raises RequestError for a damaged line that is not the last."""
+        if not self.path.exists():
+            return []
+        whole = self.path.read_bytes()
+        lines = whole[: whole.rfind(b"\n") + 1].splitlines()
+        found = []
+        for number, line in enumerate(lines, 1):
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise RequestError(f"{self.path.name} line {number} is damaged ({line[:40]!r}): restore the file, or delete that line") from error
+        return found
+
+    def append(self, records: Iterable[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+        with self.path.open("ab") as file:
+            self._heal(file)
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _heal(self, file: IO[bytes]) -> None:
+        size = file.tell()
+        if not size:
+            return
+        whole = self.path.read_bytes()
+        if not whole.endswith(b"\n"):
+            file.truncate(whole.rfind(b"\n") + 1)
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file so that it is there whole or not at all, whatever interrupts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+class Store:
+    """The files of one results folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.cells, self.rows, self.runs = (Lines(self.folder / f"{name}.jsonl") for name in ("cells", "rows", "runs"))
+
+    def path(self, stage: str, artifact: str) -> Path:
+        """Where a stage's file artifact lies."""
+        return self.folder / ("latents" if stage == "denoise" else "images") / f"{artifact}.{'safetensors' if stage == 'denoise' else 'png'}"
+
+    def last_rows(self) -> dict[str, dict[str, Any]]:
+        """The last row of each artifact id: the one that counts."""
+        return {row["id"]: row for row in self.rows.read()}
+
+    def write_text(self, name: str, text: str) -> None:
+        write_atomically(self.folder / name, lambda file: file.write(text.encode()) and None)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder for one writer. Raises RequestError when it cannot be written or another run holds it."""
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise RequestError(f"Another run is writing to {str(self.folder)!r}: wait for it, or give another folder") from None
+        except OSError as error:
+            raise RequestError(f"Results folder {str(self.folder)!r} cannot be written: {error.strerror}") from error
+        try:
+            for stray in (*self.folder.glob(".part-*"), *self.folder.glob("*/.part-*")):
+                stray.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,294 @@
+"""The Sweep (what to make), the Cell (one point of it), and the ids that name what a cell's stages make."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+
+from realkit.errors import RequestError
+from realkit.lookup import Spec, Table, find, one_line
+from realkit.samplers import SAMPLERS, check_steps
+
+if TYPE_CHECKING:
+    from realkit.models import ModelLock, ModelSpec
+
+ID_VERSION = 1  # raised when the meaning of an id changes
+
+
+class Suite(Spec):
+    about: str
+    prompts: list[str]
+
+
+PROMPTS: Table[Suite] = Table("prompt", Suite)
+
+
+def _sides(value: Any) -> Any:
+    """A size as people write it (512, "768x1024", [768, 1024]) → (width, height)."""
+    if isinstance(value, str) and value.count("x") == 1:
+        value = value.split("x")
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value, value)
+    return tuple(int(v) if isinstance(v, str) and v.strip().isdigit() else v for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("expected words, got an empty prompt")
+    return value
+
+
+Steps = Annotated[StrictInt, Field(ge=1, le=10_000)]
+Guidance = Annotated[FiniteFloat, Field(ge=0, le=100)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+Multiple8 = Annotated[StrictInt, Field(ge=64, le=8192, multiple_of=8)]
+Size = Annotated[tuple[Multiple8, Multiple8], BeforeValidator(_sides)]
+Side = Annotated[StrictInt, Field(ge=1, le=32_768)]
+Target = Annotated[Side | tuple[Side, Side], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+
+# The axes: argument of a Sweep → the cell's setting it varies and what a value of it must be.
+AXES: dict[str, tuple[str, Any]] = {
+    "models": ("model", StrictStr), "samplers": ("sampler", StrictStr), "prompts": ("prompt", Annotated[StrictStr, BeforeValidator(_text)]),
+    "negatives": ("negative", StrictStr), "seeds": ("seed", Seed), "steps": ("steps", Steps), "guidance": ("guidance", Guidance),
+    "size": ("size", Size), "upscalers": ("upscaler", StrictStr), "target": ("target", Target),
+}  # fmt: skip
+SETTINGS = {setting: TypeAdapter(kind) for setting, kind in AXES.values()}
+OPEN = {"sampler", "negative", "steps", "guidance", "size", "upscaler", "target"}  # may be None: the model's recommendation, or none
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid: everything that determines its picture, by name. Sides in pixels."""
+
+    model: str
+    sampler: str
+    prompt: str
+    negative: str
+    seed: int
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    upscaler: str | None = None
+    target: int | tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The names of what a cell's stages make; `image` is the final picture's, the decoded one's where nothing upscales it."""
+
+    latents: str
+    decoded: str
+    image: str
+
+
+class Sweep(BaseModel):
+    """The specification of a comparison. Each axis takes a value or a list; None means the model's own recommendation.
+
+    A value may be a mapping that sets other settings with it: `{"model": "sdxl-turbo", "steps": 4, "guidance": 0}`.
+    `seeds=4` means 0 to 3, a list is literal. `prompts="suite:NAME"` takes a suite of the catalogue. `size` is an int for
+    squares or (width, height), multiples of 8; `target` the longer side after upscaling, or (width, height).
+    Raises RequestError for anything else, before anything is loaded.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: list[Any]
+    samplers: list[Any] = [None]
+    prompts: list[Any]
+    negatives: list[Any] = [None]
+    seeds: list[Any] = [0]
+    steps: list[Any] = [None]
+    guidance: list[Any] = [None]
+    size: list[Any] = [None]
+    upscalers: list[Any] = [None]
+    target: list[Any] = [None]
+    scorers: list[str] = []
+
+    def __init__(self, **given: Any) -> None:
+        unknown = [key for key in given if key not in type(self).model_fields]
+        if unknown:
+            raise RequestError(f"Unknown key {unknown[0]!r} in the sweep: expected some of {', '.join(type(self).model_fields)}")
+        try:
+            super().__init__(**{axis: _axis(axis, value) for axis, value in given.items()})
+        except ValidationError as error:
+            raise RequestError(f"Sweep: {one_line(error)}") from error
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Sweep:
+        """Read a sweep file. Its keys are the Python arguments."""
+        path = Path(path)
+        try:
+            given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"Sweep file {str(path)!r} cannot be read: {one_line(error)}") from error
+        except yaml.YAMLError as error:
+            raise RequestError(f"Sweep file {str(path)!r} is not YAML: {one_line(error)}") from error
+        if not isinstance(given, dict):
+            raise RequestError(f"Sweep file {str(path)!r} holds {type(given).__name__}, expected keys such as `models:` and `prompts:`")
+        return cls(**{str(key): value for key, value in given.items()})
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(json.loads(self.model_dump_json(exclude_defaults=True)), sort_keys=False, allow_unicode=True)
+
+    def cells(self, specs: Mapping[str, ModelSpec] | None = None) -> list[Cell]:
+        """All cells in the order of the axes, duplicates collapsed. `specs` maps model names to entries already locked."""
+        from realkit.models import identify
+
+        known = dict(specs or {})
+        found: dict[Cell, None] = {}
+        for values in itertools.product(*(getattr(self, axis) for axis in AXES)):
+            settings = _merge(values)
+            name = settings["model"]
+            if name not in known:
+                known[name] = identify(name)[1]
+            found[_cell(settings, name, known[name])] = None
+        return list(found)
+
+    def describe(self) -> str:
+        """What the sweep will make, in a few lines: pictures, loads, denoiser calls and disk. Loads and fetches nothing."""
+        cells = self.cells()
+        denoised = {(c.model, c.sampler, c.prompt, c.negative, c.seed, c.steps, c.guidance, c.width, c.height) for c in cells}
+        nfe = sum(SAMPLERS[d[1]].nfe(d[5]) for d in denoised)
+        pixels = [(c.width, c.height) if c.upscaler is None else _target_pixels(c) for c in cells]
+        disk = sum(w * h * 1.6 for w, h in pixels) / 2**20
+        axes = {name: len({getattr(c, name) for c in cells}) for name in ("model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler")}
+        varied = " × ".join(f"{count} {name}{'s' if count > 1 and name != 'steps' else ''}" for name, count in axes.items() if count > 1) or "one setting"
+        loads = axes["model"] + len({c.upscaler for c in cells} - {None}) + len(self.scorers)
+        return (
+            f"{len(cells)} cells: {varied}\n{len(denoised)} pictures to denoise in {nfe:,} denoiser calls, "
+            f"{loads} loads, {len(cells) * len(self.scorers)} scores, about {disk:.1f} MiB of pictures"
+        )
+
+
+def _axis(axis: str, value: Any) -> Any:
+    """The values of an axis as a list, each checked; raises RequestError naming the axis."""
+    if axis == "scorers":
+        from realkit.scorers import SCORERS
+
+        return [find(SCORERS, name) for name in _listed(value)]
+    if axis == "seeds" and isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= 100_000:
+            raise RequestError(f"seeds {value}: expected a number of seeds from 1 on, or a list of them")
+        value = list(range(value))
+    if axis == "prompts" and isinstance(value, str) and value.startswith("suite:"):
+        value = PROMPTS[find(PROMPTS, value.removeprefix("suite:"))].prompts
+    pair = axis in ("size", "target") and isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int for v in value)
+    values = [tuple(value)] if pair else _listed(value)
+    if not values:
+        raise RequestError(f"{axis} is an empty list: expected at least one value")
+    return [_value(axis, AXES[axis][0], item) for item in values]
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        return [value]
+    return list(value)
+
+
+def _value(axis: str, setting: str, item: Any) -> Any:
+    if isinstance(item, Mapping):
+        if setting not in item:
+            raise RequestError(f"{axis}: the mapping {dict(item)!r} lacks its own key {setting!r}")
+        return {key: _setting(axis, key, value) for key, value in item.items()}
+    return _setting(axis, setting, item)
+
+
+def _setting(axis: str, setting: str, value: Any) -> Any:
+    if setting not in SETTINGS:
+        raise RequestError(f"{axis}: unknown setting {setting!r}, expected some of {', '.join(SETTINGS)}")
+    if value is None and setting in OPEN:
+        return None
+    try:
+        value = SETTINGS[setting].validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RequestError(f"{setting} {value!r}: {first['msg'].removeprefix('Value error, ')}") from None
+    if setting == "sampler":
+        return find(SAMPLERS, value)
+    if setting == "upscaler":
+        from realkit.upscalers import identify
+
+        return identify(value)[0]
+    if setting == "model":
+        from realkit.models import identify as identify_model
+
+        return identify_model(value)[0]
+    return value
+
+
+def _merge(values: Iterable[Any]) -> dict[str, Any]:
+    """The settings of one combination: axis values, then what mappings link to them."""
+    values = list(values)
+    own = {setting: value for (setting, _), value in zip(AXES.values(), values, strict=True) if not isinstance(value, dict)}
+    linked: dict[str, Any] = {}
+    for value in values:
+        for setting, item in value.items() if isinstance(value, dict) else ():
+            if linked.setdefault(setting, item) != item:
+                raise RequestError(f"Two linked values set {setting}: {linked[setting]!r} and {item!r}. Let one of them set it")
+    return own | linked
+
+
+def _cell(settings: dict[str, Any], name: str, spec: ModelSpec) -> Cell:
+    advised = spec.settings
+    sampler = settings["sampler"] or find(SAMPLERS, advised.sampler)
+    steps = advised.steps if settings["steps"] is None else settings["steps"]
+    check_steps(sampler, steps)
+    width, height = settings["size"] or (spec.size, spec.size)
+    upscaler, target = settings["upscaler"], settings["target"]
+    if upscaler is not None and target is None:
+        raise RequestError(f"Upscaler {upscaler!r} needs a target: give target=N for the longer side, or (width, height)")
+    return Cell(
+        model=name, sampler=sampler, prompt=settings["prompt"], negative=advised.negative if settings["negative"] is None else settings["negative"],
+        seed=settings["seed"], steps=steps, guidance=float(advised.guidance if settings["guidance"] is None else settings["guidance"]),
+        width=width, height=height, upscaler=upscaler, target=target if upscaler is not None else None,
+    )  # fmt: skip
+
+
+def _target_pixels(cell: Cell) -> tuple[int, int]:
+    from realkit.upscalers import target_size
+
+    assert cell.target is not None
+    return target_size((cell.width, cell.height), cell.target)
+
+
+# --- ids: the hash of all that determines a result ------------------------------------------------------------------
+
+
+def name_of(stage: str, determined: Mapping[str, Any]) -> str:
+    """The id of an artifact: 16 hex digits of a SHA-256 over the stage and what determines its result."""
+    canonical = json.dumps([ID_VERSION, stage, determined], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def denoise_determined(cell: Cell, lock: ModelLock) -> dict[str, Any]:
+    """What determines a cell's latents. Guidance and negative prompt do not where there is no guidance (at 1 or below)."""
+    guided = cell.guidance > 1
+    prints = {part: value for part, value in lock.fingerprint.items() if part != "vae"}
+    sampler = SAMPLERS[cell.sampler]
+    return {
+        "model": prints, "family": lock.spec.family, "scheduler": lock.scheduler, "sampler": cell.sampler, "sampler_version": sampler.version,
+        "sampler_entry": [sampler.scheduler, sampler.overrides], "prompt": cell.prompt, "seed": cell.seed, "steps": cell.steps,
+        "guidance": cell.guidance if guided else None, "negative": cell.negative if guided else None, "width": cell.width, "height": cell.height,
+    }  # fmt: skip
+
+
+def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
+    """The ids of what a cell's stages make; `upscaler` is what determines its upscaler's result, None where it has none."""
+    latents = name_of("denoise", denoise_determined(cell, lock))
+    decoded = name_of("decode", {"latents": latents, "vae": lock.fingerprint.get("vae", lock.fingerprint["main"])})
+    if upscaler is None:
+        return Ids(latents, decoded, decoded)
+    return Ids(latents, decoded, name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": _target_pixels(cell)}))
+
+
+def cell_id(cell: Cell, made: Ids) -> str:
+    return name_of("cell", {"settings": asdict(cell), "image": made.image})

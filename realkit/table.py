@@ -1,0 +1,108 @@
+"""From rows to one dataframe: a line a cell. Columns are declared here once, with unit and direction in their meaning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from realkit.lookup import find
+from realkit.scorers import SCORERS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from realkit.store import Store
+
+# name: (the stage whose row holds it, or "" for the cell; better is; meaning)
+COLUMNS: dict[str, tuple[str, str, str]] = {
+    "cell": ("", "", "id of the cell"),
+    "model": ("", "", "catalogue name or reference of the model"),
+    "sampler": ("", "", "sampler, by the table's name"),
+    "prompt": ("", "", "what is asked for"),
+    "negative": ("", "", "what is steered away from; inert at guidance ≤ 1"),
+    "seed": ("", "", "seed of the picture's own noise generator"),
+    "steps": ("", "", "sampler steps"),
+    "guidance": ("", "", "classifier-free guidance scale"),
+    "width": ("", "", "native width, pixels"),
+    "height": ("", "", "native height, pixels"),
+    "upscaler": ("", "", "upscaler; empty: native size"),
+    "nfe": ("denoise", "lower", "denoiser evaluations; a guided pair is one"),
+    "network_passes": ("denoise", "lower", "network passes a picture; a guided pair is two"),
+    "batch": ("denoise", "", "pictures denoised together; never pool times of different batches"),
+    "dtype": ("denoise", "", "number format of the denoiser"),
+    "device": ("denoise", "", "cpu or cuda"),
+    "truncated_tokens": ("denoise", "", "prompt tokens beyond the text encoder's length, which it never saw"),
+    "load_s": ("denoise", "lower", "seconds to load the model, once for all cells it served"),
+    "encode_s": ("denoise", "lower", "seconds to encode the prompts, of the batch over its size"),
+    "denoise_s": ("denoise", "lower", "seconds to denoise, of the batch over its size"),
+    "decode_s": ("decode", "lower", "seconds to decode the latents"),
+    "upscale_s": ("upscale", "lower", "seconds to upscale"),
+    "score_s": ("score", "lower", "seconds of all scores"),
+    "seconds": ("", "lower", "encode + denoise + decode + upscale; empty if parts ran on different devices"),
+    "peak_vram_gib": ("denoise", "lower", "peak GPU memory allocated while denoising, GiB"),
+    "peak_vram_reserved_gib": ("denoise", "lower", "peak GPU memory reserved while denoising, GiB"),
+    "peak_ram_gib": ("denoise", "lower", "peak resident memory of the process up to then, GiB"),
+    "image_width": ("image", "", "final width, pixels"),
+    "image_height": ("image", "", "final height, pixels"),
+    "image": ("", "", "final picture, relative to the results folder"),
+    "run": ("denoise", "", "run that denoised it: see runs.jsonl"),
+    "status": ("", "", "ok, failed or pending"),
+    "error": ("", "", "why it failed"),
+}
+PARTS = ("encode_s", "denoise_s", "decode_s", "upscale_s")
+
+
+def build(store: Store) -> pd.DataFrame:
+    """One line a cell of a results folder, in the order they were planned; a column for each scorer that has rows."""
+    import pandas as pd
+
+    rows = store.last_rows()
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.values():
+        if row["stage"] == "score":
+            scores.setdefault(row["parent"], []).append(row)
+    scorers = list(dict.fromkeys(row["scorer"] for found in scores.values() for row in found))
+    lines = [_line(line, rows, scores, store) for line in store.cells.read()]
+    frame = pd.DataFrame(lines, columns=[*COLUMNS, *scorers])
+    for name in ("error", "upscaler", "image"):
+        frame[name] = frame[name].astype("string")
+    return frame
+
+
+def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, list[dict[str, Any]]], store: Store) -> dict[str, Any]:
+    cell, ids = line["cell"], line["ids"]
+    enlarged = ids["image"] != ids["decoded"]
+    parts = {"denoise": rows.get(ids["latents"]), "decode": rows.get(ids["decoded"]), "image": rows.get(ids["image"])}
+    if enlarged:
+        parts["upscale"] = rows.get(ids["image"])
+    rated = [row for row in scores.get(ids["image"], []) if row["prompt"] in (None, cell["prompt"])]
+    found = {name: cell[name] for name in COLUMNS if name in cell} | {"cell": line["id"], "upscaler": cell["upscaler"]}
+    for name, (stage, _, _) in COLUMNS.items():
+        if stage in parts and parts[stage]:
+            found[name] = parts[stage].get(name)
+    found |= {row["scorer"]: row["value"] for row in rated if row["status"] == "ok"}
+    if times := [row["score_s"] for row in rated if "score_s" in row]:
+        found["score_s"] = sum(times)
+    steps = [part for part in parts.values() if part is not None]
+    failed = [row for row in [*steps, *rated] if row["status"] != "ok"]
+    complete = len(steps) == len(parts)
+    found["status"] = "failed" if failed else "ok" if complete else "pending"
+    found["error"] = f"{failed[0]['stage']}: {failed[0]['error_type']}: {failed[0]['error']}" if failed else None
+    if complete and not failed:
+        found["image"] = store.path("upscale", ids["image"]).relative_to(store.folder).as_posix()
+    if complete and len({part.get("device") for part in steps}) == 1:
+        found["seconds"] = sum(found.get(name) or 0.0 for name in PARTS)
+    return found
+
+
+def dictionary() -> str:
+    """`results/README.md`: what each column means."""
+    lines = ["| column | better is | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | {better or '–'} | {meaning} |" for name, (_, better, meaning) in COLUMNS.items()]
+    for name, spec in SCORERS.items():
+        lines.append(f"| `{find(SCORERS, name)}` | {spec.direction if spec.direction != 'none' else '–'} | {spec.about}; {spec.unit}; sees {spec.resize} |")
+    return (
+        "# Results\n\nA results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what each name meant), `cells.jsonl` (the grid),\n"
+        "`runs.jsonl` (machines and versions), `rows.jsonl` (one line an attempt; the last of an id counts), `images/`, `latents/`, and the\n"
+        "table as `table.parquet` and `table.csv`. `sample/` is a small part of a real run. This page is generated: `realkit columns`.\n\n"
+        "## Columns of the table\n\n" + "\n".join(lines) + "\n"
+    )

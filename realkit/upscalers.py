@@ -1,0 +1,113 @@
+"""Upscalers behind one verb: any spandrel network or plain resampling, to the exact size asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from realkit import hub, placement
+from realkit.errors import RequestError
+from realkit.lookup import Spec, Table, find
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Upscaler(Spec):
+    engine: Literal["resample", "spandrel"]
+    source: str
+    licence: str = "unknown"
+    about: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+UPSCALERS: Table[Upscaler] = Table("upscaler", Upscaler)
+Enlarge = Callable[["Image", tuple[int, int]], "Image"]
+FINISH = "LANCZOS"  # the filter from a network's own scale to the exact target
+MAX_PASSES = 4
+
+
+def identify(name: str) -> tuple[str, Upscaler]:
+    """A catalogue name as the table spells it, or a weight file as itself, with its entry."""
+    if isinstance(name, str) and name.endswith(".safetensors"):
+        if not Path(name).expanduser().is_file():
+            raise RequestError(f"Upscaler file {name!r} is not there: expected an existing .safetensors file")
+        return name, Upscaler(engine="spandrel", source=name)
+    known = find(UPSCALERS, name)
+    return known, UPSCALERS[known]
+
+
+def target_size(native: tuple[int, int], to: int | tuple[int, int]) -> tuple[int, int]:
+    """(width, height) to make of a picture of this size; an int is the longer side, the other follows to the nearest pixel."""
+    if not isinstance(to, int):
+        return to
+    longer = max(native)
+    width, height = (max(1, round(side * to / longer)) for side in native)
+    return width, height
+
+
+def determined(name: str) -> dict[str, Any]:
+    """What determines an upscaler's result: engine, weights, and the filter that finishes to the exact size."""
+    spec = identify(name)[1]
+    if spec.engine == "resample":
+        return {"engine": spec.engine, "filter": spec.source}
+    return {"engine": spec.engine, "weights": hub.lock(spec.source).fingerprint, "finish": FINISH}
+
+
+def load(name: str) -> Enlarge:
+    """A function (picture, (width, height)) → picture. Raises RequestError for weights that are no upscaler."""
+    from PIL import Image
+
+    spec = identify(name)[1]
+    if spec.engine == "resample":
+        kernel = Image.Resampling[spec.source]
+        return lambda image, size: image.convert("RGB").resize(size, kernel)
+    return _network(name, hub.fetch(hub.lock(spec.source)))
+
+
+def upscale(image: Image, name: str, to: int | tuple[int, int]) -> Image:
+    """The picture enlarged to `to`: an int for the longer side, or (width, height)."""
+    sides = (to,) if isinstance(to, int) else tuple(to)
+    if not sides or any(type(side) is not int or not 1 <= side <= 32_768 for side in sides) or len(sides) > 2:
+        raise RequestError(f"Target size {to!r}: expected 1 to 32768 pixels for the longer side, or (width, height)")
+    return _loaded(identify(name)[0])(image, target_size(image.size, to if isinstance(to, int) else (to[0], to[1])))
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str) -> Enlarge:
+    return load(name)
+
+
+def _network(name: str, path: Path) -> Enlarge:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from spandrel import ImageModelDescriptor, ModelLoader
+
+    on = placement.device()
+    try:
+        network = ModelLoader(device=on).load_from_file(path)
+    except Exception as error:  # spandrel raises what the file provokes: each means that it is not usable here
+        raise RequestError(f"Upscaler {name!r} does not load from {path.name!r}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(network, ImageModelDescriptor) or network.input_channels != 3 or network.scale < 2:
+        raise RequestError(f"Upscaler {name!r}: {path.name!r} is no network that enlarges RGB pictures")
+    network.eval()
+    if on.type == "cuda" and network.supports_half:
+        network.half()
+
+    def enlarge(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        made = image.convert("RGB")
+        for _ in range(MAX_PASSES):
+            if made.width >= size[0] and made.height >= size[1]:
+                break
+            x = torch.from_numpy(np.array(made)).permute(2, 0, 1)[None].to(on, network.dtype) / 255
+            with torch.inference_mode():
+                y = network(x)[0].float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+            made = Image.fromarray((y * 255).round().astype(np.uint8))
+        return made if made.size == size else made.resize(size, Image.Resampling[FINISH])
+
+    return enlarge
+
+
