@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "models", "MODELS": "models", "SAMPLERS": "samplers", "UPSCALERS": "upscalers", "SCORERS": "scorers",
-    "upscale": "upscalers", "score": "scorers", "Sweep": "sweep", "Cell": "sweep", "run": "runner", "read": "runner", "RequestError": "errors",
+    "upscale": "upscalers", "score": "scorers", "Sweep": "sweep", "Cell": "sweep", "run": "runner", "read": "runner", "Run": "runner", "RequestError": "errors",
 }  # fmt: skip
 _MODULES = ("plots", "rehearsal")
 __all__ = [*_HOMES, *_MODULES]
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from realkit.errors import RequestError as RequestError
     from realkit.models import MODELS as MODELS
     from realkit.models import load as load
+    from realkit.runner import Run as Run
     from realkit.runner import read as read
     from realkit.runner import run as run
     from realkit.samplers import SAMPLERS as SAMPLERS

@@ -149,7 +149,10 @@ def _models() -> list[tuple[object, ...]]:
 def _samplers() -> list[tuple[object, ...]]:
     from realkit.samplers import SAMPLERS
 
-    return [(name, f"order {spec.order}", f"{spec.calls:<4}", "stochastic   " if spec.stochastic else "deterministic", spec.paper) for name, spec in SAMPLERS.items()]
+    return [
+        (name, f"order {spec.order}", f"{spec.calls:<4}", "stochastic   " if spec.stochastic else "deterministic", spec.paper)
+        for name, spec in SAMPLERS.items()
+    ]
 
 
 def _upscalers() -> list[tuple[object, ...]]:

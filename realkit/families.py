@@ -15,7 +15,11 @@ def _encode_one_tower(pipe: Any, prompts: list[str], negatives: list[str], guide
 def _encode_two_towers(pipe: Any, prompts: list[str], negatives: list[str], guided: bool) -> dict[str, Any]:
     names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
     found = pipe.encode_prompt(
-        prompt=prompts, device=pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=guided, negative_prompt=negatives if guided else None
+        prompt=prompts,
+        device=pipe._execution_device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=guided,
+        negative_prompt=negatives if guided else None,
     )
     return dict(zip(names, found, strict=True))
 

@@ -44,7 +44,7 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
             path = Path(own) / file
             if path.is_file():
                 sources.append((str(path), path.read_text(encoding="utf-8")))
-        entries = {}
+        entries: dict[str, SpecT] = {}
         for source, text in sources:
             try:
                 entries |= {name: self._spec(**entry) for name, entry in tomllib.loads(text).items()}
@@ -68,18 +68,21 @@ def find(table: Table[SpecT], name: str) -> str:
         raise RequestError(f"Unknown {table.kind} {name!r}: expected a name, {_available(table)}")
     if name in table:
         return name
-    folded = {_fold(known): known for known in reversed(table)} | {
-        _fold(alias): known for known, spec in table.items() for alias in getattr(spec, "aliases", ())
-    }
+    folded = {_fold(known): known for known in table} | {_fold(alias): known for known, spec in table.items() for alias in getattr(spec, "aliases", ())}
     if _fold(name) in folded:
         return folded[_fold(name)]
     near = difflib.get_close_matches(_fold(name), folded, n=3, cutoff=0.6)
-    hint = f" Did you mean {' or '.join(repr(folded[n]) for n in dict.fromkeys(near))}?" if near else ""
+    close = [n for n in near if _alike(name, n) > _alike(name, near[0]) - 0.04]
+    hint = f" Did you mean {' or '.join(dict.fromkeys(repr(folded[n]) for n in close))}?" if close else ""
     raise RequestError(f"Unknown {table.kind} {name!r}.{hint} {_available(table)}")
 
 
 def _available(table: Table[Any]) -> str:
     return f"{len(table)} available: realkit list {table.kind}s"
+
+
+def _alike(typed: str, folded: str) -> float:
+    return difflib.SequenceMatcher(None, _fold(typed), folded).ratio()
 
 
 def _fold(name: str) -> str:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -80,20 +82,17 @@ def _version(name: str) -> str | None:
 
 
 def _revision() -> str | None:
-    here = os.path.dirname(__file__)
-    found = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True) if _has_git() else None
-    return found.stdout.strip() or None if found else None
-
-
-def _has_git() -> bool:
-    from shutil import which
-
-    return which("git") is not None
+    """The code's git revision, where it is a checkout."""
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists() or which("git") is None:
+        return None
+    found = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return found.stdout.strip() or None
 
 
 def _cpu() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
     except OSError:
         return platform.processor() or platform.machine()

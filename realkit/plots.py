@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def grid(df: pd.DataFrame, rows: str = "model", cols: str = "sampler", *, folder: str | Path | None = None, caption: str | None = None, side: float = 1.5) -> Figure:
+def grid(
+    df: pd.DataFrame, rows: str = "model", cols: str = "sampler", *, folder: str | Path | None = None, caption: str | None = None, side: float = 1.5
+) -> Figure:
     """Pictures of a table laid out by two columns; the first of each place is shown. `side` is a picture's side in inches.
 
     `folder` is the results folder (kept in `df.attrs["folder"]` by `Run.table`); `caption` a score to print under each

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from realkit import measure, models, placement, scorers, upscalers
 from realkit.errors import RequestError
-from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
 from realkit.store import Store, write_atomically
+from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ def _sweep(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
 def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
     """Locks of the sweep's models: the folder's where it has them, else made now and kept. Upscalers are checked too."""
     path = store.folder / "sweep.lock.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"id_version": ID_VERSION, "models": {}}
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"id_version": ID_VERSION, "models": {}}
     if kept["id_version"] != ID_VERSION:
         raise RequestError(f"{str(store.folder)!r} was made with id version {kept['id_version']}, this is {ID_VERSION}: use a new folder")
     locks = {name: models.ModelLock.from_json(name, data) for name, data in kept["models"].items()}
@@ -229,4 +229,3 @@ def _tables(store: Store, changed: bool) -> None:
         frame = build(store)
         write_atomically(store.folder / "table.parquet", lambda file: frame.to_parquet(file, index=False))
         write_atomically(store.folder / "table.csv", lambda file: frame.to_csv(file, index=False))
-

@@ -6,7 +6,8 @@ import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
 
 from realkit import measure, models, placement, provenance, scorers, upscalers
 from realkit.measure import Stopwatch
@@ -97,11 +98,15 @@ def _denoise(store: Store, model: models.Model, job: Job) -> list[Row]:
         row = {"id": artifact, "parent": None, "truncated_tokens": truncated, **shared}
         if latents.isfinite().all():
             data = save({"latents": latents.contiguous()})
-            write_atomically(store.path("denoise", artifact), lambda file, data=data: file.write(data) and None)
+            write_atomically(store.path("denoise", artifact), partial(_pour, data))
             rows.append(row | {"status": "ok"})
         else:
             rows.append(row | {"status": "failed", "error_type": "FloatingPointError", "error": "the latents are not finite: try float32"})
     return rows
+
+
+def _pour(data: bytes, file: IO[bytes]) -> None:
+    file.write(data)
 
 
 def _decode_jobs(planned: list[Planned]) -> list[Job]:

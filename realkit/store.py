@@ -52,7 +52,7 @@ class Lines:
             file.truncate(whole.rfind(b"\n") + 1)
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that it is there whole or not at all, whatever interrupts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
@@ -61,8 +61,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -84,7 +84,7 @@ class Store:
         return {row["id"]: row for row in self.rows.read()}
 
     def write_text(self, name: str, text: str) -> None:
-        write_atomically(self.folder / name, lambda file: file.write(text.encode()) and None)
+        write_atomically(self.folder / name, lambda file: file.write(text.encode()))
 
     @contextmanager
     def writing(self) -> Iterator[None]:

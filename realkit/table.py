@@ -77,8 +77,8 @@ def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, list[dic
     rated = [row for row in scores.get(ids["image"], []) if row["prompt"] in (None, cell["prompt"])]
     found = {name: cell[name] for name in COLUMNS if name in cell} | {"cell": line["id"], "upscaler": cell["upscaler"]}
     for name, (stage, _, _) in COLUMNS.items():
-        if stage in parts and parts[stage]:
-            found[name] = parts[stage].get(name)
+        if row := parts.get(stage):
+            found[name] = row.get(name)
     found |= {row["scorer"]: row["value"] for row in rated if row["status"] == "ok"}
     if times := [row["score_s"] for row in rated if "score_s" in row]:
         found["score_s"] = sum(times)

@@ -109,5 +109,3 @@ def _network(name: str, path: Path) -> Enlarge:
         return made if made.size == size else made.resize(size, Image.Resampling[FINISH])
 
     return enlarge
-
-

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 
 from realkit.rehearsal.autoencoder import PICTURES
 from realkit.rehearsal.data import pictures, training_scene
@@ -15,7 +17,7 @@ from realkit.rehearsal.training import device, fit
 from realkit.rehearsal.wording import ATTRIBUTES, Scene, parse, scenes, training_caption
 
 SIDE = 64  # pixels, what the model sees of a picture
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 24, "head_width": 48},
     "text_cfg": {"context_length": 32, "hf_tokenizer_name": "rehearsal", "width": 128, "heads": 4, "layers": 2},
@@ -31,21 +33,23 @@ def build(vocabulary_size: int):
     return CLIP(CONFIG["embed_dim"], CONFIG["vision_cfg"], text | {"vocab_size": vocabulary_size})
 
 
-def train(folder: Path, tokenizer, steps: int, families: int = 24, rate: float = 1e-3):
+def train(folder: Path, tokenizer, steps: int, batch: int = 192, rate: float = 1e-3, start: Path | None = None):
     """Contrast pictures with captions; `tokenizer` turns a list of strings into token ids (N, 32)."""
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     data = pictures(folder, PICTURES, 128)
     seen = [_sight(data, side) for side in (SIDE, SIDE * 9 // 8)]
     model = build(len(tokenizer.tokenizer)).to(device())
+    if start:
+        model.load_state_dict(load_file(start))
     model.visual.to(memory_format=torch.channels_last)
     where: dict[Scene, list[int]] = {}
     for index in range(PICTURES):
         where.setdefault(training_scene(index), []).append(index)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
 
-    def batch(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        shown = [scene for _ in range(families) for scene in _family(rng)]
+    def drawn(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        shown = [scene for _ in range(batch // FAMILY) for scene in _family(rng)]
         index = np.array([rng.choice(where[scene]) for scene in shown])
         x = torch.from_numpy(seen[rng.integers(2)][index]).permute(0, 3, 1, 2).float() / 255
         said = [scene.caption if rng.random() < 0.5 else training_caption(scene, rng) for scene in shown]
@@ -53,7 +57,7 @@ def train(folder: Path, tokenizer, steps: int, families: int = 24, rate: float =
         return (_disturb(x, rng) - mean) / std, tokenizer(said), fits
 
     def loss(step: int, progress: float) -> torch.Tensor:
-        x, tokens, fits = batch(np.random.default_rng([17, step]))
+        x, tokens, fits = drawn(np.random.default_rng([17, step]))
         with torch.autocast(device().type, torch.bfloat16):
             image, text, scale = model(x.to(device(), memory_format=torch.channels_last), tokens.to(device()))
         logits = scale.float().clamp(max=100) * image.float() @ text.float().T
@@ -66,7 +70,7 @@ def train(folder: Path, tokenizer, steps: int, families: int = 24, rate: float =
     model.train()
     with torch.no_grad():
         for step in range(RECALIBRATION):
-            model.encode_image(batch(np.random.default_rng([18, step]))[0].to(device()))
+            model.encode_image(drawn(np.random.default_rng([18, step]))[0].to(device()))
     return model.eval()
 
 
@@ -86,7 +90,7 @@ def _true(scene: Scene, said: Scene) -> bool:
 
 def _sight(data: np.ndarray, side: int) -> np.ndarray:
     """The pictures at the size the model sees, uint8 (N, side, side, 3), bicubic as open_clip's own preprocessing."""
-    return np.stack([np.asarray(Image.fromarray(picture).resize((side, side), Image.BICUBIC)) for picture in data])
+    return np.stack([np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)) for picture in data])
 
 
 def _disturb(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from realkit.rehearsal.scenes import render
+from realkit.rehearsal.scenes import mask, render
 from realkit.rehearsal.wording import Scene, captions, scenes
 
 HELD_OUT_SEED = 1_000_000  # held-out pictures use seeds from here on; no training picture does
@@ -24,15 +25,24 @@ def training_scene(index: int) -> Scene:
 
 def pictures(folder: Path, count: int, size: int, workers: int | None = None) -> np.ndarray:
     """Training pictures 0 to count - 1, uint8 (count, size, size, 3), memory-mapped; rendered first if they are not there."""
-    path = folder / f"scenes-{size}-{count}.npy"
+    return _kept(folder, "scenes", partial(_picture, size=size), (count, size, size, 3), workers)
+
+
+def masks(folder: Path, count: int, size: int, workers: int | None = None) -> np.ndarray:
+    """The objects' pixels in the same pictures, uint8 0 or 1, (count, size, size)."""
+    return _kept(folder, "masks", partial(_mask, size=size), (count, size, size), workers)
+
+
+def _kept(folder: Path, name: str, make: Callable[[int], np.ndarray], shape: tuple[int, ...], workers: int | None) -> np.ndarray:
+    path = folder / f"{name}-{shape[1]}-{shape[0]}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npy")
-        out = np.lib.format.open_memmap(part, "w+", np.uint8, (count, size, size, 3))
+        out = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
         with ProcessPoolExecutor(workers) as pool:
-            made = pool.map(partial(_picture, size=size), range(count), chunksize=16)
-            for index, picture in enumerate(tqdm(made, f"render {size} px", count, mininterval=5)):
-                out[index] = picture
+            made = pool.map(make, range(shape[0]), chunksize=16)
+            for index, item in enumerate(tqdm(made, f"{name} {shape[1]} px", shape[0], mininterval=5)):
+                out[index] = item
         out.flush()
         part.rename(path)
     return np.load(path, mmap_mode="r")
@@ -40,6 +50,10 @@ def pictures(folder: Path, count: int, size: int, workers: int | None = None) ->
 
 def _picture(index: int, size: int) -> np.ndarray:
     return np.asarray(render(training_scene(index).caption, index, size))
+
+
+def _mask(index: int, size: int) -> np.ndarray:
+    return mask(training_scene(index).caption, index, size).astype(np.uint8)
 
 
 def held_out(count: int) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from realkit.rehearsal.data import pictures
 from realkit.rehearsal.training import device, fit
@@ -28,10 +29,12 @@ def shrink(x: torch.Tensor) -> torch.Tensor:
     return (small.clamp(0, 1) * 255).round() / 255
 
 
-def train(folder: Path, steps: int, batch: int = 8, rate: float = 8e-4):
+def train(folder: Path, steps: int, batch: int = 8, rate: float = 8e-4, start: Path | None = None):
     """L1 between enlarged crops and the truth."""
     data = pictures(folder, PICTURES, SIZE)
     model = build().to(device())
+    if start:
+        model.load_state_dict(load_file(start))
     side = CROP * SCALE
 
     def loss(step: int, progress: float) -> torch.Tensor:

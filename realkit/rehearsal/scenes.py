@@ -163,7 +163,7 @@ def _outline(shape: str, yaw: float) -> np.ndarray:
     match shape:
         case "sphere":
             tilt = np.linspace(-1, 1, 25)[:, None, None]
-            return (np.sqrt(1 - tilt**2) * ring + tilt * [0, 1, 0]).reshape(-1, 3) + [0, 1, 0]
+            return (np.sqrt(1 - tilt**2) * ring + (tilt + 1) * np.array([0, 1, 0])).reshape(-1, 3)
         case "cube":
             corners = np.stack(np.meshgrid([-1, 1], [0, 2], [-1, 1]), -1).reshape(-1, 3) * CUBE
             c, s = np.cos(yaw), np.sin(yaw)
@@ -241,7 +241,7 @@ def _sun(light: Light, pose: Pose) -> np.ndarray:
 
 def _sky(light: Light, rays: np.ndarray) -> np.ndarray:
     rise = np.clip(rays[:, 1:2] / 0.34, 0, 1) ** 0.75
-    return np.array(light.horizon, np.float32) * (1 - rise) + np.array(light.zenith, np.float32) * rise
+    return np.asarray(light.horizon, np.float32) * (1 - rise) + np.asarray(light.zenith, np.float32) * rise
 
 
 def _object(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, p: np.ndarray, rays: np.ndarray) -> np.ndarray:
@@ -251,9 +251,9 @@ def _object(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, p: np.ndarr
     facing = np.maximum(normal @ sun, 0)[:, None]
     upward = (0.5 + 0.5 * normal[:, 1:2]).astype(np.float32)
     crevice = 0.55 + 0.45 * np.clip(p[:, 1:2] / 0.7, 0, 1)
-    floor = np.array(FLOOR_TONES[scene.floor], np.float32) * (np.array(light.sun) * max(sun[1], 0.3) + light.ambient)
-    ambient = np.array(light.ambient, np.float32) * (0.35 + 0.65 * upward) + 0.45 * floor * (1 - upward)
-    colour = np.array(ALBEDO[scene.colour], np.float32) * (np.array(light.sun, np.float32) * facing + ambient * crevice)
+    floor = np.array(FLOOR_TONES[scene.floor], np.float32) * (np.asarray(light.sun) * max(sun[1], 0.3) + light.ambient)
+    ambient = np.asarray(light.ambient, np.float32) * (0.35 + 0.65 * upward) + 0.45 * floor * (1 - upward)
+    colour = np.array(ALBEDO[scene.colour], np.float32) * (np.asarray(light.sun, np.float32) * facing + ambient * crevice)
     if scene.material == "matte":
         return colour
     cosine = np.clip(-np.einsum("ij,ij->i", normal, rays), 0, 1)[:, None]
@@ -263,7 +263,7 @@ def _object(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, p: np.ndarr
     seen = _sky(light, np.maximum(mirror, 0)) * reach + floor * (1 - reach) * crevice
     glint = np.maximum(mirror @ sun, 0)[:, None]
     sparkle = 1.6 * glint**70 + 0.25 * glint**12
-    return colour * (1 - fresnel) + seen * fresnel + np.sqrt(np.array(light.sun, np.float32)) * sparkle
+    return colour * (1 - fresnel) + seen * fresnel + np.sqrt(np.asarray(light.sun, np.float32)) * sparkle
 
 
 def _ground(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, eye: np.ndarray, rays: np.ndarray, pixel: float) -> np.ndarray:
@@ -274,10 +274,10 @@ def _ground(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, eye: np.nda
     albedo = _floor(scene.floor, pose, p, blur)
     contact = 1 - 0.55 * np.exp(-2.5 * np.maximum(_distance(scene.shape, pose.yaw, p), 0))
     lit = _unshadowed(scene.shape, pose, p, sun)
-    radiance = np.array(light.sun, np.float32) * (max(float(sun[1]), 0.42) * lit)[:, None]
-    colour = albedo * (radiance + np.array(light.ambient, np.float32) * contact[:, None])
+    radiance = np.asarray(light.sun, np.float32) * (max(float(sun[1]), 0.42) * lit)[:, None]
+    colour = albedo * (radiance + np.asarray(light.ambient, np.float32) * contact[:, None])
     haze = (1 - np.exp(-np.maximum(t - 8, 0) / 22))[:, None].astype(np.float32)
-    return colour * (1 - haze) + np.array(light.horizon, np.float32) * haze
+    return colour * (1 - haze) + np.asarray(light.horizon, np.float32) * haze
 
 
 def _unshadowed(shape: str, pose: Pose, p: np.ndarray, sun: np.ndarray) -> np.ndarray:
@@ -317,7 +317,7 @@ def _floor(floor: str, pose: Pose, p: np.ndarray, blur: np.ndarray) -> np.ndarra
         case "grass":
             clump = np.tanh(1.6 * _waves(pose, x, z, 1.9, blur))
             blade = _waves(pose, z + 3.1, x, 0.75, blur)
-            mixed = np.float32([1.0, 0.85, 0.7])
+            mixed = np.array([1.0, 0.85, 0.7], np.float32)
             return np.array(FLOOR_TONES[floor], np.float32) * (1 + (0.34 * clump + 0.16 * blade)[:, None] * mixed)
         case _:
             ripple = np.sin(4.2 * z + 1.1 * _waves(pose, x, z, 4.0, blur))

@@ -15,20 +15,20 @@ from realkit.rehearsal.text2image import SCHEDULE
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def vae(model: nn.Module, latents: torch.Tensor | None, folder: Path = WEIGHTS) -> None:
+def vae(model, latents: torch.Tensor | None, folder: Path = WEIGHTS) -> None:
     """The VAE as diffusers keeps it; `latents`, where given, are unscaled and set its scaling factor to 1/std."""
     if latents is not None:
         model.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     _half(model).save_pretrained(folder / "vae")
 
 
-def words(text_encoder: nn.Module, folder: Path = WEIGHTS) -> None:
+def words(text_encoder, folder: Path = WEIGHTS) -> None:
     """Text encoder and tokenizer, which base and studio share."""
     _half(text_encoder).save_pretrained(folder / "text_encoder")
     tokenizer.write(folder / "tokenizer")
 
 
-def text2image(name: str, unet: nn.Module, folder: Path = WEIGHTS) -> None:
+def text2image(name: str, unet, folder: Path = WEIGHTS) -> None:
     """UNet, scheduler config and model index; VAE, text encoder and tokenizer come through the catalogue's `parts`."""
     _half(unet).save_pretrained(folder / name / "unet")
     scheduler = {"_class_name": "PNDMScheduler", **SCHEDULE, "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False}
@@ -41,7 +41,7 @@ def text2image(name: str, unet: nn.Module, folder: Path = WEIGHTS) -> None:
     _json(folder / name / "model_index.json", {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **parts})
 
 
-def clip_model(model: nn.Module, folder: Path = WEIGHTS) -> None:
+def clip_model(model, folder: Path = WEIGHTS) -> None:
     """An open_clip folder: config, weights and tokenizer."""
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     from safetensors.torch import save_file
@@ -64,11 +64,10 @@ def esrgan(model: nn.Module, folder: Path = WEIGHTS) -> None:
     save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "esrgan-x4" / "model.safetensors", metadata={"format": "pt"})
 
 
-def _half(model: nn.Module) -> nn.Module:
+def _half(model):
     return copy.deepcopy(model).half().cpu()
 
 
 def _json(path: Path, data: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ def device() -> torch.device:
 
 def to_tensor(pictures) -> torch.Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def fit(
@@ -95,7 +94,7 @@ def _save(path: Path, step: int, weights, average, optimizer, schedule) -> None:
     part = path.with_suffix(".part")
     state = {"step": step, "weights": [w.detach() for w in weights], "average": average}
     torch.save(state | {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 __all__ = ["NATIVE", "device", "fit", "to_tensor"]

@@ -1,0 +1,169 @@
+"""The rehearsal models' held-out figures: `python -m realkit.rehearsal.figures` prints them and stores them beside the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+import realkit as rk
+from realkit.models import Request
+from realkit.rehearsal.data import held_out
+from realkit.rehearsal.scenes import mask, render
+from realkit.rehearsal.ship import WEIGHTS
+from realkit.rehearsal.wording import ATTRIBUTES, captions, parse
+
+PICTURES = 512
+AMONG = 32  # captions a picture's own is to be found among
+STEPS, BATCH = 20, 16
+
+
+def vae(count: int = 256) -> dict[str, float]:
+    """Reconstruction of held-out pictures: mean PSNR (dB), the same inside the object's mask, mean ΔE (CIE 1976) there."""
+    from skimage.color import rgb2lab
+
+    from realkit.rehearsal.training import to_tensor
+
+    pipe = rk.load("rehearsal/base").pipe
+    whole, inside, colour = [], [], []
+    for caption, seed in held_out(count):
+        truth = np.array(render(caption, seed))
+        with torch.inference_mode():
+            decoded = pipe.vae.decode(pipe.vae.encode(to_tensor(truth[None])).latent_dist.mean).sample[0]
+        back = ((decoded.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
+        where = mask(caption, seed)
+        whole.append(psnr(truth, back))
+        inside.append(psnr(truth[where], back[where]))
+        colour.append(np.linalg.norm(rgb2lab(truth)[where] - rgb2lab(back)[where], axis=-1).mean())
+    return {"pictures": count, "psnr_db": _mean(whole), "object_psnr_db": _mean(inside), "object_delta_e": _mean(colour)}
+
+
+def clip() -> dict[str, float]:
+    """How often the right caption comes first for rendered held-out pictures, in percent."""
+    said = held_out(PICTURES)
+    return judge([render(caption, seed) for caption, seed in said], [caption for caption, _ in said])
+
+
+def base() -> dict[str, float]:
+    return generated("rehearsal/base")
+
+
+def studio() -> dict[str, float]:
+    return generated("rehearsal/studio")
+
+
+def generated(name: str) -> dict[str, float]:
+    """As `clip`, for pictures that a model generates from held-out captions with its recommended sampler and guidance."""
+    model = rk.load(name)
+    said = [caption for caption, _ in held_out(PICTURES)]
+    pictures: list[Image.Image] = []
+    for start in range(0, len(said), BATCH):
+        requests = [Request(caption, "", seed) for seed, caption in enumerate(said[start : start + BATCH], start)]
+        settings = model.spec.settings
+        made = model.denoise(requests, settings.sampler, STEPS, settings.guidance, (model.spec.size, model.spec.size))
+        pictures += [model.decode(latents) for latents in made.latents]
+    return {"steps": STEPS, "guidance": model.spec.settings.guidance, **judge(pictures, said)}
+
+
+def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
+    """Percent of pictures whose own caption scores best: among 31 other held-out ones, and among swaps of one attribute."""
+    rng = np.random.default_rng(0)
+    every = captions("heldout")
+    rate = _rater()
+    first: list[bool] = []
+    by_attribute: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
+    for picture, caption in zip(pictures, said, strict=True):
+        others = [other for other in rng.permutation(every) if other != caption][: AMONG - 1]
+        first.append(_best(rate, picture, [caption, *others]))
+        scene = parse(caption)
+        for name, values in ATTRIBUTES.items():
+            swapped = [replace(scene, **{name: value}).caption for value in values if value != getattr(scene, name)]
+            by_attribute[name].append(_best(rate, picture, [caption, *swapped]))
+    return {"pictures": len(said), "first_of_32": _percent(first), **{name: _percent(found) for name, found in by_attribute.items()}}
+
+
+def esrgan(each: int = 8) -> dict[str, Any]:
+    """PSNR (dB) of held-out scenes shrunk to a quarter and enlarged again, by floor: the network's and bicubic's."""
+    from realkit.rehearsal.esrgan import SIZE, shrink
+
+    found: dict[str, dict[str, list[float]]] = {floor: {"network": [], "bicubic": []} for floor in ATTRIBUTES["floor"]}
+    for caption, seed in held_out(len(captions("heldout"))):
+        sides = found[parse(caption).floor]
+        if len(sides["network"]) == each:
+            continue
+        truth = render(caption, seed, SIZE)
+        x = torch.from_numpy(np.array(truth)).permute(2, 0, 1)[None].float() / 255
+        small = Image.fromarray((shrink(x)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
+        for engine, name in (("network", "rehearsal/esrgan-x4"), ("bicubic", "bicubic")):
+            sides[engine].append(psnr(np.array(truth), np.array(rk.upscale(small, name, to=SIZE))))
+    by_floor = {floor: {engine: _mean(values) for engine, values in sides.items()} for floor, sides in found.items()}
+    gains = {floor: {**sides, "gain": round(sides["network"] - sides["bicubic"], 2)} for floor, sides in by_floor.items()}
+    return {"pictures_each": each, **gains}
+
+
+def psnr(truth: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 arrays."""
+    error = np.mean((truth.astype(np.float64) - other) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-10)))
+
+
+def _rater() -> Callable[[Image.Image, list[str]], np.ndarray]:
+    import open_clip
+
+    name = f"local-dir:{WEIGHTS / 'clip'}"
+    model, _, prepare = open_clip.create_model_and_transforms(name)
+    model.float().eval()
+    words = open_clip.get_tokenizer(name)
+    known: dict[str, torch.Tensor] = {}
+
+    def rate(picture: Image.Image, said: list[str]) -> np.ndarray:
+        with torch.inference_mode():
+            if new := [caption for caption in said if caption not in known]:
+                known.update(zip(new, torch.nn.functional.normalize(model.encode_text(words(new)), dim=-1), strict=True))
+            seen = torch.nn.functional.normalize(model.encode_image(prepare(picture)[None]), dim=-1)[0]
+            return (torch.stack([known[caption] for caption in said]) @ seen).numpy()
+
+    return rate
+
+
+def _best(rate: Callable[[Image.Image, list[str]], np.ndarray], picture: Image.Image, said: list[str]) -> bool:
+    scores = rate(picture, [str(caption) for caption in said])
+    return bool(scores[0] > scores[1:].max())
+
+
+def _mean(values: list[float]) -> float:
+    return round(float(np.mean(values)), 2)
+
+
+def _percent(found: list[bool]) -> float:
+    return round(100 * float(np.mean(found)), 1)
+
+
+FIGURES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
+    "vae": (vae, "vae"), "clip": (clip, "clip"), "base": (base, "base"), "studio": (studio, "studio"), "esrgan": (esrgan, "esrgan-x4")
+}  # fmt: skip
+
+
+def write(name: str) -> dict[str, Any]:
+    """Measure one model's figures, store them beside its weights and return them."""
+    measure, folder = FIGURES[name]
+    found = measure()
+    (WEIGHTS / folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+@click.command(help=__doc__)
+@click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)))
+def main(names: tuple[str, ...]) -> None:
+    for name in names or FIGURES:
+        click.echo(f"{name}: {json.dumps(write(name))}")
+
+
+if __name__ == "__main__":
+    main()

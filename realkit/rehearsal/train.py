@@ -1,0 +1,101 @@
+"""Retrains a rehearsal model: `python -m realkit.rehearsal.train NAME`. Interrupted, the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import click
+import torch
+
+from realkit.rehearsal import autoencoder, clip, esrgan, figures, ship, text2image, tokenizer
+
+STEPS = {"vae": 9000, "decoder": 3000, "base": 20_000, "studio": 1500, "clip": 4000, "esrgan": 6000}
+
+
+@click.command(help=__doc__)
+@click.argument("name", type=click.Choice(list(STEPS)))
+@click.option("--steps", type=int, help="Optimizer steps (default: the recipe's).")
+@click.option("--work", type=click.Path(path_type=Path), default=Path(".train"), show_default=True, help="Folder of renders and checkpoints.")
+@click.option("--from-shipped", is_flag=True, help="Begin with the weights in the package instead of random ones.")
+@click.option("--batch", type=int, help="Batch size (default: the recipe's).")
+def main(name: str, steps: int | None, work: Path, from_shipped: bool, batch: int | None) -> None:
+    torch.manual_seed(0)
+    work.mkdir(parents=True, exist_ok=True)
+    settings = {"steps": steps or STEPS[name]} | ({"batch": batch} if batch else {})
+    RECIPES[name](work, from_shipped, settings)
+    shown = "vae" if name == "decoder" else name
+    click.echo(f"{shown}: {json.dumps(figures.write(shown))}")
+
+
+def _vae(work: Path, shipped: bool, settings: dict) -> None:
+    made = autoencoder.train(work, vae=_shipped_vae() if shipped else None, **settings)
+    made.register_to_config(scaling_factor=1.0)
+    ship.vae(made, autoencoder.latents(work, "unscaled", made))
+
+
+def _decoder(work: Path, shipped: bool, settings: dict) -> None:
+    """Only the decoder goes on learning: what was trained on the latents stays valid. Always begins with the shipped VAE."""
+    ship.vae(autoencoder.train_decoder(work, _shipped_vae(), **settings), None)
+
+
+def _base(work: Path, shipped: bool, settings: dict) -> None:
+    words = _tokenizer()
+    models = text2image.build(words.get_vocab())
+    if shipped:
+        _take_shipped(models, "base")
+    made = text2image.train(work, models, words, autoencoder.latents(work, "base", _shipped_vae()), name="base", **settings)
+    ship.words(made["text_encoder"])
+    ship.text2image("base", made["unet"])
+
+
+def _studio(work: Path, shipped: bool, settings: dict) -> None:
+    """A fine-tune of the shipped base on graded pictures; the text encoder, which both share, stays as it is."""
+    words = _tokenizer()
+    models = text2image.build(words.get_vocab())
+    _take_shipped(models, "studio" if shipped else "base")
+    models["text_encoder"].requires_grad_(False)
+    z = autoencoder.latents(work, "studio", _shipped_vae(), text2image.studio_look)
+    ship.text2image("studio", text2image.train(work, models, words, z, name="studio", rate=3e-4, **settings)["unet"])
+
+
+def _clip(work: Path, shipped: bool, settings: dict) -> None:
+    from open_clip.tokenizer import HFTokenizer
+
+    tokenizer.write(ship.WEIGHTS / "clip")
+    words = HFTokenizer(str(ship.WEIGHTS / "clip"), context_length=clip.CONFIG["text_cfg"]["context_length"])
+    ship.clip_model(clip.train(work, words, start=ship.WEIGHTS / "clip" / "open_clip_model.safetensors" if shipped else None, **settings))
+
+
+def _esrgan(work: Path, shipped: bool, settings: dict) -> None:
+    ship.esrgan(esrgan.train(work, start=ship.WEIGHTS / "esrgan-x4" / "model.safetensors" if shipped else None, **settings))
+
+
+def _shipped_vae():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(ship.WEIGHTS / "vae").float()
+
+
+def _tokenizer():
+    from transformers import CLIPTokenizer
+
+    tokenizer.write(ship.WEIGHTS / "tokenizer")
+    return CLIPTokenizer.from_pretrained(ship.WEIGHTS / "tokenizer")
+
+
+def _take_shipped(models: torch.nn.ModuleDict, name: str) -> None:
+    from safetensors.torch import load_file
+
+    models["unet"].load_state_dict(load_file(ship.WEIGHTS / name / "unet" / "diffusion_pytorch_model.safetensors"))
+    models["text_encoder"].load_state_dict(load_file(ship.WEIGHTS / "text_encoder" / "model.safetensors"))
+
+
+RECIPES = {"vae": _vae, "decoder": _decoder, "base": _base, "studio": _studio, "clip": _clip, "esrgan": _esrgan}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""What several test files share: one small finished run, and results folders of one's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches out
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import realkit as rk
+
+SMALL = dict(
+    models="rehearsal/base", samplers=["Euler", "Euler a"], prompts=["a photo of a matte red cube on grass at noon", "a blue sphere"], seeds=2, steps=3,
+    scorers=["rehearsal/clip", "colour-cast"],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
+    """A finished run of SMALL. Read it, do not write to it."""
+    return rk.run(rk.Sweep(**SMALL), tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="session")
+def base():
+    return rk.load("rehearsal/base")
+
+
+@pytest.fixture
+def weights() -> Path:
+    from realkit.rehearsal.ship import WEIGHTS
+
+    return WEIGHTS

@@ -1,0 +1,185 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import realkit as rk
+from realkit import provenance
+from tests.conftest import SMALL
+
+TIMES = ["load_s", "encode_s", "denoise_s", "decode_s", "upscale_s", "score_s", "seconds", "run", "peak_ram_gib"]
+
+
+def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(a.drop(columns=TIMES), b.drop(columns=TIMES), check_exact=True)
+
+
+def test_a_run_leaves_what_the_contract_names(finished):
+    assert {"sweep.yaml", "sweep.lock.json", "cells.jsonl", "runs.jsonl", "rows.jsonl", "images", "latents", "table.parquet", "table.csv"} <= set(
+        {path.name for path in finished.folder.iterdir()}
+    )
+    df = finished.table()
+    assert len(df) == 8 and set(df["status"]) == {"ok"}
+    assert (df[["denoise_s", "decode_s", "encode_s", "load_s", "seconds", "score_s"]] > 0).all(axis=None)
+    assert set(df["batch"]) == {4} and set(df["nfe"]) == {3} and set(df["network_passes"]) == {6}
+    stored = pd.read_parquet(finished.folder / "table.parquet")
+    assert stored["rehearsal/clip"].tolist() == df["rehearsal/clip"].tolist()
+
+
+def test_nothing_is_made_twice(finished):
+    before = (finished.folder / "rows.jsonl").read_bytes()
+    rk.run(rk.Sweep(**SMALL), finished.folder)
+    assert (finished.folder / "rows.jsonl").read_bytes() == before
+
+
+def test_a_later_score_and_upscaler_denoise_nothing(tmp_path):
+    rk.run(rk.Sweep(**SMALL | {"scorers": []}), tmp_path)
+    count = len(rk.read(tmp_path).store.rows.read())
+    rk.run(rk.Sweep(**SMALL | {"upscalers": ["lanczos", "bicubic"], "target": 200, "scorers": ["colour-cast"]}), tmp_path)
+    new = rk.read(tmp_path).store.rows.read()[count:]
+    assert {row["stage"] for row in new} == {"upscale", "score"}
+    df = rk.read(tmp_path).table()
+    assert len(df) == 24 and set(df["status"]) == {"ok"}
+    assert set(df.loc[df["upscaler"].notna(), "image_width"]) == {200}
+
+
+def test_an_extended_sweep_leaves_done_batches_alone_and_equals_paired_cells(tmp_path, finished):
+    rk.run(rk.Sweep(**SMALL | {"seeds": 1}), tmp_path)
+    before = rk.read(tmp_path).store.last_rows()
+    rk.run(rk.Sweep(**SMALL), tmp_path)
+    after = rk.read(tmp_path).store.last_rows()
+    assert {k: after[k] for k in before} == before
+    a = rk.read(tmp_path).table().set_index("cell")
+    b = finished.table().set_index("cell").loc[a.index]
+    assert (a["rehearsal/clip"] - b["rehearsal/clip"]).abs().max() < 0.2
+
+
+def test_a_torn_last_line_heals(tmp_path):
+    rk.run(rk.Sweep(**SMALL), tmp_path)
+    whole = rk.read(tmp_path).table()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes()[:-40])
+    assert (rk.read(tmp_path).table()["status"] == "ok").all()
+    rk.run(rk.Sweep(**SMALL), tmp_path)
+    same(rk.read(tmp_path).table(), whole)
+    assert all(json.loads(line) for line in rows.read_text().splitlines())
+
+
+def test_a_lost_picture_is_made_again_the_same(tmp_path):
+    done = rk.run(rk.Sweep(**SMALL), tmp_path)
+    picture = tmp_path / done.table()["image"][0]
+    pixels = provenance.pixel_hash(Image.open(picture))
+    picture.unlink()
+    rk.run(rk.Sweep(**SMALL), tmp_path)
+    assert provenance.pixel_hash(Image.open(picture)) == pixels
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+    rk.run(rk.Sweep(**SMALL), tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text(lines[0] + "oops\n" + "".join(lines[1:]))
+    with pytest.raises(rk.RequestError, match=r"rows\.jsonl line 2 is damaged"):
+        rk.run(rk.Sweep(**SMALL), tmp_path)
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with rk.Run(tmp_path).store.writing(), pytest.raises(rk.RequestError, match="Another run is writing"):
+        rk.run(rk.Sweep(**SMALL), tmp_path)
+
+
+def test_other_versions_stop_a_resumed_run(tmp_path):
+    rk.run(rk.Sweep(**SMALL), tmp_path)
+    runs = tmp_path / "runs.jsonl"
+    first = json.loads(runs.read_text().splitlines()[0])
+    first["versions"]["diffusers"] = "0.1"
+    runs.write_text(json.dumps(first) + "\n")
+    with pytest.raises(rk.RequestError, match=r"other versions \(diffusers 0\.1"):
+        rk.run(rk.Sweep(**SMALL), tmp_path)
+
+
+def test_a_failure_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
+    from realkit import models
+
+    whole = models.Model.denoise
+
+    def fails_on_euler_a(self, requests, sampler, *rest):
+        if sampler == "Euler a":
+            raise RuntimeError("no luck\nat all")
+        return whole(self, requests, sampler, *rest)
+
+    monkeypatch.setattr(models.Model, "denoise", fails_on_euler_a)
+    done = rk.run(rk.Sweep(**SMALL), tmp_path)
+    df = done.table()
+    assert done.failed == 4 and set(df.loc[df["sampler"] == "Euler", "status"]) == {"ok"}
+    assert set(df.loc[df["sampler"] == "Euler a", "error"]) == {"denoise: RuntimeError: no luck at all"}
+    monkeypatch.undo()
+    assert rk.run(rk.Sweep(**SMALL), tmp_path).failed == 0
+
+
+def test_latents_that_are_not_finite_are_a_failed_row(tmp_path, monkeypatch):
+    from realkit import models
+
+    whole = models.Model.denoise
+
+    def with_nan(self, requests, *rest):
+        made = whole(self, requests, *rest)
+        made.latents = made.latents.clone()
+        made.latents[1] = float("nan")
+        return made
+
+    monkeypatch.setattr(models.Model, "denoise", with_nan)
+    df = rk.run(rk.Sweep(**SMALL), tmp_path).table()
+    assert (df["status"] == "failed").sum() == 2 and df["error"].dropna().str.contains("not finite").all()
+
+
+def test_batches_are_even_and_hold_one_setting(tmp_path):
+    rk.run(rk.Sweep(**SMALL | {"seeds": 6, "samplers": "Euler", "steps": 1}), tmp_path, batch=8)
+    assert set(rk.read(tmp_path).table()["batch"]) == {6}
+
+
+def test_the_picture_says_what_it_is(finished):
+    df = finished.table()
+    with Image.open(finished.folder / df["image"][0]) as image:
+        text = image.text["parameters"]
+    assert text.startswith(SMALL["prompts"][0]) and "Steps: 3, Sampler: Euler, CFG scale: 3, Seed: 0, Size: 128x128, Model: rehearsal/base" in text
+    record = provenance.record(finished.folder / df["image"][0])
+    assert record["cell"]["prompt"] == SMALL["prompts"][0] and record["run"] == df["run"][0]
+
+
+KILLED = """
+import os, sys, realkit as rk
+from tests.conftest import SMALL
+rk.run(rk.Sweep(**SMALL | {"upscalers": [None, "bicubic"], "target": 256, "steps": 8}), sys.argv[1], batch=2)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_run_goes_on_to_the_same_table(tmp_path):
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED), str(folder)], stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": "."})
+
+    assert start(tmp_path / "whole").wait() == 0
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        run = start(tmp_path / "killed")
+        rows = tmp_path / "killed" / "rows.jsonl"
+        size = rows.stat().st_size if rows.exists() else 0
+        while run.poll() is None and not (rows.exists() and rows.stat().st_size > size):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.6))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert start(tmp_path / "killed").wait() == 0
+    same(rk.read(tmp_path / "killed").table(), rk.read(tmp_path / "whole").table())
+    denoised = [row["id"] for row in rk.read(tmp_path / "killed").store.rows.read() if row["stage"] == "denoise"]
+    assert len(denoised) <= 8 + 2 * 8  # each kill repeats at most the batch in flight
+    assert not list((tmp_path / "killed").glob("**/.part-*"))

@@ -1,0 +1,122 @@
+import json
+import math
+
+import pytest
+
+import realkit as rk
+from realkit import models, sweep
+
+GOOD = dict(models="rehearsal/base", prompts="a red cube")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"models": "rehearsal/bass"}, r"Unknown model 'rehearsal/bass'\. Did you mean 'rehearsal/base'\?"),
+        ({"models": []}, "models is an empty list"),
+        ({"models": "weights/none.safetensors"}, "No such file or folder"),
+        ({"samplers": "Eulr"}, r"Unknown sampler 'Eulr'\. Did you mean 'Euler'"),
+        ({"scorers": "klip"}, "Unknown scorer 'klip'"),
+        ({"upscalers": "lancsoz", "target": 512}, r"Unknown upscaler 'lancsoz'\. Did you mean 'lanczos'"),
+        ({"upscalers": "lanczos"}, "needs a target"),
+        ({"prompts": ""}, "expected words"),
+        ({"prompts": "  "}, "expected words"),
+        ({"prompts": []}, "prompts is an empty list"),
+        ({"prompts": [None]}, "prompt None: Input should be a valid string"),
+        ({"prompts": "suite:nothing"}, "Unknown prompt 'nothing'"),
+        ({"seeds": []}, "seeds is an empty list"),
+        ({"seeds": 0}, "seeds 0"),
+        ({"seeds": [-1]}, "seed -1"),
+        ({"seeds": [True]}, "seed True"),
+        ({"steps": -3}, "steps -3: Input should be greater than or equal to 1"),
+        ({"steps": 0}, "steps 0"),
+        ({"steps": "many"}, "steps 'many': Input should be a valid integer"),
+        ({"steps": 2.5}, "steps 2.5"),
+        ({"steps": 1001}, "expected 1 to 1000"),
+        ({"steps": 1000, "samplers": "DDIM"}, "Use 999 or fewer"),
+        ({"guidance": math.nan}, "guidance nan: Input should be a finite number"),
+        ({"guidance": -1}, "guidance -1"),
+        ({"size": 100}, "size 100|size .100, 100.: Input should be a multiple of 8"),
+        ({"size": "axb"}, "size"),
+        ({"target": 0, "upscalers": "lanczos"}, "target 0"),
+        ({"sampler": "Euler"}, "Unknown key 'sampler' in the sweep: expected some of models, samplers"),
+        ({"models": {"steps": 4}}, "lacks its own key 'model'"),
+        ({"models": {"model": "rehearsal/base", "cfg": 4}}, "unknown setting 'cfg'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(given, says):
+    with pytest.raises(rk.RequestError, match=says) as error:
+        for cell in rk.Sweep(**GOOD | given).cells():
+            models.lock(cell.model)
+    assert "\n" not in str(error.value)
+
+
+def test_axes_multiply_and_open_settings_are_the_models():
+    cells = rk.Sweep(models=["rehearsal/base", "rehearsal/studio"], samplers=["euler", "ddim"], prompts=["a", "b"], seeds=3).cells()
+    assert len(cells) == 24
+    advised = rk.MODELS["rehearsal/base"]
+    assert {(c.steps, c.guidance, c.width, c.negative) for c in cells} == {(advised.settings.steps, advised.settings.guidance, advised.size, "")}
+    assert {c.seed for c in cells} == {0, 1, 2} and {c.sampler for c in cells} == {"Euler", "DDIM"}
+
+
+def test_linked_settings_override_their_axes_and_duplicates_collapse():
+    fast = {"model": "rehearsal/studio", "steps": 4, "guidance": 0}
+    cells = rk.Sweep(models=["rehearsal/base", fast], prompts="a", steps=[10, 20]).cells()
+    assert [(c.model, c.steps, c.guidance) for c in cells] == [("rehearsal/base", 10, 3.0), ("rehearsal/base", 20, 3.0), ("rehearsal/studio", 4, 0.0)]
+
+
+def test_python_and_yaml_give_the_same_sweep(tmp_path):
+    built = rk.Sweep(
+        models="rehearsal/base", prompts=["a", "b"], seeds=[3, 5], size=(128, 192), upscalers=[None, "lanczos"], target=512, scorers=["colour-cast"]
+    )
+    path = tmp_path / "sweep.yaml"
+    path.write_text(built.to_yaml())
+    assert rk.Sweep.from_yaml(path).cells() == built.cells()
+    assert built.cells()[0].height == 192
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("a: [", "is not YAML"), ("- a\n- b", "holds list"), ("just words", "holds str"), ("", "holds NoneType"), ("\x00", "is not YAML")]
+)
+def test_a_file_that_is_no_sweep(tmp_path, text, says):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    with pytest.raises(rk.RequestError, match=says):
+        rk.Sweep.from_yaml(path)
+
+
+def test_ids_follow_what_matters_and_nothing_else():
+    lock = models.lock("rehearsal/base")
+
+    def made(**changed):
+        cell = rk.Sweep(**GOOD | changed).cells()[0]
+        return sweep.ids(cell, lock, None)
+
+    first = made()
+    assert made() == first
+    for changed in ({"prompts": "a blue cube"}, {"seeds": [1]}, {"steps": 19}, {"guidance": 4}, {"negatives": "dark"}, {"samplers": "Euler"}, {"size": 136}):
+        assert made(**changed).latents != first.latents, changed
+    unguided = made(guidance=1)
+    assert unguided.latents == made(guidance=0, negatives="dark").latents != first.latents
+
+
+def test_ids_are_the_same_in_every_process():
+    import subprocess
+    import sys
+
+    code = (
+        "from realkit import models, sweep; import realkit as rk; c = rk.Sweep(models='rehearsal/base', prompts='a red cube').cells()[0];"
+        "print(sweep.ids(c, models.lock('rehearsal/base'), None).image); import sys; assert 'torch' not in sys.modules"
+    )
+    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout for seed in "12"}
+    cell = rk.Sweep(**GOOD).cells()[0]
+    assert found == {sweep.ids(cell, models.lock("rehearsal/base"), None).image + "\n"}
+
+
+def test_describe_counts_work_once():
+    text = rk.Sweep(models="rehearsal/base", samplers=["Heun", "Euler"], prompts="a", steps=10, upscalers=[None, "lanczos", "bicubic"], target=256).describe()
+    assert "6 cells" in text and "2 pictures to denoise in 29 denoiser calls" in text
+
+
+def test_dump_is_plain_json():
+    assert json.loads(rk.Sweep(**GOOD).model_dump_json())["prompts"] == ["a red cube"]
