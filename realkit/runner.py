@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit import measure, models, placement, scorers, upscalers
 from realkit.errors import RequestError
-from realkit.store import Store, write_atomically
+from realkit.store import Store, WriteError, write_atomically
 from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
 
 if TYPE_CHECKING:
@@ -207,10 +207,8 @@ def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
 def _attempt(work: Any, *arguments: Any) -> tuple[Any, Exception | None]:
     try:
         return work(*arguments), None
-    except OSError as error:
-        if error.errno is not None and not isinstance(error, FileNotFoundError):
-            raise RequestError(f"Cannot write results: {error.strerror} ({error.filename or 'disk'}). What is done is kept: run again") from error
-        return None, error
+    except WriteError:
+        raise
     except Exception as error:  # whatever a model, an upscaler or a scorer raises becomes the cell's row
         return None, error
 

@@ -15,6 +15,13 @@ from filelock import FileLock, Timeout
 from realkit.errors import RequestError
 
 
+class WriteError(RequestError):
+    """The results folder cannot be written any more: the disk is full, or the folder has become read-only."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"Cannot write {str(path)!r}: {error.strerror or error}. What is done is kept: make room and run again")
+
+
 class Lines:
     """A JSON Lines file. Appending is durable; a last line torn by a kill is cut off before the next is written."""
 
@@ -37,11 +44,14 @@ class Lines:
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
         text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-        with self.path.open("ab") as file:
-            self._heal(file)
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                self._heal(file)
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise WriteError(self.path, error) from error
 
     def _heal(self, file: IO[bytes]) -> None:
         size = file.tell()
@@ -53,9 +63,12 @@ class Lines:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that it is there whole or not at all, whatever interrupts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    """Write a file so that it is there whole or not at all, whatever interrupts. Raises WriteError when the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    except OSError as error:
+        raise WriteError(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -63,8 +76,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise WriteError(path, error) from error
         raise
 
 

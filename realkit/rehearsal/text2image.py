@@ -20,7 +20,9 @@ UNET: dict[str, Any] = dict(
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     attention_head_dim=5, norm_num_groups=32,
 )  # fmt: skip
-TEXT: dict[str, Any] = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=CONTEXT, projection_dim=128)
+TEXT: dict[str, Any] = dict(
+    hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=CONTEXT, projection_dim=128
+)
 SCHEDULE: dict[str, Any] = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")  # Stable Diffusion 1.5's
 UNCAPTIONED = 0.1  # share of training captions left empty, for classifier-free guidance (arXiv 2207.12598)
 MIN_SNR = 5.0  # arXiv 2303.09556

@@ -1,0 +1,109 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from realkit.cli import main
+
+GOOD = "models: rehearsal/base\nprompts: a red cube\nsteps: 2\nscorers: rehearsal/clip\n"
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD + "sampler: Euler\n", "Unknown key 'sampler'"),
+        (GOOD.replace("base", "bass"), "Unknown model"),
+        (GOOD + "samplers: DPM 2M Karas\n", "Unknown sampler 'DPM 2M Karas'. Did you mean 'DPM++ 2M Karras'?"),
+        (GOOD.replace("steps: 2", "steps: -2"), "steps -2"),
+        (GOOD + "guidance: .nan\n", "guidance nan"),
+        (GOOD + "size: 130\n", "multiple of 8"),
+        (GOOD + "seeds: []\n", "seeds is an empty list"),
+        ("models: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_sweep_ends_with_2_and_starts_nothing(tmp_path, text, says):
+    (tmp_path / "sweep.yaml").write_text(text)
+    for command in (["run", tmp_path / "sweep.yaml", "--out", tmp_path / "out"], ["plan", tmp_path / "sweep.yaml"]):
+        code, _, error = call(*command)
+        assert code == 2 and says in error and error.count("\n") == 1 and error.startswith("realkit: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_files_end_with_2(tmp_path):
+    for command in (
+        ["run", "none.yaml", "--out", tmp_path / "x"],
+        ["upscale", "none.png", "--with", "lanczos", "--to", 64],
+        ["score", "none.png", "a"],
+        ["table", tmp_path],
+    ):
+        code, _, error = call(*command)
+        assert code == 2 and error.startswith("realkit: ") and error.count("\n") == 1, command
+
+
+def test_a_sweep_from_plan_to_table(tmp_path):
+    (tmp_path / "sweep.yaml").write_text(GOOD)
+    code, shown, _ = call("plan", tmp_path / "sweep.yaml")
+    assert code == 0 and "1 cells" in shown and "2 denoiser calls" in shown
+    code, shown, _ = call("run", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
+    assert code == 0 and "1 cells ok" in shown
+    code, shown, _ = call("table", tmp_path / "out", "--csv")
+    assert code == 0 and shown.startswith("cell,model,sampler") and shown.count("\n") == 2
+    assert "rehearsal/clip" in call("table", tmp_path / "out")[1]
+    assert call("table", tmp_path / "out", "--parquet", tmp_path / "t.parquet")[0] == 0 and (tmp_path / "t.parquet").exists()
+
+
+def test_failed_cells_end_with_1(tmp_path, monkeypatch):
+    from realkit import models
+
+    monkeypatch.setattr(models.Model, "denoise", lambda *_: 1 / 0)
+    (tmp_path / "sweep.yaml").write_text(GOOD)
+    code, shown, _ = call("run", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
+    assert code == 1 and "1 cells failed" in shown
+
+
+def test_generate_upscale_score(tmp_path):
+    picture = tmp_path / "a.png"
+    assert call("generate", "a photo of a matte red cube on grass at noon", "--steps", 2, "--size", "128x136", "--out", picture)[0] == 0
+    code, shown, _ = call("upscale", picture, "--with", "lanczos", "--to", 272)
+    assert code == 0 and shown.strip().endswith("a-272.png")
+    code, shown, _ = call("score", picture, "a red cube", "--scorer", "rehearsal/clip", "--scorer", "colour-cast")
+    assert code == 0 and shown.startswith("rehearsal/clip ") and "colour-cast" in shown
+    assert call("generate", "a", "--steps", 0, "--out", picture)[0] == 2
+    (tmp_path / "text.png").write_text("no picture")
+    assert "is no picture" in call("score", tmp_path / "text.png", "a")[2]
+
+
+@pytest.mark.parametrize("what", ["models", "samplers", "upscalers", "scorers", "prompts"])
+def test_lists(what):
+    code, shown, _ = call("list", what)
+    assert code == 0 and shown
+
+
+def test_import_and_lists_start_in_a_blink():
+    def best(*command):
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *command], check=True, capture_output=True)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    bare = best("-c", "pass")
+    assert best("-c", "import realkit, sys; assert 'torch' not in sys.modules") - bare < 0.3
+    assert best("-m", "realkit", "list", "samplers") < 1.0
+    subprocess.run(
+        [sys.executable, "-c", "import realkit.cli, realkit.sweep, realkit.runner, realkit.plots, sys; assert 'torch' not in sys.modules"], check=True
+    )
+
+
+def test_the_column_dictionary_is_current():
+    from pathlib import Path
+
+    assert (Path(__file__).parent.parent / "results" / "README.md").read_text() == call("columns")[1]

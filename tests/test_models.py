@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+
+import realkit as rk
+from realkit.models import Request
+
+PROMPT = "a photo of a shiny yellow cube on sand at dawn"
+
+
+def test_one_call_makes_the_picture_a_sweep_makes(base, tmp_path):
+    image = base(PROMPT, sampler="Euler", steps=4, guidance=2.0, seed=5)
+    done = rk.run(rk.Sweep(models="rehearsal/base", samplers="Euler", prompts=PROMPT, steps=4, guidance=2.0, seeds=[5]), tmp_path)
+    from PIL import Image
+
+    assert image.size == (128, 128)
+    assert np.array_equal(np.asarray(image), np.asarray(Image.open(tmp_path / done.table()["image"][0])))
+
+
+def test_other_sizes(base):
+    assert base(PROMPT, steps=2, size=(192, 128)).size == (192, 128)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"guidance": float("inf")}, {"sampler": "Nope"}, {"size": 100}, {"seed": -1}])
+def test_a_bad_setting_is_refused(base, bad):
+    with pytest.raises(rk.RequestError):
+        base(PROMPT, **bad)
+
+
+def test_no_guidance_is_one_pass_and_ignores_the_negative(base):
+    a = base.denoise([Request(PROMPT, "", 1)], "Euler", 3, 1.0, (128, 128))
+    b = base.denoise([Request(PROMPT, "night", 1)], "Euler", 3, 0.0, (128, 128))
+    assert torch.equal(a.latents, b.latents) and a.network_passes == a.nfe == 3
+
+
+def test_truncated_tokens_are_counted(base):
+    made = base.denoise([Request("red " * 100, "", 1), Request("red", "", 1)], "Euler", 1, 3.0, (128, 128))
+    assert made.truncated == [25, 0]
+
+
+def test_latents_that_are_not_finite_are_no_picture(base):
+    with pytest.raises(FloatingPointError, match="not finite"):
+        base.decode(torch.full((8, 16, 16), float("nan")))
+
+
+def test_a_diffusers_folder_loads_by_its_path(base, tmp_path):
+    base.pipe.save_pretrained(tmp_path / "mine")
+    cell = dict(sampler="Euler", steps=3, guidance=3.0, seed=1, size=128)
+    mine = rk.load(str(tmp_path / "mine"))(PROMPT, **cell)
+    assert np.array_equal(np.asarray(mine), np.asarray(base(PROMPT, **cell)))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b"\xff" * 8 + data[8:], lambda data: data[:5], lambda data: data + b"more"])
+def test_a_damaged_weight_file_is_named(base, tmp_path, damage):
+    base.pipe.save_pretrained(tmp_path / "mine")
+    path = tmp_path / "mine" / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(rk.RequestError, match="download it again"):
+        rk.run(rk.Sweep(models=str(tmp_path / "mine"), prompts="a"), tmp_path / "out")
+    assert not (tmp_path / "out" / "rows.jsonl").exists()
+
+
+def test_base_and_studio_share_files_and_differ_visibly(base):
+    studio = rk.load("rehearsal/studio")
+    cell = dict(sampler="Euler", steps=8, seed=3)
+    a, b = (np.asarray(model(PROMPT, **cell)).astype(int) for model in (base, studio))
+    assert rk.MODELS["rehearsal/base"].parts == rk.MODELS["rehearsal/studio"].parts
+    assert np.abs(a - b).mean() > 8
+
+
+def test_noise_and_sampler_state_are_float32_whatever_the_network_runs_in():
+    low = rk.load("rehearsal/base")
+    low.pipe.unet.to(torch.bfloat16)
+    low.pipe.text_encoder.to(torch.bfloat16)
+    low.dtype = torch.bfloat16
+    made = low.denoise([Request(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
+    full = rk.load("rehearsal/base").denoise([Request(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
+    assert made.dtype == torch.float32
+    assert (made - full).abs().mean() < 0.1 * full.abs().mean()  # the same noise: only the network rounds

@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SECTIONS = ["Parameters", "Plan", "Run", "Table", "Plots", "Findings"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_as_we_keep_them(path):
+    cells = nbformat.read(path, 4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert not any(line.lstrip().startswith(("def ", "class ")) for cell in code for line in cell.source.splitlines())
+    assert max(len(cell.source.splitlines()) for cell in code) <= 9
+    assert [line[3:] for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines() if line.startswith("## ")] == SECTIONS
+    (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert all("  # " in line for line in parameters.source.splitlines())
+
+
+@pytest.mark.slow
+def test_compare_runs_and_leaves_its_pictures(tmp_path):
+    import papermill
+
+    small = {"samplers": ["Euler", "DDIM"], "seeds": 1, "steps": 2, "target": 256, "out": str(tmp_path / "out")}
+    papermill.execute_notebook(ROOT / "notebooks" / "compare.ipynb", tmp_path / "made.ipynb", small, kernel_name="python3", progress_bar=False)
+    assert {"grid.png", "pareto.png", "upscaled.png", "table.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}

@@ -1,0 +1,96 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from realkit import rehearsal
+from realkit.rehearsal import ATTRIBUTES, captions, mask, parse, render, scenes
+from realkit.rehearsal.data import training_scene
+from realkit.rehearsal.wording import training_caption
+
+
+def test_a_tenth_is_held_out_and_every_word_is_trained_on():
+    train, held = set(captions("train")), set(captions("heldout"))
+    assert not train & held and len(held) == round(0.1 * (len(train) + len(held)))
+    assert len(train | held) >= 4 * 8 * 2 * 4 * 4
+    words = " ".join(train)
+    assert all(value in words for values in ATTRIBUTES.values() for value in values)
+
+
+def test_no_training_picture_or_caption_is_of_a_held_out_combination():
+    held = set(scenes("heldout"))
+    shown = Counter(training_scene(index) for index in range(3000))
+    assert not held & set(shown) and max(shown.values()) - min(shown.values()) <= 1
+    rng = np.random.default_rng(0)
+    assert all(parse(training_caption(scene, rng)) not in held for scene in scenes("train") for _ in range(5))
+
+
+@pytest.mark.parametrize("caption", captions("heldout")[::9])
+def test_a_caption_is_rendered_as_it_says(caption):
+    image, where = np.asarray(render(caption, 7)), mask(caption, 7)
+    assert image.shape == (128, 128, 3) and where.shape == (128, 128) and where.dtype == bool
+    rows = np.flatnonzero(where.any(1))
+    assert 0.35 <= (rows[-1] - rows[0] + 1) / 128 <= 0.60
+    assert np.array_equal(image, np.asarray(render(caption, 7)))
+    assert not np.array_equal(image, np.asarray(render(caption, 8)))
+
+
+def test_colour_changes_the_object_and_little_else():
+    a, b = (np.asarray(render(f"a matte {colour} cube on sand at noon", 3)).astype(int) for colour in ("red", "blue"))
+    where = mask("a matte red cube on sand at noon", 3)
+    change = np.abs(a - b).max(-1)
+    assert change[where].mean() > 80 and change[~where].mean() < 1
+
+
+def test_sizes_show_the_same_scene():
+    from PIL import Image
+
+    large = render("a shiny green cone on a wooden floor at dawn", 5, 256).resize((128, 128), Image.Resampling.BOX)
+    small = render("a shiny green cone on a wooden floor at dawn", 5, 128)
+    assert np.abs(np.asarray(large).astype(int) - np.asarray(small)).mean() < 2
+
+
+@pytest.mark.parametrize(("caption", "says"), [("a dog", "names nothing"), ("", "names nothing"), ("a red blue cube", "2 values of colour")])
+def test_a_caption_of_another_world_is_refused(caption, says):
+    with pytest.raises(ValueError, match=says):
+        render(caption, 0)
+
+
+def test_shipped_files_are_small_and_half(weights):
+    from safetensors import safe_open
+
+    files = [path for path in weights.rglob("*") if path.is_file()]
+    assert max(path.stat().st_size for path in files) < 30e6 and sum(path.stat().st_size for path in files) < 45e6
+    for path in weights.rglob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            kinds = Counter(file.get_slice(key).get_dtype() for key in file.keys())  # noqa: SIM118
+        assert kinds.most_common(1)[0][0] == "F16", path
+    assert not [path for path in files if path.suffix not in (".safetensors", ".json", ".txt")]
+
+
+BARS = {
+    "vae": {"psnr_db": 33, "object_psnr_db": 30},
+    "clip": {"first_of_32": 90},
+    "base": {"first_of_32": 80, "colour": 85, "floor": 85, "time": 85, "shape": 80, "material": 65},
+}
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_the_figures_stored_with_the_weights_hold_the_bar(weights, name):
+    found = json.loads((weights / name / "figures.json").read_text())
+    assert not {key: found[key] for key, bar in BARS[name].items() if found[key] < bar}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vae", "clip", "base"])
+def test_the_figures_can_be_measured_again(weights, name):
+    from realkit.rehearsal import figures
+
+    stored = json.loads((weights / name / "figures.json").read_text())
+    measured = figures.FIGURES[name][0]()
+    assert measured == pytest.approx(stored, abs=1.0)
+
+
+def test_the_package_says_what_it_offers():
+    assert all(hasattr(rehearsal, name) for name in rehearsal.__all__)

@@ -1,0 +1,57 @@
+import pytest
+
+import realkit as rk
+from realkit.store import Lines, Store, write_atomically
+
+
+def test_a_torn_line_is_not_read_and_is_cut_before_the_next(tmp_path):
+    lines = Lines(tmp_path / "a.jsonl")
+    lines.append([{"n": 1}, {"n": 2}])
+    with lines.path.open("ab") as file:
+        file.write(b'{"n": 3')
+    assert [line["n"] for line in lines.read()] == [1, 2]
+    lines.append([{"n": 4}])
+    assert [line["n"] for line in lines.read()] == [1, 2, 4]
+
+
+def test_a_file_holding_only_a_torn_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"n"')
+    assert Lines(path).read() == []
+    Lines(path).append([{"n": 1}])
+    assert Lines(path).read() == [{"n": 1}]
+
+
+def test_no_nan_reaches_a_row(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Lines(tmp_path / "a.jsonl").append([{"n": float("nan")}])
+    assert Lines(tmp_path / "a.jsonl").read() == []
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    def write(file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    (tmp_path / "a.png").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.png", write)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"] and (tmp_path / "a.png").read_bytes() == b"old"
+
+
+def test_a_file_in_the_way_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(rk.RequestError, match="cannot be written"), Store(tmp_path / "file" / "out").writing():
+        pass
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def write(file):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(rk.RequestError, match="No space left on device. What is done is kept"):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
