@@ -71,20 +71,27 @@ def pareto(df: pd.DataFrame, x: str = "seconds", y: str = "clip", *, by: str = "
         mixed = [name for name in ("batch", "device", "dtype") if done[name].nunique() > 1]
         if mixed:
             raise RequestError(f"{x} was measured at different {mixed[0]}: {', '.join(map(str, sorted(done[mixed[0]].unique())))}. Filter the table first")
-    points = done.groupby([hue, by], sort=False).agg(x=(x, "median"), y=(y, "mean")).reset_index()
-    low, high = zip(*(_interval(group, y) for _, group in done.groupby([hue, by], sort=False)), strict=True)
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name, group in points.groupby(hue, sort=False):
-        error = [[points["y"][i] - low[i] for i in group.index], [high[i] - points["y"][i] for i in group.index]]
-        axis.errorbar(group["x"], group["y"], yerr=error, fmt="o", capsize=2, elinewidth=0.8, label=str(name))
-    front = points.sort_values("x")
-    front = front[front["y"] >= front["y"].cummax()]
-    axis.step(front["x"], front["y"], where="post", color="#888888", linewidth=1, linestyle="--", label="front", zorder=0)
-    for index, point in points.iterrows():
-        axis.annotate(str(point[by]), (point["x"], point["y"]), xytext=(5, 4 if int(str(index)) % 2 else -10), textcoords="offset points", fontsize=8)
+    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
+    wheel = plt.get_cmap("tab20")
+    colours = {name: wheel((2 * n) % 20 + n // 10) for n, name in enumerate(dict.fromkeys(done[by]))}
+    markers = dict(zip(dict.fromkeys(done[hue]), "osD^vP*Xph", strict=False))
+    points = []
+    for (model, name), group in done.groupby([hue, by], sort=False):
+        at, mean, (low, high) = group[x].median(), group[y].mean(), _interval(group, y)
+        points.append((at, mean))
+        axis.errorbar(at, mean, yerr=[[mean - low], [high - mean]], color=colours[name], marker=markers.get(model, "."), capsize=2, elinewidth=0.8)
+    front: list[tuple[float, float]] = []
+    for at, mean in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or mean > front[-1][1]:
+            front.append((at, mean))
+    axis.step(*zip(*front, strict=True), where="post", color="#888888", linewidth=1, linestyle="--", label="front", zorder=0)
+    for name, colour in colours.items():
+        axis.plot([], [], "s", color=colour, label=str(name))
+    for name, marker in markers.items():
+        axis.plot([], [], marker, color="black", markerfacecolor="none", label=str(name))
     axis.set(xlabel=f"{x} (median)", ylabel=f"{y} (mean, 95 % interval over prompts)")
     axis.grid(alpha=0.25)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     return figure
 
 

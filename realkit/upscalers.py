@@ -27,6 +27,7 @@ UPSCALERS: Table[Upscaler] = Table("upscaler", Upscaler)
 Enlarge = Callable[["Image", tuple[int, int]], "Image"]
 FINISH = "LANCZOS"  # the filter from a network's own scale to the exact target
 MAX_PASSES = 4
+MARGIN = 8  # pixels of reflection around a network's input
 
 
 def identify(name: str) -> tuple[str, Upscaler]:
@@ -102,10 +103,12 @@ def _network(name: str, path: Path) -> Enlarge:
         for _ in range(MAX_PASSES):
             if made.width >= size[0] and made.height >= size[1]:
                 break
-            x = torch.from_numpy(np.array(made)).permute(2, 0, 1)[None].to(on, network.dtype) / 255
+            around = np.pad(np.array(made), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), "reflect")  # networks darken what they pad with zeros
+            x = torch.from_numpy(around).permute(2, 0, 1)[None].to(on, network.dtype) / 255
             with torch.inference_mode():
                 y = network(x)[0].float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-            made = Image.fromarray((y * 255).round().astype(np.uint8))
+            edge = MARGIN * network.scale
+            made = Image.fromarray((y[edge:-edge, edge:-edge] * 255).round().astype(np.uint8))
         return made if made.size == size else made.resize(size, Image.Resampling[FINISH])
 
     return enlarge

@@ -92,5 +92,13 @@ def test_the_figures_can_be_measured_again(weights, name):
     assert measured == pytest.approx(stored, abs=1.0)
 
 
+def test_the_readme_states_the_stored_figures():
+    from pathlib import Path
+
+    from realkit.rehearsal.figures import stored
+
+    assert stored() in (Path(__file__).parent.parent / "README.md").read_text()
+
+
 def test_the_package_says_what_it_offers():
     assert all(hasattr(rehearsal, name) for name in rehearsal.__all__)

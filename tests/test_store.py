@@ -52,6 +52,6 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path):
     def write(file):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(rk.RequestError, match="No space left on device. What is done is kept"):
+    with pytest.raises(rk.RequestError, match=r"No space left on device\. What is done is kept"):
         write_atomically(path, write)
     assert path.read_bytes() == b"old"

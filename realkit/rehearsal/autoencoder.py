@@ -63,14 +63,14 @@ def train_decoder(folder: Path, vae, steps: int, batch: int = 8):
 
 
 @torch.no_grad()
-def latents(folder: Path, name: str, vae, look=None) -> torch.Tensor:
-    """Scaled latents (2·PICTURES, 8, 16, 16) of the training pictures and then of their mirror images, kept in `folder`."""
+def latents(folder: Path, name: str, vae, look=None, mirrored: bool = True) -> torch.Tensor:
+    """Scaled latents (PICTURES, 8, 16, 16) of the training pictures, then of their mirror images if `mirrored`, kept in `folder`."""
     made_by = hashlib.sha256(b"".join(weight.cpu().numpy().tobytes() for weight in vae.encoder.state_dict().values())).hexdigest()[:8]
     path = folder / f"latents-{name}-{made_by}.pt"
     if not path.exists():
         data, vae = pictures(folder, PICTURES, 128), vae.to(device())
         found = []
-        for mirror in (False, True):
+        for mirror in (False, True) if mirrored else (False,):
             for start in range(0, len(data), 64):
                 batch = data[start : start + 64]
                 x = to_tensor(np.stack([look(p) for p in batch]) if look else np.asarray(batch)).to(device())

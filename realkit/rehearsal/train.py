@@ -59,7 +59,7 @@ def _studio(work: Path, shipped: bool, settings: dict) -> None:
     models = text2image.build(words.get_vocab())
     _take_shipped(models, "studio" if shipped else "base")
     models["text_encoder"].requires_grad_(False)
-    z = autoencoder.latents(work, "studio", _shipped_vae(), text2image.studio_look)
+    z = autoencoder.latents(work, "studio", _shipped_vae(), text2image.studio_look, mirrored=False)
     ship.text2image("studio", text2image.train(work, models, words, z, name="studio", rate=3e-4, **settings)["unet"])
 
 
