@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,10 @@ class ModelLock:
         """Hashes of what determines a picture: {"main": …, "vae": …, …}. The VAE's does not concern the latents."""
         return {"main": self.main.fingerprint} | {name: lock.fingerprint for name, lock in sorted(self.parts.items())}
 
+    @property
+    def vae_fingerprint(self) -> str:
+        return (self.parts.get("vae") or self.main).fingerprint
+
     def to_json(self) -> dict[str, Any]:
         parts = {name: lock.to_json() for name, lock in self.parts.items()}
         return {"spec": self.spec.model_dump(mode="json"), "main": self.main.to_json(), "parts": parts, "scheduler": self.scheduler}
@@ -125,6 +130,27 @@ class Denoised:
     network_passes: int
     truncated: list[int]
     scheduler: dict[str, Any]
+
+
+class Decoder:
+    """A loaded VAE: latents (C, h, w) → picture. Raises FloatingPointError where either is not finite."""
+
+    def __init__(self, vae: Any) -> None:
+        from diffusers.image_processor import VaeImageProcessor
+
+        self.vae, self.device, self._to_picture = vae, vae.device, VaeImageProcessor().postprocess
+
+    def __call__(self, latents: torch.Tensor) -> Image:
+        import torch
+
+        if not torch.isfinite(latents).all():
+            raise FloatingPointError("the latents are not finite: the model overflowed in its number format; try float32")
+        with torch.inference_mode():
+            z = (latents[None] / self.vae.config.scaling_factor).to(self.device, self.vae.dtype)
+            picture = self.vae.decode(z, return_dict=False)[0].float().cpu()
+        if not torch.isfinite(picture).all():
+            raise FloatingPointError("the VAE's picture is not finite: it overflowed in its number format; use a half-precision-safe VAE")
+        return self._to_picture(picture, output_type="pil")[0]
 
 
 class Model:
@@ -193,17 +219,7 @@ class Model:
 
     def decode(self, latents: torch.Tensor) -> Image:
         """The picture of latents (C, h, w). Raises FloatingPointError where they or the picture are not finite."""
-        import torch
-
-        if not torch.isfinite(latents).all():
-            raise FloatingPointError("the latents are not finite: the model overflowed in its number format; try float32")
-        vae = self.pipe.vae
-        with torch.inference_mode():
-            z = (latents[None] / vae.config.scaling_factor).to(vae.device, vae.dtype)
-            picture = vae.decode(z, return_dict=False)[0].float().cpu()
-        if not torch.isfinite(picture).all():
-            raise FloatingPointError("the VAE's picture is not finite: it overflowed in its number format; use a half-precision-safe VAE")
-        return self.pipe.image_processor.postprocess(picture, output_type="pil")[0]
+        return Decoder(self.pipe.vae)(latents)
 
     def _tokens(self, prompt: str) -> int:
         return len(self.pipe.tokenizer(prompt, truncation=False).input_ids)
@@ -229,30 +245,62 @@ def load(name: str, locked: ModelLock | None = None) -> Model:
     locked = locked or lock(name)
     began = time.perf_counter()
     import diffusers
-    from diffusers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
+    _quiet()
     on = placement.device()
     number = placement.dtype(on)
-    path = hub.fetch(locked.main)
-    try:
+    with _named(locked):
         parts = {part: _part(part, hub.fetch(lock), number) for part, lock in locked.parts.items()}
-        kind = getattr(diffusers, FAMILIES[locked.spec.family].pipeline)
-        if locked.main.kind == "file":
-            pipe = kind.from_single_file(str(path), config=str(hub.fetch(hub.lock(locked.spec.config))), dtype=number, local_files_only=True, **parts)
-        else:
-            plain = {} if locked.spec.family == "sdxl" else {"safety_checker": None, "requires_safety_checker": False}
-            variant = {"variant": locked.main.variant} if locked.main.variant else {}
-            pipe = kind.from_pretrained(str(path), dtype=number, local_files_only=True, **plain, **variant, **parts)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error
+        pipe = _read(locked, getattr(diffusers, FAMILIES[locked.spec.family].pipeline), number, parts)
     pipe.to(on)
     pipe.original_scheduler_config = locked.scheduler
     return Model(locked.name, locked.spec, pipe, time.perf_counter() - began)
+
+
+def load_decoder(locked: ModelLock) -> Decoder:
+    """A model's VAE alone, ready on this machine's device."""
+    from diffusers import AutoencoderKL
+
+    _quiet()
+    on = placement.device()
+    with _named(locked):
+        if part := locked.parts.get("vae"):
+            vae = _part("vae", hub.fetch(part), placement.dtype(on))
+        else:
+            vae = _read(locked, AutoencoderKL, placement.dtype(on), {"subfolder": "vae"})
+    return Decoder(vae.to(on))
+
+
+def _read(locked: ModelLock, kind: Any, number: torch.dtype, settings: dict[str, Any]) -> Any:
+    """A pipeline, or one part of it, from a model's main reference."""
+    path = str(hub.fetch(locked.main))
+    if locked.main.kind == "file":
+        return kind.from_single_file(path, config=str(hub.fetch(hub.lock(locked.spec.config))), dtype=number, local_files_only=True, **settings)
+    if locked.main.variant:
+        settings = settings | {"variant": locked.main.variant}
+    if "subfolder" not in settings and locked.spec.family != "sdxl":
+        settings = settings | {"safety_checker": None, "requires_safety_checker": False}
+    return kind.from_pretrained(path, dtype=number, local_files_only=True, **settings)
+
+
+@contextmanager
+def _named(locked: ModelLock) -> Iterator[None]:
+    """Turn what the libraries raise while loading into one line that names the model."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _quiet() -> None:
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    of_diffusers.set_verbosity_error()
+    of_diffusers.disable_progress_bar()
+    of_transformers.disable_progress_bar()
 
 
 def _part(name: str, path: Path, number: torch.dtype) -> Any:

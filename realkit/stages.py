@@ -55,7 +55,16 @@ class Stage:
 def stages(store: Store, locks: dict[str, ModelLock], scoring: list[str], run: str) -> Iterator[Stage]:
     """The stages in their order, bound to a results folder."""
     yield Stage("denoise", _denoise_jobs, lambda tool: models.load(tool, locks[tool]), lambda tool, job: _denoise(store, tool, job))
-    yield Stage("decode", _decode_jobs, lambda tool: models.load(tool, locks[tool]), lambda tool, job: _decode(store, locks, run, tool, job))
+    opener: dict[str, str] = {}  # the first model of each VAE: models that share one share its loading
+    for name, lock in locks.items():
+        opener.setdefault(lock.vae_fingerprint, name)
+    vae_of = {name: opener[lock.vae_fingerprint] for name, lock in locks.items()}
+    yield Stage(
+        "decode",
+        lambda planned: _decode_jobs(planned, vae_of),
+        lambda tool: models.load_decoder(locks[tool]),
+        lambda tool, job: _decode(store, locks, run, tool, job),
+    )
     yield Stage("upscale", _upscale_jobs, upscalers.load, lambda tool, job: _upscale(store, locks, run, tool, job))
     yield Stage("score", lambda planned: _score_jobs(planned, scoring), scorers.load, lambda tool, job: _score(store, tool, job))
 
@@ -109,19 +118,19 @@ def _pour(data: bytes, file: IO[bytes]) -> None:
     file.write(data)
 
 
-def _decode_jobs(planned: list[Planned]) -> list[Job]:
+def _decode_jobs(planned: list[Planned], vae_of: dict[str, str]) -> list[Job]:
     items = {item.ids.decoded: item for item in reversed(planned)}
-    return [Job(item.cell.model, (artifact,), (item,)) for artifact, item in reversed(items.items())]
+    return [Job(vae_of[item.cell.model], (artifact,), (item,)) for artifact, item in reversed(items.items())]
 
 
-def _decode(store: Store, locks: dict[str, ModelLock], run: str, model: models.Model, job: Job) -> list[Row]:
+def _decode(store: Store, locks: dict[str, ModelLock], run: str, decode: models.Decoder, job: Job) -> list[Row]:
     from safetensors.torch import load_file
 
     item = job.planned[0]
     latents = load_file(store.path("denoise", item.ids.latents))["latents"]
-    with Stopwatch(model.device) as decoding:
-        image = model.decode(latents)
-    return [_filed(store, locks, run, "decode", item, item.ids.latents, image, {"decode_s": decoding.seconds, "device": model.device.type})]
+    with Stopwatch(decode.device) as decoding:
+        image = decode(latents)
+    return [_filed(store, locks, run, "decode", item, item.ids.latents, image, {"decode_s": decoding.seconds, "device": decode.device.type})]
 
 
 def _upscale_jobs(planned: list[Planned]) -> list[Job]:

@@ -284,7 +284,7 @@ def denoise_determined(cell: Cell, lock: ModelLock) -> dict[str, Any]:
 def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
     """The ids of what a cell's stages make; `upscaler` is what determines its upscaler's result, None where it has none."""
     latents = name_of("denoise", denoise_determined(cell, lock))
-    decoded = name_of("decode", {"latents": latents, "vae": lock.fingerprint.get("vae", lock.fingerprint["main"])})
+    decoded = name_of("decode", {"latents": latents, "vae": lock.vae_fingerprint})
     if upscaler is None:
         return Ids(latents, decoded, decoded)
     return Ids(latents, decoded, name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": _target_pixels(cell)}))

@@ -183,3 +183,15 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_table(tmp_path):
     denoised = [row["id"] for row in rk.read(tmp_path / "killed").store.rows.read() if row["stage"] == "denoise"]
     assert len(denoised) <= 8 + 2 * 8  # each kill repeats at most the batch in flight
     assert not list((tmp_path / "killed").glob("**/.part-*"))
+
+
+def test_each_tool_is_loaded_once_and_a_shared_vae_too(tmp_path, monkeypatch):
+    from realkit import models
+
+    loaded = []
+    for name in ("load", "load_decoder"):
+        whole = getattr(models, name)
+        monkeypatch.setattr(models, name, lambda *given, whole=whole, name=name: (loaded.append(name), whole(*given))[1])
+    rk.run(rk.Sweep(**SMALL | {"models": ["rehearsal/base", "rehearsal/studio"]}), tmp_path)
+    assert loaded == ["load", "load", "load_decoder"]
+    assert set(rk.read(tmp_path).table()["status"]) == {"ok"}
