@@ -70,10 +70,10 @@ def load(name: str) -> Enlarge:
 
 def upscale(image: Image, name: str, to: int | tuple[int, int]) -> Image:
     """The picture enlarged to `to`: an int for the longer side, or (width, height)."""
-    sides = (to,) if isinstance(to, int) else tuple(to)
-    if not sides or any(type(side) is not int or not 1 <= side <= 32_768 for side in sides) or len(sides) > 2:
+    sides = to if isinstance(to, (tuple, list)) else (to, to)
+    if len(sides) != 2 or any(type(side) is not int or not 1 <= side <= 32_768 for side in sides):
         raise RequestError(f"Target size {to!r}: expected 1 to 32768 pixels for the longer side, or (width, height)")
-    return _loaded(identify(name)[0])(image, target_size(image.size, to if isinstance(to, int) else (to[0], to[1])))
+    return _loaded(identify(name)[0])(image, target_size(image.size, to if isinstance(to, int) else (sides[0], sides[1])))
 
 
 @lru_cache(maxsize=2)
