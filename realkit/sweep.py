@@ -155,6 +155,8 @@ class Sweep(BaseModel):
 
     def describe(self) -> str:
         """What the sweep will make, in a few lines: pictures, loads, denoiser calls and disk. Loads and fetches nothing."""
+        from realkit.models import identify
+
         cells = self.cells()
         denoised = {(c.model, c.sampler, c.prompt, c.negative, c.seed, c.steps, c.guidance, c.width, c.height) for c in cells}
         nfe = sum(SAMPLERS[d[1]].nfe(d[5]) for d in denoised)
@@ -162,9 +164,11 @@ class Sweep(BaseModel):
         disk = sum(w * h * 1.6 for w, h in pixels) / 2**20
         axes = {name: len({getattr(c, name) for c in cells}) for name in ("model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler")}
         varied = " × ".join(f"{count} {name}{'s' if count > 1 and name != 'steps' else ''}" for name, count in axes.items() if count > 1) or "one setting"
-        loads = axes["model"] + len({c.upscaler for c in cells} - {None}) + len(self.scorers)
+        specs = [identify(name)[1] for name in {c.model for c in cells}]
+        vaes = {spec.parts.get("vae", spec.source) for spec in specs}
+        loads = len(specs) + len(vaes) + len({c.upscaler for c in cells} - {None}) + len(self.scorers)
         return (
-            f"{len(cells)} cells: {varied}\n{len(denoised)} pictures to denoise in {nfe:,} denoiser calls, "
+            f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {varied}\n{len(denoised)} pictures to denoise in {nfe:,} denoiser calls, "
             f"{loads} loads, {len(cells) * len(self.scorers)} scores, about {disk:.1f} MiB of pictures"
         )
 

@@ -50,7 +50,7 @@ def test_missing_files_end_with_2(tmp_path):
 def test_a_sweep_from_plan_to_table(tmp_path):
     (tmp_path / "sweep.yaml").write_text(GOOD)
     code, shown, _ = call("plan", tmp_path / "sweep.yaml")
-    assert code == 0 and "1 cells" in shown and "2 denoiser calls" in shown
+    assert code == 0 and "1 cell:" in shown and "2 denoiser calls" in shown
     code, shown, _ = call("run", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
     assert code == 0 and "1 cells ok" in shown
     code, shown, _ = call("table", tmp_path / "out", "--csv")
