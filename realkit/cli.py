@@ -13,12 +13,21 @@ from realkit.errors import RequestError
 
 
 class _Group(click.Group):
+    """Ends every wrong request, click's own findings too, in one line and exit code 2."""
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, **kwargs)
+            sys.exit(super().main(*args, **kwargs | {"standalone_mode": False}))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
         except RequestError as error:
             click.echo(f"realkit: {error}", err=True)
-            sys.exit(2)
+        except click.ClickException as error:
+            click.echo(f"realkit: {error.format_message()}", err=True)
+        except click.Abort:
+            click.echo("realkit: stopped. What is done is kept: run again to go on", err=True)
+            sys.exit(130)
+        sys.exit(2)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -59,6 +59,16 @@ def test_a_sweep_from_plan_to_table(tmp_path):
     assert call("table", tmp_path / "out", "--parquet", tmp_path / "t.parquet")[0] == 0 and (tmp_path / "t.parquet").exists()
 
 
+@pytest.mark.parametrize("command", [["generate", "a", "--steps", "abc"], ["list", "things"], ["nothing"], ["run"], ["table", "--nope"]])
+def test_a_wrong_command_line_ends_with_2_in_one_line(command):
+    code, _, error = call(*command)
+    assert code == 2 and error.startswith("realkit: ") and error.count("\n") == 1
+
+
+def test_help_is_no_error():
+    assert call("--help")[0] == call("run", "--help")[0] == call("--version")[0] == 0
+
+
 def test_failed_cells_end_with_1(tmp_path, monkeypatch):
     from realkit import models
 
