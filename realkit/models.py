@@ -300,6 +300,7 @@ def _quiet() -> None:
 
     of_diffusers.set_verbosity_error()
     of_diffusers.disable_progress_bar()
+    of_transformers.set_verbosity_error()
     of_transformers.disable_progress_bar()
 
 

@@ -12,13 +12,18 @@ def device() -> torch.device:
     """The GPU if this torch build has kernels for it, else the CPU."""
     import torch
 
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        built = {arch.split("_")[1] for arch in torch.cuda.get_arch_list() if "_" in arch}
-        same_generation = {arch for arch in built if arch[:-1].rstrip("af") == str(major) and int(arch.rstrip("af")[-1]) <= minor}
-        if same_generation:
-            return torch.device("cuda")
+    if torch.cuda.is_available() and has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()):
+        return torch.device("cuda")
     return torch.device("cpu")
+
+
+def has_kernels(capability: tuple[int, int], built: list[str]) -> bool:
+    """Whether a torch build's architectures ("sm_75", "sm_90a", …) serve a device of this capability: the same major, no newer minor.
+
+    `torch.cuda.is_available()` says True on a P100 whose kernels the build lacks; the first operation then dies.
+    """
+    numbers = [arch.removeprefix("sm_").rstrip("af") for arch in built if arch.startswith("sm_")]
+    return any(int(number[:-1]) == capability[0] and int(number[-1]) <= capability[1] for number in numbers)
 
 
 def dtype(on: torch.device) -> torch.dtype:

@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from realkit import placement
+
+KAGGLE = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "served"),
+    [
+        ((6, 0), KAGGLE, False),
+        ((7, 5), KAGGLE, True),
+        ((8, 9), KAGGLE, True),
+        ((9, 0), ["sm_90a"], True),
+        ((12, 0), KAGGLE, True),
+        ((7, 0), ["sm_75"], False),
+        ((7, 5), [], False),
+    ],
+)
+def test_a_device_is_used_only_where_the_build_has_kernels_for_it(capability, built, served):
+    assert placement.has_kernels(capability, built) is served
+
+
+def test_no_half_precision_on_a_cpu():
+    assert placement.dtype(torch.device("cpu")) is torch.float32
