@@ -26,7 +26,7 @@ TEXT: dict[str, Any] = dict(
 SCHEDULE: dict[str, Any] = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")  # Stable Diffusion 1.5's
 UNCAPTIONED = 0.1  # share of training captions left empty, for classifier-free guidance (arXiv 2207.12598)
 MIN_SNR = 5.0  # arXiv 2303.09556
-OFFSET_NOISE = 0.05  # share of noise common to a whole channel, so that night scenes come out dark
+OFFSET_NOISE = 0.1  # share of noise common to a whole channel, so that night scenes come out dark
 
 
 def build(vocabulary: dict[str, int]) -> nn.ModuleDict:

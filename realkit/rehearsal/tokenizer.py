@@ -19,7 +19,13 @@ dark bright morning evening day of the and with in under over behind two three s
 
 
 def write(folder: Path) -> None:
-    """Learn the merges from the rehearsal captions and some common prompt words; write the files CLIPTokenizer reads."""
+    """Learn the merges from the rehearsal captions and some common prompt words; write the files CLIPTokenizer reads.
+
+    A folder that has them keeps them: the learner breaks ties between equally frequent pairs differently in each process,
+    and trained models are bound to their tokens' numbers.
+    """
+    if (folder / "vocab.json").exists():
+        return
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
