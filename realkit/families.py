@@ -30,12 +30,15 @@ class Family:
 
     pipeline: str
     encode: Callable[[Any, list[str], list[str], bool], dict[str, Any]]
+    native: int  # side in pixels at which a pass of the denoiser takes pass_tflop · 10¹² operations
+    pass_tflop: float
+    decode_tflop: float = 9.6  # a megapixel
     prediction: str = "epsilon"
     multiple: int = 8  # the picture's sides are multiples of this, pixels
 
 
 FAMILIES = {
-    "sd1": Family("StableDiffusionPipeline", _encode_one_tower),
-    "sd2": Family("StableDiffusionPipeline", _encode_one_tower, prediction="v_prediction"),
-    "sdxl": Family("StableDiffusionXLPipeline", _encode_two_towers),
+    "sd1": Family("StableDiffusionPipeline", _encode_one_tower, 512, 0.803),
+    "sd2": Family("StableDiffusionPipeline", _encode_one_tower, 512, 0.803, prediction="v_prediction"),
+    "sdxl": Family("StableDiffusionXLPipeline", _encode_two_towers, 1024, 6.76),
 }

@@ -37,6 +37,8 @@ class ModelSpec(Spec):
     parts: dict[str, str] = Field(default_factory=dict)
     config: str = ""  # folder with the diffusers configs of a single-file checkpoint
     size: int = 512
+    pass_tflop: float | None = None  # 10¹² operations of a denoiser pass at that size, where it is not the family's
+    decode_tflop: float | None = None  # of decoding a megapixel
     settings: Settings = Settings()
     licence: str = "unknown"
     about: str = ""
@@ -243,15 +245,16 @@ def load(name: str, locked: ModelLock | None = None) -> Model:
     Raises RequestError for a name that means nothing or files that are damaged.
     """
     locked = locked or lock(name)
-    began = time.perf_counter()
     import diffusers
 
+    kind = getattr(diffusers, FAMILIES[locked.spec.family].pipeline)  # imports what it needs, before the clock starts
     _quiet()
     on = placement.device()
     number = placement.dtype(on)
+    began = time.perf_counter()
     with _named(locked):
         parts = {part: _part(part, hub.fetch(lock), number) for part, lock in locked.parts.items()}
-        pipe = _read(locked, getattr(diffusers, FAMILIES[locked.spec.family].pipeline), number, parts)
+        pipe = _read(locked, kind, number, parts)
     pipe.to(on)
     pipe.original_scheduler_config = locked.scheduler
     return Model(locked.name, locked.spec, pipe, time.perf_counter() - began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import secrets
 import sys
@@ -11,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit import measure, models, placement, scorers, upscalers
+from realkit import cost, measure, models, placement, scorers, upscalers
 from realkit.errors import RequestError
 from realkit.store import Store, WriteError, write_atomically
 from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
@@ -139,7 +140,9 @@ def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], store: Store, l
     enlarging = {name: upscalers.determined(name) if name else None for name in dict.fromkeys(cell.upscaler for cell in cells)}
     made = [(cell, ids(cell, locks[cell.model], enlarging[cell.upscaler])) for cell in cells]
     fresh = {got.latents: cell for cell, got in reversed(made) if got.latents not in batch_of}
-    for number, batch in enumerate(_batches(dict(reversed(fresh.items())), limit), max(batch_of.values(), default=-1) + 1):
+    for number, batch in enumerate(
+        _batches(dict(reversed(fresh.items())), limit, {name: lock.spec for name, lock in locks.items()}), max(batch_of.values(), default=-1) + 1
+    ):
         batch_of |= dict.fromkeys(batch, number)
     planned = [Planned(cell, got, batch_of[got.latents]) for cell, got in made]
     lines = [{"id": cell_id(p.cell, p.ids), "cell": asdict(p.cell), "ids": asdict(p.ids), "batch": p.batch} for p in planned]
@@ -149,8 +152,12 @@ def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], store: Store, l
     return planned
 
 
-def _batches(fresh: dict[str, Cell], limit: int) -> list[list[str]]:
-    """Even batches of latents ids that share model, sampler, steps, guidance and size, ordered by model, block, sampler."""
+def _batches(fresh: dict[str, Cell], limit: int, specs: dict[str, models.ModelSpec]) -> list[list[str]]:
+    """Even batches of latents ids that share model, sampler, steps, guidance and size: block after block of seeds.
+
+    A block goes through all models before the next begins, so that an interrupted sweep leaves whole comparisons; where reading
+    the models again for each block would cost too much, each model takes all its blocks at once.
+    """
     groups: dict[tuple[Any, ...], list[str]] = {}
     for artifact, cell in sorted(fresh.items(), key=lambda item: item[1].seed):
         groups.setdefault((cell.model, cell.sampler, cell.steps, cell.guidance, cell.width, cell.height), []).append(artifact)
@@ -164,6 +171,9 @@ def _batches(fresh: dict[str, Cell], limit: int) -> list[list[str]]:
             end = start + small + (block < extra)
             ordered.append((model_order.index(key[0]), block, artifacts[start:end]))
             start = end
+    most = max((block + 1 for _, block, _ in ordered), default=1)
+    if cost.rounds_pay(fresh.values(), specs, most):
+        return [artifacts for *_, artifacts in sorted(ordered, key=lambda item: (item[1], item[0]))]
     return [artifacts for *_, artifacts in sorted(ordered, key=lambda item: item[:2])]
 
 
@@ -191,10 +201,10 @@ def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
         mininterval=0.5 if terminal else 8, dynamic_ncols=terminal, leave=True,
         bar_format="{desc:<8} {percentage:3.0f}% {n_fmt}/{total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}",
     ) as bar:  # fmt: skip
-        for tool_name in dict.fromkeys(job.tool for job in jobs):
+        for tool_name, turn in itertools.groupby(jobs, lambda job: job.tool):
             bar.set_postfix_str(tool_name, refresh=False)
             tool, trouble = _attempt(stage.load, tool_name)
-            for job in (job for job in jobs if job.tool == tool_name):
+            for job in turn:
                 rows, error = _attempt(stage.work, tool, job) if trouble is None else (None, trouble)
                 if error is not None:
                     rows = [_failure(stage, job, artifact, error) for artifact in job.makes]

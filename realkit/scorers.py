@@ -22,6 +22,7 @@ class Scorer(Spec):
     range: tuple[float, float]
     resize: str
     about: str
+    tflop: float = 0.0  # 10¹² operations a picture
     version: int = 1
 
 

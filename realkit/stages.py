@@ -120,7 +120,7 @@ def _pour(data: bytes, file: IO[bytes]) -> None:
 
 def _decode_jobs(planned: list[Planned], vae_of: dict[str, str]) -> list[Job]:
     items = {item.ids.decoded: item for item in reversed(planned)}
-    return [Job(vae_of[item.cell.model], (artifact,), (item,)) for artifact, item in reversed(items.items())]
+    return _by_tool([Job(vae_of[item.cell.model], (artifact,), (item,)) for artifact, item in reversed(items.items())])
 
 
 def _decode(store: Store, locks: dict[str, ModelLock], run: str, decode: models.Decoder, job: Job) -> list[Row]:
@@ -135,7 +135,13 @@ def _decode(store: Store, locks: dict[str, ModelLock], run: str, decode: models.
 
 def _upscale_jobs(planned: list[Planned]) -> list[Job]:
     items = {item.ids.image: item for item in reversed(planned) if item.cell.upscaler is not None}
-    return [Job(str(item.cell.upscaler), (artifact,), (item,)) for artifact, item in reversed(items.items())]
+    return _by_tool([Job(str(item.cell.upscaler), (artifact,), (item,)) for artifact, item in reversed(items.items())])
+
+
+def _by_tool(jobs: list[Job]) -> list[Job]:
+    """The same jobs, those of one tool together, tools in the order they are first met."""
+    tools = list(dict.fromkeys(job.tool for job in jobs))
+    return sorted(jobs, key=lambda job: tools.index(job.tool))
 
 
 def _upscale(store: Store, locks: dict[str, ModelLock], run: str, enlarge: upscalers.Enlarge, job: Job) -> list[Row]:

@@ -154,22 +154,24 @@ class Sweep(BaseModel):
         return list(found)
 
     def describe(self) -> str:
-        """What the sweep will make, in a few lines: pictures, loads, denoiser calls and disk. Loads and fetches nothing."""
+        """What the sweep will make, in a few lines: pictures, loads, denoiser calls, time and disk. Loads and fetches nothing."""
+        from realkit import cost
         from realkit.models import identify
 
         cells = self.cells()
-        denoised = {(c.model, c.sampler, c.prompt, c.negative, c.seed, c.steps, c.guidance, c.width, c.height) for c in cells}
-        nfe = sum(SAMPLERS[d[1]].nfe(d[5]) for d in denoised)
+        denoised = {cost.denoised(cell): cell for cell in cells}
+        nfe = sum(SAMPLERS[cell.sampler].nfe(cell.steps) for cell in denoised.values())
         pixels = [(c.width, c.height) if c.upscaler is None else _target_pixels(c) for c in cells]
         disk = sum(w * h * 1.6 for w, h in pixels) / 2**20
         axes = {name: len({getattr(c, name) for c in cells}) for name in ("model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler")}
         varied = " × ".join(f"{count} {name}{'s' if count > 1 and name != 'steps' else ''}" for name, count in axes.items() if count > 1) or "one setting"
-        specs = [identify(name)[1] for name in {c.model for c in cells}]
-        vaes = {spec.parts.get("vae", spec.source) for spec in specs}
+        specs = {name: identify(name)[1] for name in {c.model for c in cells}}
+        vaes = {spec.parts.get("vae", spec.source) for spec in specs.values()}
         loads = len(specs) + len(vaes) + len({c.upscaler for c in cells} - {None}) + len(self.scorers)
         return (
             f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {varied}\n{len(denoised)} pictures to denoise in {nfe:,} denoiser calls, "
-            f"{loads} loads, {len(cells) * len(self.scorers)} scores, about {disk:.1f} MiB of pictures"
+            f"{loads} loads, {len(cells) * len(self.scorers)} scores, about {disk:.1f} MiB of pictures\n"
+            f"about {cost.estimate(cells, specs, self.scorers, loads)}"
         )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Upscaler(Spec):
     engine: Literal["resample", "spandrel"]
     source: str
+    tflop: float = 0.0  # 10¹² operations a megapixel of input
     licence: str = "unknown"
     about: str = ""
     aliases: tuple[str, ...] = ()

@@ -3,7 +3,10 @@ import pytest
 import torch
 
 import realkit as rk
+from realkit import models
+from realkit.lookup import Table
 from realkit.models import Request
+from tests.originals import single_file
 
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"
 
@@ -48,6 +51,24 @@ def test_a_diffusers_folder_loads_by_its_path(base, tmp_path):
     cell = dict(sampler="Euler", steps=3, guidance=3.0, seed=1, size=128)
     mine = rk.load(str(tmp_path / "mine"))(PROMPT, **cell)
     assert np.array_equal(np.asarray(mine), np.asarray(base(PROMPT, **cell)))
+
+
+def test_a_single_file_in_the_original_layout_loads_with_its_entrys_config(base, tmp_path, monkeypatch):
+    base.pipe.save_pretrained(tmp_path / "config")
+    for weights in (tmp_path / "config").rglob("*.safetensors"):
+        weights.unlink()
+    path = single_file(base.pipe, tmp_path / "mine.safetensors")
+    (tmp_path / "models.toml").write_text(f'[mine]\nsource = "{path}"\nconfig = "{tmp_path / "config"}"\nsize = 128\n')
+    monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
+    monkeypatch.setattr(models, "MODELS", Table("model", models.ModelSpec))
+    cell = dict(sampler="Euler", steps=3, guidance=3.0, seed=1)
+    mine = rk.load("mine")(PROMPT, **cell)
+    assert np.array_equal(np.asarray(mine), np.asarray(base(PROMPT, **cell)))
+
+
+def test_a_single_file_without_config_says_what_to_do(base, tmp_path):
+    with pytest.raises(rk.RequestError, match="catalogue entry a `config` folder"):
+        rk.load(str(single_file(base.pipe, tmp_path / "mine.safetensors")))
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b"\xff" * 8 + data[8:], lambda data: data[:5], lambda data: data + b"more"])

@@ -1,0 +1,77 @@
+"""What a sweep will cost, before it runs: counted operations over the speed that machines were seen to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from realkit.families import FAMILIES
+from realkit.samplers import SAMPLERS
+
+if TYPE_CHECKING:
+    from realkit.models import ModelSpec
+    from realkit.sweep import Cell
+
+SMALL_TFLOP = 0.1  # denoisers below this leave a GPU waiting for its launches: no estimate there
+CPU = "two CPU cores"
+SPEED = {CPU: 0.14, "a T4": 11.2, "a P100": 6.1}  # TFLOP/s: of results/sample; of 25 guided steps of SD1.5 in 3.8 s and in 7 s
+LOAD_S = 6.0  # to read a model of full size again: seen 2 to 11
+SMALL_LOAD_S = 0.1
+RELOADING_SHARE = 0.1  # of the work
+
+
+def denoise_tflop(cell: Cell, spec: ModelSpec) -> float:
+    """Operations, in 10¹², of a cell's denoiser passes (two a call where guidance is above 1); one multiply-add is two operations."""
+    family = FAMILIES[spec.family]
+    passes = SAMPLERS[cell.sampler].nfe(cell.steps) * (2 if cell.guidance > 1 else 1)
+    at, per_pass = (spec.size, spec.pass_tflop) if spec.pass_tflop else (family.native, family.pass_tflop)
+    return passes * per_pass * cell.width * cell.height / at**2
+
+
+def tflop(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[str]) -> float:
+    """Operations, in 10¹², of all stages of these cells, each distinct result made once."""
+    from realkit.scorers import SCORERS
+    from realkit.upscalers import identify
+
+    cells = list(cells)
+    pictures = {denoised(cell): cell for cell in cells}
+    total = sum(denoise_tflop(cell, specs[cell.model]) for cell in pictures.values())
+    for cell in pictures.values():
+        spec = specs[cell.model]
+        per_megapixel = spec.decode_tflop or FAMILIES[spec.family].decode_tflop
+        total += per_megapixel * cell.width * cell.height / 1e6
+    total += sum(identify(cell.upscaler)[1].tflop * cell.width * cell.height / 1e6 for cell in cells if cell.upscaler)
+    return total + len(cells) * sum(SCORERS[name].tflop for name in scorers)
+
+
+def denoised(cell: Cell) -> tuple:
+    """What tells a cell's latents from another's, by name: cells that are equal in it share one denoising."""
+    return (cell.model, cell.sampler, cell.prompt, cell.negative, cell.seed, cell.steps, cell.guidance, cell.width, cell.height)
+
+
+def estimate(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[str], loads: int) -> str:
+    """The expected time by machine, in words; from counted operations, so that it holds within a factor of about two."""
+    work, small = tflop(cells, specs, scorers), _small(specs.values())
+    machines = [CPU] if small else [name for name in SPEED if name != CPU]
+    return ", ".join(f"{_words(work / SPEED[machine] + loads * (SMALL_LOAD_S if small else LOAD_S))} on {machine}" for machine in machines)
+
+
+def rounds_pay(cells: Iterable[Cell], specs: dict[str, ModelSpec], rounds: int) -> bool:
+    """Whether each model may be read again for each of so many rounds: not where that costs more than a tenth of the work."""
+    cells = list(cells)
+    used = {cell.model: specs[cell.model] for cell in cells}
+    small = _small(used.values())
+    reloading = len(used) * (rounds - 1) * (SMALL_LOAD_S if small else LOAD_S)
+    work = sum(denoise_tflop(cell, used[cell.model]) for cell in cells) / SPEED[CPU if small else "a T4"]
+    return reloading <= RELOADING_SHARE * work
+
+
+def _small(specs: Iterable[ModelSpec]) -> bool:
+    return all((spec.pass_tflop or FAMILIES[spec.family].pass_tflop) < SMALL_TFLOP for spec in specs)
+
+
+def _words(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{max(1, round(seconds))} s"
