@@ -213,7 +213,7 @@ class Model:
             with Stopwatch(self.device) as denoising:
                 made = self.pipe(
                     **words, latents=noise, generator=drawn, num_inference_steps=steps, guidance_scale=guidance,
-                    width=size[0], height=size[1], output_type="latent",
+                    width=size[0], height=size[1], output_type="latent", **samplers.call_settings(sampler),
                 ).images  # fmt: skip
         truncated = [max(0, self._tokens(r.prompt) - self.pipe.tokenizer.model_max_length) for r in requests]
         passes = self._pictures // len(requests)

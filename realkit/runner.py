@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit import cost, measure, models, placement, scorers, upscalers
 from realkit.errors import RequestError
+from realkit.samplers import SAMPLERS, check_model
 from realkit.store import Store, WriteError, write_atomically
 from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
 
@@ -93,8 +94,9 @@ def run(sweep: Sweep | dict[str, Any] | str | Path, out: str | Path, *, batch: i
 def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
     """What a run of the sweep would do, without doing it: locks references, loads nothing."""
     sweep = _sweep(sweep)
-    for name in {cell.model for cell in sweep.cells()}:
-        models.lock(name)
+    locks = {name: models.lock(name) for name in {cell.model for cell in sweep.cells()}}
+    for cell in sweep.cells():
+        check_model(cell.sampler, locks[cell.model].scheduler)
     return sweep.describe()
 
 
@@ -113,6 +115,8 @@ def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
     locks = {name: models.ModelLock.from_json(name, data) for name, data in kept["models"].items()}
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
     new = {name: models.lock(name) for name in dict.fromkeys(cell.model for cell in cells) if name not in locks}
+    for cell in cells:
+        check_model(cell.sampler, (locks | new)[cell.model].scheduler)
     for upscaler in {cell.upscaler for cell in cells} - {None}:
         upscalers.determined(str(upscaler))
     if new:
@@ -164,7 +168,7 @@ def _batches(fresh: dict[str, Cell], limit: int, specs: dict[str, models.ModelSp
     model_order = list(dict.fromkeys(cell.model for cell in fresh.values()))
     ordered: list[tuple[int, int, list[str]]] = []
     for key, artifacts in groups.items():
-        count = -(-len(artifacts) // limit)
+        count = -(-len(artifacts) // (1 if SAMPLERS[key[1]].adaptive else limit))  # an adaptive sampler's error spans its batch
         small, extra = divmod(len(artifacts), count)
         start = 0
         for block in range(count):

@@ -1,43 +1,111 @@
-"""Samplers: label → diffusers scheduler, built from the model's original config with everything that matters pinned."""
+"""Samplers: label → scheduler, built from the model's original config with everything that matters pinned."""
 
 from __future__ import annotations
 
+import inspect
 import math
+from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from realkit.errors import RequestError
 from realkit.lookup import Spec, Table, find
 
-CALLS = {"n": lambda n: n, "n+1": lambda n: n + 1, "2n-1": lambda n: 2 * n - 1}
+ADAPTIVE_CALLS = 60  # what an adaptive sampler is expected to take, for estimates only
+CALLS = {"n": lambda n: n, "n+1": lambda n: n + 1, "2n-1": lambda n: 2 * n - 1, "adaptive": lambda n: ADAPTIVE_CALLS}
+LABELS = {"uniform": "", "karras": "Karras", "exponential": "Exponential", "beta": "Beta", "sgm_uniform": "SGM Uniform", "trailing": "Trailing"}
+
+
+def _plain_schedule() -> dict[str, dict[str, Any]]:
+    return {"uniform": {}}
 
 
 class Sampler(Spec):
-    scheduler: str = Field(alias="class")
-    overrides: dict[str, Any]
-    calls: Literal["n", "n+1", "2n-1"]
+    scheduler: str = Field("", alias="class")
+    solver: str = ""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    schedules: dict[str, dict[str, Any]] = Field(default_factory=_plain_schedule)
+    schedule: str = "uniform"
+    discard: bool = False
+    calls: Literal["n", "n+1", "2n-1", "adaptive"]
     order: int
-    stochastic: bool = False
+    noise: Literal["none", "gaussian", "brownian"] = "none"
+    model: Literal["diffusion", "flow"] = "diffusion"
+    most_steps: int = 1000
     paper: str
+    reference: str
+    aliases: tuple[str, ...] = ()
     version: int = 1
 
+    @field_validator("schedules", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {name: {} for name in value} if isinstance(value, list) else value
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws noise on its way."""
+        return self.noise != "none"
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it chooses its steps itself: the number asked for does not matter, and images go one by one."""
+        return self.calls == "adaptive"
+
+    @property
+    def determined(self) -> dict[str, Any]:
+        """What of the entry determines a result."""
+        return self.model_dump(include={"scheduler", "solver", "overrides", "settings", "schedule", "discard", "noise", "version"})
+
     def nfe(self, steps: int) -> int:
-        """Denoiser evaluations of a run of this many steps (a guided pair is one)."""
-        return 1 if steps == 1 else CALLS[self.calls](steps)
+        """Denoiser evaluations of a run of this many steps (a guided pair is one); of an adaptive sampler, what to expect."""
+        return 1 if steps == 1 and not self.adaptive else CALLS[self.calls](steps)
+
+    def steps_within(self, calls: int) -> int:
+        """The most steps, at least one, that take no more denoiser calls than this."""
+        return max([n for n in range(1, min(calls, self.most_steps) + 1) if self.nfe(n) <= calls], default=1)
 
 
-SAMPLERS: Table[Sampler] = Table("sampler", Sampler)
+class Samplers(Table[Sampler]):
+    """The catalogue's samplers, each of an entry's schedules under a name of its own."""
+
+    @cached_property
+    def _entries(self) -> dict[str, Sampler]:
+        found = {}
+        for name, entry in super()._entries.items():
+            for place, (schedule, overrides) in enumerate(entry.schedules.items()):
+                label = "" if place == 0 else LABELS.get(schedule, schedule)
+                own = {"schedule": schedule, "schedules": {schedule: overrides}, "overrides": entry.overrides | overrides}
+                aliases = tuple(f"{alias} {label}".strip() for alias in entry.aliases)
+                found[f"{name} {label}".strip()] = entry.model_copy(update=own | {"aliases": aliases})
+        return found
+
+
+SAMPLERS: Samplers = Samplers("sampler", Sampler)
 
 
 def build(name: str, original: dict[str, Any]) -> Any:
-    """A fresh scheduler for a sampler, from a model's original scheduler config (never from a swapped one)."""
-    import diffusers
+    """A fresh scheduler for a sampler, from a model's original scheduler config (never from a swapped one).
 
-    spec = SAMPLERS[find(SAMPLERS, name)]
-    scheduler = getattr(diffusers, spec.scheduler)
-    known = {key: value for key, value in original.items() if not key.startswith("_")}
-    return scheduler.from_config(known, **spec.overrides)
+    Raises RequestError where the model cannot be run by it.
+    """
+    name = find(SAMPLERS, name)
+    check_model(name, original)
+    spec = SAMPLERS[name]
+    if spec.solver:
+        from realkit.schedulers.adapter import SolverScheduler
+
+        ours = {"solver": spec.solver, "schedule": spec.schedule, "discard_penultimate": spec.discard, "settings": spec.settings}
+        scheduler: Any = SolverScheduler
+        pinned = ours | ({"noise": spec.noise} if spec.stochastic else {})
+    else:
+        import diffusers
+
+        scheduler, pinned = getattr(diffusers, spec.scheduler), spec.overrides
+    takes = inspect.signature(scheduler.__init__).parameters
+    return scheduler.from_config({key: value for key, value in original.items() if key in takes} | pinned)
 
 
 def swap(pipe: Any, name: str) -> dict[str, Any]:
@@ -46,12 +114,34 @@ def swap(pipe: Any, name: str) -> dict[str, Any]:
         pipe.original_scheduler_config = dict(pipe.scheduler.config)
     pipe.scheduler = build(name, pipe.original_scheduler_config)
     resolved = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
+    resolved["_class_name"] = type(pipe.scheduler).__name__
     return {key: str(value) if isinstance(value, float) and not math.isfinite(value) else value for key, value in resolved.items()}
+
+
+def call_settings(name: str) -> dict[str, Any]:
+    """Arguments the sampler needs in the pipeline's call."""
+    spec = SAMPLERS[name]
+    return {} if spec.solver else spec.settings
 
 
 def check_steps(name: str, steps: int, training_steps: int = 1000) -> None:
     """Raise RequestError for a number of steps that the sampler cannot take on this many training timesteps."""
+    spec = SAMPLERS[name]
+    if spec.adaptive:
+        return
     if not 1 <= steps <= training_steps:
         raise RequestError(f"steps {steps}: expected 1 to {training_steps}, the model's training timesteps")
-    if steps == training_steps and SAMPLERS[name].overrides.get("timestep_spacing") == "leading" and training_steps % steps == 0:
+    if steps > spec.most_steps:
+        raise RequestError(f"steps {steps} with sampler {name!r}: expected at most {spec.most_steps}, the steps it was distilled on")
+    if steps + spec.discard > training_steps and spec.schedule == "trailing":
+        raise RequestError(f"steps {steps} with sampler {name!r}: it lays out one level more than steps. Use {training_steps - 1} or fewer")
+    if steps == training_steps and spec.overrides.get("timestep_spacing") == "leading":
         raise RequestError(f"steps {steps} with sampler {name!r}: its leading timesteps would pass the last one. Use {training_steps - 1} or fewer")
+
+
+def check_model(name: str, original: dict[str, Any]) -> None:
+    """Raise RequestError where a model, known by its original scheduler config, cannot be run by a sampler."""
+    kind = "flow" if str(original.get("_class_name", "")).startswith("FlowMatch") or original.get("prediction_type") == "flow_prediction" else "diffusion"
+    if SAMPLERS[name].model != kind:
+        able = [label for label, spec in SAMPLERS.items() if spec.model == kind and spec.schedule == "uniform"]
+        raise RequestError(f"Sampler {name!r} does not run {'rectified-flow' if kind == 'flow' else 'diffusion'} models. Those that do: {', '.join(able)}")

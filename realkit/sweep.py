@@ -276,13 +276,14 @@ def name_of(stage: str, determined: Mapping[str, Any]) -> str:
 
 
 def denoise_determined(cell: Cell, lock: ModelLock) -> dict[str, Any]:
-    """What determines a cell's latents. Guidance and negative prompt do not where there is no guidance (at 1 or below)."""
+    """What determines a cell's latents. Guidance and negative prompt do not where there is no guidance (at 1 or below), nor steps
+    where the sampler chooses them."""
     guided = cell.guidance > 1
     prints = {part: value for part, value in lock.fingerprint.items() if part != "vae"}
     sampler = SAMPLERS[cell.sampler]
     return {
-        "model": prints, "family": lock.spec.family, "scheduler": lock.scheduler, "sampler": cell.sampler, "sampler_version": sampler.version,
-        "sampler_entry": [sampler.scheduler, sampler.overrides], "prompt": cell.prompt, "seed": cell.seed, "steps": cell.steps,
+        "model": prints, "family": lock.spec.family, "scheduler": lock.scheduler, "sampler": cell.sampler, "sampler_entry": sampler.determined,
+        "prompt": cell.prompt, "seed": cell.seed, "steps": None if sampler.adaptive else cell.steps,
         "guidance": cell.guidance if guided else None, "negative": cell.negative if guided else None, "width": cell.width, "height": cell.height,
     }  # fmt: skip
 

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -12,46 +15,62 @@ CONFIG = {
 PROMPT = "a photo of a matte red cube on grass at noon"
 
 
-@pytest.mark.parametrize("name", rk.SAMPLERS)
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_nfe_is_what_the_network_receives(base, name, steps):
-    made = base.denoise([Request(PROMPT, "", 1)], name, steps, 3.0, (128, 128))
-    assert made.nfe == rk.SAMPLERS[name].nfe(steps) and made.network_passes == 2 * made.nfe
-    assert made.latents.isfinite().all()
+DIFFUSION = [name for name, spec in rk.SAMPLERS.items() if spec.model == "diffusion"]
+MAIN = [name for name in DIFFUSION if rk.SAMPLERS[name].schedule == "uniform" or name == "Restart"]
 
 
-@pytest.mark.parametrize("name", rk.SAMPLERS)
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_nfe_is_what_the_network_receives(base, name):
+    for steps in (1, 2, 5, 20, 21):
+        made = base.denoise([Request(PROMPT, "", 1)], name, steps, 1.0, (64, 64))
+        assert made.nfe == made.network_passes and made.latents.isfinite().all()
+        if not rk.SAMPLERS[name].adaptive:
+            assert made.nfe == rk.SAMPLERS[name].nfe(steps), steps
+    assert base.denoise([Request(PROMPT, "", 1)], name, 2, 3.0, (64, 64)).network_passes % 2 == 0
+
+
+@pytest.mark.parametrize("name", [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive])
 def test_a_batch_equals_its_singles(base, name):
     requests = [Request(PROMPT, "", 1), Request("a blue cone at night", "", 2), Request("", "red", 2**40)]
-    batch = base.denoise(requests, name, 4, 3.0, (128, 128)).latents
+    batch = base.denoise(requests, name, 4, 3.0, (64, 64)).latents
     for request, latents in zip(requests, batch, strict=True):
-        single = base.denoise([request], name, 4, 3.0, (128, 128)).latents[0]
+        single = base.denoise([request], name, 4, 3.0, (64, 64)).latents[0]
         assert (single - latents).abs().max() < 2e-3 * latents.abs().max()
+
+
+def test_an_adaptive_sampler_goes_image_by_image_and_ignores_steps(tmp_path):
+    sweep = rk.Sweep(models="rehearsal/base", samplers=["DPM adaptive", "Euler"], prompts=["a red cube", "a blue cone"], steps=[2, 3], size=64)
+    df = rk.run(sweep, tmp_path).table()
+    adaptive = df[df["sampler"] == "DPM adaptive"]
+    assert len(df) == 8 and set(adaptive["batch"]) == {1} and set(df.loc[df["sampler"] == "Euler", "batch"]) == {2}
+    assert adaptive["image"].nunique() == 2 and (adaptive["nfe"] > 20).all()
+    single = rk.load("rehearsal/base").denoise([Request("a red cube", "", 0)], "DPM adaptive", 9, 3.0, (64, 64))
+    assert single.nfe == adaptive.loc[adaptive["prompt"] == "a red cube", "nfe"].iloc[0]
 
 
 def test_samplers_differ_and_seeds_repeat(base):
     def latents(name, seed=1):
-        return base.denoise([Request(PROMPT, "", seed)], name, 6, 3.0, (128, 128)).latents
+        return base.denoise([Request(PROMPT, "", seed)], name, 6, 3.0, (64, 64)).latents
 
-    made = {name: latents(name) for name in rk.SAMPLERS}
+    made = {name: latents(name) for name in DIFFUSION}
     assert all(torch.equal(latents(name), first) for name, first in made.items())
-    names = list(made)
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            assert (made[a] - made[b]).abs().max() > 1e-3, (a, b)
+    del made["Restart"]  # below 20 steps it is Heun Karras
+    stack = torch.stack(list(made.values())).flatten(1)
+    same = [(a, b) for i, a in enumerate(made) for j, b in enumerate(made) if i < j and (stack[i] - stack[j]).abs().max() < 1e-3]
+    assert not same
     assert (latents("Euler", 2) - made["Euler"]).abs().max() > 0.1
 
 
 def test_swapping_back_restores_exactly(base):
     first = samplers.swap(base.pipe, "DDIM")
-    for name in rk.SAMPLERS:
+    for name in DIFFUSION:
         samplers.swap(base.pipe, name)
     assert samplers.swap(base.pipe, "DDIM") == first
 
 
 def test_spacing_is_pinned_not_inherited():
     trailing = CONFIG | {"timestep_spacing": "trailing", "use_karras_sigmas": True, "steps_offset": 0}
-    for name in rk.SAMPLERS:
+    for name in [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive]:
         ours, other = samplers.build(name, CONFIG), samplers.build(name, trailing)
         ours.set_timesteps(20)
         other.set_timesteps(20)
@@ -59,7 +78,7 @@ def test_spacing_is_pinned_not_inherited():
 
 
 def test_v_prediction_is_kept():
-    assert all(samplers.build(name, CONFIG | {"prediction_type": "v_prediction"}).config.prediction_type == "v_prediction" for name in rk.SAMPLERS)
+    assert all(samplers.build(name, CONFIG | {"prediction_type": "v_prediction"}).config.prediction_type == "v_prediction" for name in DIFFUSION)
 
 
 @pytest.mark.parametrize(("name", "first"), [("DDIM", 951), ("Euler", 999), ("PLMS", 951)])
@@ -78,3 +97,77 @@ def test_euler_spans_the_training_noise():
     rho = 7  # arXiv 2206.00364, equation 5
     low, high = 0.0291675 ** (1 / rho), 14.6146 ** (1 / rho)
     assert karras.sigmas[7] == pytest.approx((high + 7 / 19 * (low - high)) ** rho, rel=1e-3)
+
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_schedules.json").read_text())
+CONFIGS = {
+    "sd-1.5": CONFIG,
+    "sd-2.1": CONFIG | {"prediction_type": "v_prediction", "_class_name": "DDIMScheduler"},
+    "sdxl": CONFIG | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "use_karras_sigmas": False, "interpolation_type": "linear"},
+}
+
+
+def laid_out(name: str, config: dict) -> dict[str, list[float]]:
+    """Timesteps and, where the scheduler has them, sigmas at six steps."""
+    scheduler = samplers.build(name, config)
+    scheduler.set_timesteps(6)
+    sigmas = getattr(scheduler, "sigmas", None)
+    found = {"timesteps": scheduler.timesteps.tolist()} | ({} if sigmas is None else {"sigmas": sigmas.tolist()})
+    return {key: [float(f"{value:.5g}") for value in values] for key, values in found.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive])
+@pytest.mark.parametrize("style", CONFIGS)
+def test_timesteps_and_sigmas_are_the_golden_ones(style, name):
+    for key, values in laid_out(name, CONFIGS[style]).items():
+        assert GOLDEN[name][key] == pytest.approx(values, rel=2e-5), f"{name} lays out other {key} for {style}: did diffusers change?"
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_a_thousand_steps_are_right_or_refused(name):
+    try:
+        samplers.check_steps(name, 1000)
+    except rk.RequestError as error:
+        assert "expected at most 50" in str(error) or "Use 999 or fewer" in str(error)
+        return
+    scheduler = samplers.build(name, CONFIG)
+    scheduler.set_timesteps(1000)
+    if not rk.SAMPLERS[name].adaptive:
+        assert len(scheduler.timesteps) == rk.SAMPLERS[name].nfe(1000)
+        assert scheduler.timesteps.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive])
+def test_more_steps_than_training_timesteps_are_refused(name):
+    with pytest.raises(rk.RequestError, match="steps 1001"):
+        rk.Sweep(models="rehearsal/base", samplers=name, prompts="a", steps=1001).cells()
+
+
+def test_guidance_zero_and_one_are_the_plain_prediction(base):
+    def latents(guidance):
+        return base.denoise([Request(PROMPT, "night", 1)], "DPM++ 2S a Karras", 5, guidance, (64, 64)).latents
+
+    assert torch.equal(latents(0.0), latents(1.0)) and not torch.equal(latents(1.0), latents(1.5))
+
+
+def test_a_sampler_that_cannot_run_a_model_names_those_that_can():
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    with pytest.raises(rk.RequestError, match=r"'Euler a' does not run rectified-flow models\. Those that do: Flow Euler, Flow Heun"):
+        samplers.build("Euler a", flow)
+    with pytest.raises(rk.RequestError, match=r"'Flow Euler' does not run diffusion models\. Those that do: Euler, "):
+        rk.run(rk.Sweep(models="rehearsal/base", samplers="Flow Euler", prompts="a"), "nowhere")
+
+
+def test_our_samplers_begin_in_the_middle_as_image_to_image_asks():
+    scheduler = samplers.build("Heun Karras", CONFIG)
+    scheduler.set_timesteps(10)
+    whole = scheduler.timesteps
+    scheduler.set_begin_index(4 * scheduler.order)
+    x = torch.randn(1, 4, 8, 8)
+    for t in whole[4 * scheduler.order :]:
+        x = scheduler.step(torch.zeros_like(x), t, x).prev_sample
+    assert x.isfinite().all() and scheduler.sigmas[4] > 0
+    noised = scheduler.add_noise(torch.zeros(1, 4, 8, 8), torch.ones(1, 4, 8, 8), whole[8:9])
+    assert noised.mean() == pytest.approx(scheduler.sigmas[4].item(), rel=1e-5)
+    with pytest.raises(ValueError, match="cannot begin at call 3"):
+        scheduler.set_begin_index(3)
