@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import struct
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -19,6 +18,8 @@ HUB_ID = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<va
 WEIGHTS = (".safetensors",)
 LOADED = (".safetensors", ".json", ".txt", ".model")  # what a loader reads of a folder
 NOT_LOADED = {"figures.json"}
+PICKLED = "*pytorch_model*.bin"  # what loaders take where no .safetensors lies beside it
+UNUSED = {"safety_checker"}  # folders of a pipeline that are never loaded
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,42 @@ class Lock:
         return asdict(self)
 
 
-def lock(ref: str) -> Lock:
-    """Resolve a reference. Raises RequestError when it names nothing, or when a weight file is damaged."""
+def lock(ref: str, *, weights: bool = False) -> Lock:
+    """Resolve a reference; with `weights`, a folder must hold some. Raises RequestError when it names nothing, or when weights are damaged or pickled."""
     if path := local(ref):
         if path.is_file():
             check_safetensors(path)
             return Lock(ref, "file", files={path.suffix: _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)})
         files = sorted(p for p in path.rglob("*") if p.suffix in LOADED and p.name not in NOT_LOADED and p.is_file())
-        if not files:
+        heavy = [p for p in files if p.suffix in WEIGHTS]
+        if not files or (weights and not heavy):
             raise RequestError(f"Folder {ref!r} holds no weights: expected a diffusers folder with .safetensors files")
-        for weights in files:
-            if weights.suffix in WEIGHTS:
-                check_safetensors(weights)
+        beside = {p.parent for p in heavy}
+        for pickled in path.rglob(PICKLED):
+            if pickled.parent not in beside and pickled.parent.name not in UNUSED:
+                raise RequestError(
+                    f"Folder {ref!r} holds {pickled.relative_to(path).as_posix()!r} without a .safetensors file beside it: "
+                    "pickled weights can run code when loaded, convert them"
+                )
+        for file in heavy:
+            check_safetensors(file)
         return Lock(ref, "folder", files={p.relative_to(path).as_posix(): _sha256(p, p.stat().st_mtime_ns, p.stat().st_size) for p in files})
     match = HUB_ID.match(ref)
     if not match or ref.startswith((".", "/", "~")) or ref.endswith(WEIGHTS):
         raise RequestError(f"No such file or folder: {ref!r}. Give a catalogue name (realkit list models), a hub id, or an existing path")
     return Lock(ref, "hub", revision=_commit(match["id"], match["revision"]), variant=match["variant"] or "")
+
+
+def verify(locked: Lock) -> None:
+    """Raise RequestError when a local reference is gone, or does not hold any more what it held when it was locked."""
+    if locked.kind == "hub":
+        return
+    fetch(locked)
+    now = lock(locked.ref).files
+    for name in sorted(now.keys() | locked.files.keys()):
+        if now.get(name) != locked.files.get(name):
+            place = f"{name!r} in {locked.ref!r}" if locked.kind == "folder" else repr(locked.ref)
+            raise RequestError(f"{place} has changed since this results folder was made: put the old file back, or use a new results folder")
 
 
 def local(ref: str) -> Path | None:
@@ -92,33 +112,41 @@ def read_json(locked: Lock, name: str) -> dict[str, Any]:
     """A small JSON file of a locked reference, without fetching the weights."""
     if locked.kind != "hub":
         path = fetch(locked) / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return _object(path) if path.is_file() else {}
     from huggingface_hub import hf_hub_download
 
     repo = HUB_ID.match(locked.ref)["id"]  # type: ignore[index]
     try:
-        return json.loads(Path(hf_hub_download(repo, name, revision=locked.revision)).read_text(encoding="utf-8"))
+        path = Path(hf_hub_download(repo, name, revision=locked.revision))
     except Exception as error:
         raise RequestError(f"{name} of hub model {repo!r} cannot be read: {_hub_reason(error)}") from error
+    return _object(path)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{str(path)!r} is no JSON that can be read: {error}. Download it again") from error
+    if not isinstance(found, dict):
+        raise RequestError(f"{str(path)!r} holds {type(found).__name__}, expected a JSON object: download it again")
+    return found
 
 
 def check_safetensors(path: Path) -> None:
-    """Raise RequestError when a .safetensors file's header is not one, or its length is not what the header says."""
+    """Raise RequestError when a file is not .safetensors, when its header is not one or does not fit its length, or when it holds no tensor."""
+    from safetensors import SafetensorError, safe_open
+
     if path.suffix not in WEIGHTS:
         raise RequestError(f"Weight file {path.name!r}: expected .safetensors; pickled checkpoints can run code when loaded")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        try:
-            header = json.loads(file.read(length)) if length <= size - 8 else None
-            end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0) if header else None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            end = None
-    if end is None:
-        raise RequestError(f"Weight file {str(path)!r} has no valid safetensors header: download it again")
-    if 8 + length + end != size:
-        raise RequestError(f"Weight file {str(path)!r} is {size:,} bytes, its header says {8 + length + end:,}: download it again")
+    try:
+        with safe_open(path, framework="np") as file:
+            empty = not file.keys()
+    except (SafetensorError, OSError) as error:
+        reason = "it is a folder" if path.is_dir() else " ".join(str(error).split())[:120]
+        raise RequestError(f"Weight file {str(path)!r} has no valid safetensors header ({reason}): download it again") from error
+    if empty:
+        raise RequestError(f"Weight file {str(path)!r} holds no tensor: download it again")
 
 
 def _commit(name: str, revision: str | None) -> str:

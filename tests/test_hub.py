@@ -1,3 +1,4 @@
+import json
 import struct
 
 import pytest
@@ -26,12 +27,90 @@ def test_a_pickle_is_refused_unread(tmp_path):
         models.lock(str(path))
 
 
-@pytest.mark.parametrize("content", [b"", b"12345", struct.pack("<Q", 10) + b"not json!!", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 2**60)])
+def packed(header, data=b"1234"):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(**changed):
+    return {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | changed
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"12345",
+        struct.pack("<Q", 2**60),
+        packed(b"not json!!"),
+        packed([]),
+        packed(b'{"a":' + b"[" * 100_000),
+        packed({"a": tensor(data_offsets=[0, "x"])}),
+        packed({"a": tensor(), "b": tensor()}),
+        packed({"a": tensor(shape=[2])}),
+        packed({"a": tensor(dtype="X9")}),
+        packed({"a": tensor()}, b"12"),
+        packed({"a": tensor()}, b"12345"),
+    ],
+)
 def test_a_bad_header_is_named(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(rk.RequestError, match=r"no valid safetensors header|is \d+ bytes"):
+    with pytest.raises(rk.RequestError, match="no valid safetensors header") as error:
         hub.check_safetensors(path)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_without_a_tensor_and_a_folder_named_like_weights(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(packed({"__metadata__": {"a": "b"}}, b""))
+    with pytest.raises(rk.RequestError, match="holds no tensor"):
+        hub.check_safetensors(tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").mkdir()
+    with pytest.raises(rk.RequestError, match="it is a folder"):
+        hub.check_safetensors(tmp_path / "b.safetensors")
+
+
+def test_a_changed_file_is_named_and_the_old_one_back_is_fine(tmp_path):
+    path, good = tmp_path / "unet" / "model.safetensors", packed({"a": tensor()})
+    path.parent.mkdir()
+    path.write_bytes(good)
+    folder, file = hub.lock(str(tmp_path)), hub.lock(str(path))
+    hub.verify(folder)
+    path.write_bytes(packed({"a": tensor()}, b"4321"))
+    with pytest.raises(rk.RequestError, match=r"'unet/model\.safetensors' in .* has changed since this results folder was made"):
+        hub.verify(folder)
+    with pytest.raises(rk.RequestError, match="has changed since"):
+        hub.verify(file)
+    path.write_bytes(good)
+    hub.verify(folder)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(rk.RequestError, match=r"'config\.json' in .* has changed"):
+        hub.verify(folder)
+    path.unlink()
+    with pytest.raises(rk.RequestError, match="is not any more"):
+        hub.verify(file)
+
+
+def test_pickled_weights_and_a_folder_of_configs_are_refused(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    assert hub.lock(str(tmp_path)).files
+    with pytest.raises(rk.RequestError, match="holds no weights"):
+        hub.lock(str(tmp_path), weights=True)
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "model.safetensors").write_bytes(packed({"a": tensor()}))
+    (tmp_path / "vae" / "pytorch_model.bin").write_bytes(b"beside it lies a safe one")
+    hub.lock(str(tmp_path), weights=True)
+    (tmp_path / "unet" / "diffusion_pytorch_model.fp16.bin").write_bytes(b"cos")
+    with pytest.raises(rk.RequestError, match=r"unet/diffusion_pytorch_model\.fp16\.bin' without a \.safetensors"):
+        hub.lock(str(tmp_path))
+
+
+@pytest.mark.parametrize(("text", "says"), [("{", "is no JSON"), ("[1]", "holds list"), ("[" * 100_000, "is no JSON"), ("\udcff", "is no JSON")])
+def test_a_config_that_is_no_json_object(tmp_path, text, says):
+    (tmp_path / "scheduler.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(rk.RequestError, match=says):
+        hub.read_json(hub.lock(str(tmp_path)), "scheduler.json")
 
 
 def test_a_hub_id_without_a_network_is_one_line():
