@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -39,16 +40,17 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
     @cached_property
     def _entries(self) -> dict[str, SpecT]:
         file = f"{self.kind}s.toml"
-        sources = [(file, resources.files("realkit.catalog").joinpath(file).read_text(encoding="utf-8"))]
+        sources = [resources.files("realkit.catalog").joinpath(file)]
         if own := os.environ.get(USER_CATALOG):
-            path = Path(own) / file
-            if path.is_file():
-                sources.append((str(path), path.read_text(encoding="utf-8")))
+            if not Path(own).is_dir():
+                raise RequestError(f"${USER_CATALOG} is {own!r}: expected a folder that holds TOML files such as {file}")
+            if (Path(own) / file).exists():
+                sources.append(Path(own) / file)
         entries: dict[str, SpecT] = {}
-        for source, text in sources:
+        for source in sources:
             try:
-                entries |= {name: self._spec(**entry) for name, entry in tomllib.loads(text).items()}
-            except (tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
+                entries |= {name: self._spec(**entry) for name, entry in tomllib.loads(source.read_text(encoding="utf-8")).items()}
+            except (OSError, ValueError, TypeError, RecursionError) as error:
                 raise RequestError(f"Catalogue file {source} cannot be read: {one_line(error)}") from error
         return entries
 
@@ -65,7 +67,7 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
 def find(table: Table[SpecT], name: str) -> str:
     """The table's own spelling of a name; case, spaces and punctuation do not matter. Raises RequestError if it has none."""
     if not isinstance(name, str):
-        raise RequestError(f"Unknown {table.kind} {name!r}: expected a name, {_available(table)}")
+        raise RequestError(f"Unknown {table.kind} {shown(name)}: expected a name, {_available(table)}")
     if name in table:
         return name
     folded = {_fold(known): known for known in table} | {_fold(alias): known for known, spec in table.items() for alias in getattr(spec, "aliases", ())}
@@ -74,7 +76,7 @@ def find(table: Table[SpecT], name: str) -> str:
     near = difflib.get_close_matches(_fold(name), folded, n=3, cutoff=0.6)
     close = [n for n in near if _alike(name, n) > _alike(name, near[0]) - 0.04]
     hint = f" Did you mean {' or '.join(dict.fromkeys(repr(folded[n]) for n in close))}?" if close else ""
-    raise RequestError(f"Unknown {table.kind} {name!r}.{hint} {_available(table)}")
+    raise RequestError(f"Unknown {table.kind} {shown(name)}.{hint} {_available(table)}")
 
 
 def _available(table: Table[Any]) -> str:
@@ -89,6 +91,19 @@ def _fold(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
+
+
+def shown(value: object) -> str:
+    """What was given, for an error's line: its repr, at most 80 characters of it."""
+    try:
+        text = _BRIEF.repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number too long to write"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def one_line(error: Exception) -> str:
     """An error's message in one line; pydantic's as `place: what was wrong (given …)`."""
     if isinstance(error, ValidationError):
@@ -99,5 +114,5 @@ def one_line(error: Exception) -> str:
 def _problem(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"] if isinstance(part, (int, str)) and not str(part).startswith(("function-", "union")))
     message = item["msg"].removeprefix("Value error, ")
-    given = "" if item["type"] in ("missing", "value_error") else f" (given {item['input']!r:.80})"
+    given = "" if item["type"] in ("missing", "value_error") else f" (given {shown(item['input'])})"
     return f"{place}: {message}{given}" if place else f"{message}{given}"

@@ -1,7 +1,8 @@
 import pytest
 
 import realkit as rk
-from realkit.lookup import find
+from realkit.lookup import Table, find, shown
+from realkit.models import ModelSpec
 
 
 @pytest.mark.parametrize("typed", ["DPM++ 2M Karras", "dpm++ 2m karras", "DPM++2M_Karras", "dpm 2m karras"])
@@ -27,9 +28,6 @@ def test_tables_are_read_only():
 
 
 def test_a_users_file_adds_entries(tmp_path, monkeypatch):
-    from realkit.lookup import Table
-    from realkit.models import ModelSpec
-
     (tmp_path / "models.toml").write_text('["mine"]\nsource = "package:base"\nsize = 256\n')
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     table = Table("model", ModelSpec)
@@ -37,3 +35,25 @@ def test_a_users_file_adds_entries(tmp_path, monkeypatch):
     (tmp_path / "models.toml").write_text('["mine"]\nsource = "x"\nsizes = 3\n')
     with pytest.raises(rk.RequestError, match=r"models\.toml cannot be read: sizes: Extra inputs"):
         len(Table("model", ModelSpec))
+
+
+def test_a_users_catalogue_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path / "nowhere"))
+    with pytest.raises(rk.RequestError, match=r"\$REALKIT_CATALOG is .*nowhere': expected a folder"):
+        len(Table("model", ModelSpec))
+    monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
+    (tmp_path / "models.toml").write_bytes(b"['caf\xe9']")
+    with pytest.raises(rk.RequestError, match=r"models\.toml cannot be read: 'utf-8'"):
+        len(Table("model", ModelSpec))
+    (tmp_path / "models.toml").unlink()
+    (tmp_path / "models.toml").mkdir()
+    with pytest.raises(rk.RequestError, match=r"models\.toml cannot be read: .*directory"):
+        len(Table("model", ModelSpec))
+
+
+@pytest.mark.parametrize("given", ["x" * 5000, 10**5000, list(range(5000)), {"a": ["b" * 5000] * 5000}], ids=["words", "number", "list", "mapping"])
+def test_an_error_repeats_little_of_what_was_given(given):
+    assert len(shown(given)) <= 80
+    with pytest.raises(rk.RequestError) as error:
+        find(rk.SAMPLERS, given)
+    assert len(str(error.value)) < 200
