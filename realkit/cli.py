@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done; 1 some cells failed; 2 the request was wrong, and nothing was started."""
+"""The command line. Exit codes: 0 done; 1 some cells failed, or the disk refused; 2 the request was wrong, and nothing was started."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class _Group(click.Group):
             error.show()
         except RequestError as error:
             click.echo(f"realkit: {error}", err=True)
+            from realkit.store import WriteError
+
+            sys.exit(1 if isinstance(error, WriteError) else 2)
         except click.ClickException as error:
             click.echo(f"realkit: {error.format_message()}", err=True)
         except click.Abort:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -46,8 +45,7 @@ class Stopwatch:
 
 
 def memory(device: torch.device) -> dict[str, float | None]:
-    """Peak memory in GiB: of the GPU since the last stopwatch started, of this process since it started."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    """Peak memory in GiB: of the GPU since the last stopwatch started, of this process since it started (None on Windows)."""
     gpu: dict[str, float | None] = {"peak_vram_gib": None, "peak_vram_reserved_gib": None}
     if device.type == "cuda":
         import torch
@@ -56,7 +54,15 @@ def memory(device: torch.device) -> dict[str, float | None]:
             "peak_vram_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 4),
             "peak_vram_reserved_gib": round(torch.cuda.max_memory_reserved(device) / 2**30, 4),
         }
-    return gpu | {"peak_ram_gib": round(peak, 3)}
+    return gpu | {"peak_ram_gib": _peak_ram()}
+
+
+def _peak_ram() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20), 3)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -23,23 +23,30 @@ class WriteError(RequestError):
 
 
 class Lines:
-    """A JSON Lines file. Appending is durable; a last line torn by a kill is cut off before the next is written."""
+    """A JSON Lines file whose records have `keys`. Appending is durable; a last line torn by a kill is cut off before the next is written."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *keys: str) -> None:
+        self.path, self._keys = path, set(keys)
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines. Raises RequestError for a damaged line that is not the last."""
-        if not self.path.exists():
+        """All whole lines. Raises RequestError for a damaged line that is not the last, and for one that is no record."""
+        try:
+            whole = self.path.read_bytes()
+        except FileNotFoundError:
             return []
-        whole = self.path.read_bytes()
-        lines = whole[: whole.rfind(b"\n") + 1].splitlines()
+        except OSError as error:
+            raise RequestError(f"{str(self.path)!r} cannot be read: {error.strerror}. Expected a file of JSON lines: restore it") from error
         found = []
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(whole[: whole.rfind(b"\n") + 1].splitlines(), 1):
+            if not line.strip():
+                continue
             try:
-                found.append(json.loads(line))
-            except ValueError as error:
-                raise RequestError(f"{self.path.name} line {number} is damaged ({line[:40]!r}): restore the file, or delete that line") from error
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict) or not record or self._keys - record.keys():
+                raise RequestError(f"{self.path.name} line {number} is damaged ({line[:40]!r}): restore the file, or delete that line")
+            found.append(record)
         return found
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
@@ -60,6 +67,16 @@ class Lines:
         whole = self.path.read_bytes()
         if not whole.endswith(b"\n"):
             file.truncate(whole.rfind(b"\n") + 1)
+
+
+class Cells(Lines):
+    """Lines of which the first of each id counts."""
+
+    def read(self) -> list[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for record in super().read():
+            found.setdefault(record["id"], record)
+        return list(found.values())
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -88,7 +105,9 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.cells, self.rows, self.runs = (Lines(self.folder / f"{name}.jsonl") for name in ("cells", "rows", "runs"))
+        self.cells = Cells(self.folder / "cells.jsonl", "id", "cell", "ids", "batch")
+        self.rows = Lines(self.folder / "rows.jsonl", "id", "stage", "status")
+        self.runs = Lines(self.folder / "runs.jsonl", "run", "versions")
 
     def path(self, stage: str, artifact: str) -> Path:
         """Where a stage's file artifact lies."""

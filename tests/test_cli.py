@@ -78,6 +78,18 @@ def test_failed_cells_end_with_1(tmp_path, monkeypatch):
     assert code == 1 and "1 cells failed" in shown
 
 
+def test_a_disk_that_is_full_in_the_middle_ends_with_1(tmp_path, monkeypatch):
+    from realkit import runner
+    from realkit.store import WriteError
+
+    def full(*_, **__):
+        raise WriteError(tmp_path / "rows.jsonl", OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(runner, "run", full)
+    code, _, error = call("run", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
+    assert code == 1 and "No space left on device. What is done is kept" in error and error.count("\n") == 1
+
+
 def test_generate_upscale_score(tmp_path):
     picture = tmp_path / "a.png"
     assert call("generate", "a photo of a matte red cube on grass at noon", "--steps", 2, "--size", "128x136", "--out", picture)[0] == 0

@@ -55,3 +55,24 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path):
     with pytest.raises(rk.RequestError, match=r"No space left on device\. What is done is kept"):
         write_atomically(path, write)
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("line", ["123", "null", "{}", "[1]", '{"n": 1}', "[" * 100_000, "{"])
+def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path, line):
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "stage": "decode", "status": "ok"}\n\n' + line + "\n")
+    with pytest.raises(rk.RequestError, match=r"rows\.jsonl line 3 is damaged"):
+        Store(tmp_path).last_rows()
+
+
+def test_blank_lines_are_nothing_and_a_folder_is_no_file(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"n": 1}\n\n  \n{"n": 2}\n')
+    assert [line["n"] for line in Lines(tmp_path / "a.jsonl").read()] == [1, 2]
+    (tmp_path / "b.jsonl").mkdir()
+    with pytest.raises(rk.RequestError, match=r"b\.jsonl' cannot be read: Is a directory"):
+        Lines(tmp_path / "b.jsonl").read()
+
+
+def test_of_a_cell_written_twice_the_first_counts(tmp_path):
+    store = Store(tmp_path)
+    store.cells.append({"id": name, "cell": {}, "ids": {}, "batch": batch} for batch, name in enumerate("aba"))
+    assert [(line["id"], line["batch"]) for line in store.cells.read()] == [("a", 0), ("b", 1)]
