@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from realkit import hub, placement, samplers
 from realkit.errors import RequestError
@@ -26,8 +26,8 @@ class Settings(Spec):
     """What a model's author recommends; used wherever a request leaves a setting open."""
 
     sampler: str = "DPM++ 2M Karras"
-    steps: int = 25
-    guidance: float = 5.0
+    steps: Annotated[int, Field(ge=1, le=1000)] = 25
+    guidance: Annotated[FiniteFloat, Field(ge=0, le=100)] = 5.0
     negative: str = ""
 
 
@@ -36,7 +36,7 @@ class ModelSpec(Spec):
     source: str
     parts: dict[str, str] = Field(default_factory=dict)
     config: str = ""  # folder with the diffusers configs of a single-file checkpoint
-    size: int = 512
+    size: Annotated[int, Field(ge=64, le=8192, multiple_of=8)] = 512
     pass_tflop: float | None = None  # 10¹² operations of a denoiser pass at that size, where it is not the family's
     decode_tflop: float | None = None  # of decoding a megapixel
     settings: Settings = Settings()
@@ -85,8 +85,7 @@ class ModelLock:
 
 def identify(name: str) -> tuple[str, ModelSpec]:
     """A catalogue name as the table spells it, or any other reference as itself, with its entry."""
-    looks_like_path = isinstance(name, str) and (name.endswith(".safetensors") or Path(name).expanduser().exists() or name.startswith(("/", ".", "~")))
-    if looks_like_path:
+    if isinstance(name, str) and name.strip() and _is_path(name):
         return name, ModelSpec(source=name)
     try:
         known = find(MODELS, name)
@@ -97,11 +96,22 @@ def identify(name: str) -> tuple[str, ModelSpec]:
     return known, MODELS[known]
 
 
+def _is_path(name: str) -> bool:
+    if name.endswith(".safetensors") or name.startswith(("/", ".", "~")):
+        return True
+    try:
+        return Path(name).exists()
+    except OSError:  # too long to be one
+        return False
+
+
 def lock(name: str) -> ModelLock:
     """Resolve a model's references once: nothing is loaded, only headers and configs are read."""
     known, spec = identify(name)
     if spec.family not in FAMILIES:
         raise RequestError(f"Model {known!r} is of family {spec.family!r}: expected one of {', '.join(FAMILIES)}")
+    if unknown := [part for part in spec.parts if part not in PART_CLASSES]:
+        raise RequestError(f"Model {known!r} has an unknown part {unknown[0]!r}: expected some of {', '.join(PART_CLASSES)}")
     main = hub.lock(spec.source)
     if main.kind == "file" and not spec.config:
         raise RequestError(f"Single file {spec.source!r}: give its catalogue entry a `config` folder with the diffusers configs of its kind")
@@ -192,7 +202,10 @@ class Model:
 
         axes = {"samplers": sampler, "steps": steps, "guidance": guidance, "negatives": negative, "size": size}
         sweep = Sweep(models=self.name, prompts=prompt, seeds=[seed], **{k: v for k, v in axes.items() if v is not None})
-        cell = sweep.cells({self.name: self.spec})[0]
+        cells = sweep.cells({self.name: self.spec})
+        if len(cells) != 1:
+            raise RequestError(f"{len(cells)} pictures asked for: a model makes one at a time, rk.Sweep makes grids")
+        cell = cells[0]
         request = Request(cell.prompt, cell.negative, cell.seed)
         return self.decode(self.denoise([request], cell.sampler, cell.steps, cell.guidance, (cell.width, cell.height)).latents[0])
 
@@ -283,7 +296,7 @@ def _read(locked: ModelLock, kind: Any, number: torch.dtype, settings: dict[str,
         settings = settings | {"variant": locked.main.variant}
     if "subfolder" not in settings and locked.spec.family != "sdxl":
         settings = settings | {"safety_checker": None, "requires_safety_checker": False}
-    return kind.from_pretrained(path, dtype=number, local_files_only=True, **settings)
+    return kind.from_pretrained(path, dtype=number, local_files_only=True, use_safetensors=True, **settings)
 
 
 @contextmanager
@@ -291,7 +304,7 @@ def _named(locked: ModelLock) -> Iterator[None]:
     """Turn what the libraries raise while loading into one line that names the model."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error
@@ -310,10 +323,8 @@ def _quiet() -> None:
 def _part(name: str, path: Path, number: torch.dtype) -> Any:
     import importlib
 
-    if name not in PART_CLASSES:
-        raise RequestError(f"Unknown part {name!r}: expected one of {', '.join(PART_CLASSES)}")
     library, kind = PART_CLASSES[name]
     module = getattr(importlib.import_module(library), kind)
     if name == "tokenizer":
         return module.from_pretrained(path)
-    return module.from_pretrained(path, dtype=number)
+    return module.from_pretrained(path, dtype=number, use_safetensors=True)

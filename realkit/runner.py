@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit import cost, measure, models, placement, scorers, upscalers
+from realkit import cost, hub, measure, models, placement, scorers, upscalers
 from realkit.errors import RequestError
 from realkit.samplers import SAMPLERS, check_model
 from realkit.store import Store, WriteError, write_atomically
@@ -27,17 +27,18 @@ PLAN_LIMIT = 8  # images a denoising batch, where no device says otherwise
 
 
 class Run:
-    """A results folder after, or long after, a run."""
+    """A results folder: after a run, the cells that its sweep asked for; read later, all it holds."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, cells: frozenset[str] | None = None, scorers: tuple[str, ...] | None = None) -> None:
         self.folder = Path(folder)
         self.store = Store(folder)
+        self._cells, self._scorers = cells, scorers
 
     def table(self) -> pd.DataFrame:
         """One line a cell: settings, seconds and memory a stage, scores, status."""
         from realkit.table import build
 
-        frame = build(self.store)
+        frame = build(self.store, self._cells, self._scorers)
         frame.attrs["folder"] = str(self.folder)
         return frame
 
@@ -87,8 +88,8 @@ def run(sweep: Sweep | dict[str, Any] | str | Path, out: str | Path, *, batch: i
                 known.add(name)
             _work(stage, jobs, store, name)
             release()
-        _tables(store, changed=name in known)
-    return Run(out)
+        _tables(store)
+    return Run(out, frozenset(cell_id(item.cell, item.ids) for item in planned), tuple(sweep.scorers))
 
 
 def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
@@ -109,12 +110,21 @@ def _sweep(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
 def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
     """Locks of the sweep's models: the folder's where it has them, else made now and kept. Upscalers are checked too."""
     path = store.folder / "sweep.lock.json"
-    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"id_version": ID_VERSION, "models": {}}
-    if kept["id_version"] != ID_VERSION:
-        raise RequestError(f"{str(store.folder)!r} was made with id version {kept['id_version']}, this is {ID_VERSION}: use a new folder")
-    locks = {name: models.ModelLock.from_json(name, data) for name, data in kept["models"].items()}
+    kept: dict[str, Any] = {"id_version": ID_VERSION, "models": {}}
+    try:
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+        version = kept["id_version"]
+        locks = {name: models.ModelLock.from_json(name, data) for name, data in kept["models"].items()} if version == ID_VERSION else {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RequestError(f"{str(path)!r} is damaged ({type(error).__name__}): restore it, or use a new results folder") from error
+    if version != ID_VERSION:
+        raise RequestError(f"{str(store.folder)!r} was made with id version {version}, this is {ID_VERSION}: use a new folder")
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
     new = {name: models.lock(name) for name in dict.fromkeys(cell.model for cell in cells) if name not in locks}
+    for lock in {cell.model: locks[cell.model] for cell in cells if cell.model in locks}.values():
+        for part in (lock.main, *lock.parts.values()):
+            hub.verify(part)
     for cell in cells:
         check_model(cell.sampler, (locks | new)[cell.model].scheduler)
     for upscaler in {cell.upscaler for cell in cells} - {None}:
@@ -185,14 +195,24 @@ def _pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
     """Jobs of a stage of which something is missing, whose parents are there."""
     rows = store.last_rows()
 
-    def done(artifact: str) -> bool:
-        return rows.get(artifact, {}).get("status") == "ok" and (stage.name == "score" or store.path(stage.name, artifact).exists())
+    def done(artifact: str, kind: str) -> bool:
+        return rows.get(artifact, {}).get("status") == "ok" and (kind == "score" or store.path(kind, artifact).exists())
 
     def ready(job: Job) -> bool:
         parent = {"decode": "latents", "upscale": "decoded", "score": "image"}.get(stage.name)
         return parent is None or rows.get(getattr(job.planned[0].ids, parent), {}).get("status") == "ok"
 
-    return [job for job in stage.jobs(planned) if not all(map(done, job.makes)) and ready(job)]
+    needed: set[str] | None = None
+    if stage.name in ("denoise", "decode"):  # what comes before a picture that is there is not made again
+        unfinished = [item.ids for item in planned if not done(item.ids.image, "upscale")]
+        if stage.name == "denoise":
+            unfinished = [ids for ids in unfinished if not done(ids.decoded, "decode")]
+        needed = {ids.latents if stage.name == "denoise" else ids.decoded for ids in unfinished}
+
+    def lacking(job: Job) -> bool:
+        return any(not done(made, stage.name) and (needed is None or made in needed) for made in job.makes)
+
+    return [job for job in stage.jobs(planned) if lacking(job) and ready(job)]
 
 
 def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
@@ -234,10 +254,9 @@ def _failure(stage: Stage, job: Job, artifact: str, error: Exception) -> dict[st
     return row | ({"scorer": job.tool, "prompt": item.cell.prompt if scorers.uses_prompt(job.tool) else None} if stage.name == "score" else {})
 
 
-def _tables(store: Store, changed: bool) -> None:
+def _tables(store: Store) -> None:
     from realkit.table import build
 
-    if changed or not (store.folder / "table.parquet").exists():
-        frame = build(store)
-        write_atomically(store.folder / "table.parquet", lambda file: frame.to_parquet(file, index=False))
-        write_atomically(store.folder / "table.csv", lambda file: frame.to_csv(file, index=False))
+    frame = build(store)
+    write_atomically(store.folder / "table.parquet", lambda file: frame.to_parquet(file, index=False))
+    write_atomically(store.folder / "table.csv", lambda file: frame.to_csv(file, index=False))

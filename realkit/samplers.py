@@ -133,10 +133,9 @@ def check_steps(name: str, steps: int, training_steps: int = 1000) -> None:
         raise RequestError(f"steps {steps}: expected 1 to {training_steps}, the model's training timesteps")
     if steps > spec.most_steps:
         raise RequestError(f"steps {steps} with sampler {name!r}: expected at most {spec.most_steps}, the steps it was distilled on")
-    if steps + spec.discard > training_steps and spec.schedule == "trailing":
-        raise RequestError(f"steps {steps} with sampler {name!r}: it lays out one level more than steps. Use {training_steps - 1} or fewer")
-    if steps == training_steps and spec.overrides.get("timestep_spacing") == "leading":
-        raise RequestError(f"steps {steps} with sampler {name!r}: its leading timesteps would pass the last one. Use {training_steps - 1} or fewer")
+    one_more = (spec.schedule == "trailing" and spec.discard) or spec.overrides.get("timestep_spacing") in ("leading", "linspace")
+    if steps == training_steps and one_more:
+        raise RequestError(f"steps {steps} with sampler {name!r}: it lays out one timestep more than steps. Use {training_steps - 1} or fewer")
 
 
 def check_model(name: str, original: dict[str, Any]) -> None:

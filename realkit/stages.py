@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from realkit import measure, models, placement, provenance, scorers, upscalers
@@ -127,7 +128,7 @@ def _decode(store: Store, locks: dict[str, ModelLock], run: str, decode: models.
     from safetensors.torch import load_file
 
     item = job.planned[0]
-    latents = load_file(store.path("denoise", item.ids.latents))["latents"]
+    latents = _opened(store.path("denoise", item.ids.latents), load_file)["latents"]
     with Stopwatch(decode.device) as decoding:
         image = decode(latents)
     return [_filed(store, locks, run, "decode", item, item.ids.latents, image, {"decode_s": decoding.seconds, "device": decode.device.type})]
@@ -145,25 +146,44 @@ def _by_tool(jobs: list[Job]) -> list[Job]:
 
 
 def _upscale(store: Store, locks: dict[str, ModelLock], run: str, enlarge: upscalers.Enlarge, job: Job) -> list[Row]:
-    from PIL import Image
-
     item, on = job.planned[0], placement.device()
-    with Image.open(store.path("decode", item.ids.decoded)) as native:
-        native.load()
+    native = _opened(store.path("decode", item.ids.decoded), _picture)
     assert item.cell.target is not None
     with Stopwatch(on) as upscaling:
         image = enlarge(native, upscalers.target_size(native.size, item.cell.target))
     return [_filed(store, locks, run, "upscale", item, item.ids.decoded, image, {"upscale_s": upscaling.seconds, "device": on.type, **measure.memory(on)})]
 
 
+def _opened(path: Path, opener: Callable[[Path], Any]) -> Any:
+    """What a file artifact holds. One that is damaged is removed, so that the next run makes it again."""
+    try:
+        return opener(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        raise OSError(f"{path.name} was damaged and is removed: run again to make it anew") from error
+
+
+def _picture(path: Path) -> Image:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
 def _filed(store: Store, locks: dict[str, ModelLock], run: str, stage: str, item: Planned, parent: str, image: Image, measured: Row) -> Row:
     """File a picture with its provenance; return its row."""
     artifact = item.ids.decoded if stage == "decode" else item.ids.image
     cell, lock = asdict(item.cell), locks[item.cell.model]
+    determined = denoise_determined(item.cell, lock) | {"vae": lock.vae_fingerprint}
     if stage == "decode":
         cell |= {"upscaler": None, "target": None}
+    else:
+        determined |= {"upscaler": upscalers.determined(str(item.cell.upscaler)), "target": image.size}
     pixels = provenance.pixel_hash(image)
-    record = {"id": artifact, "stage": stage, "cell": cell, "determined": denoise_determined(item.cell, lock), "run": run, "pixels": pixels}
+    record = {"id": artifact, "stage": stage, "cell": cell, "determined": determined, "run": run, "pixels": pixels}
     write_atomically(store.path(stage, artifact), lambda file: provenance.save(image, file, cell, record))
     return {"id": artifact, "parent": parent, "status": "ok", "pixels": pixels, "image_width": image.width, "image_height": image.height, **measured}
 
@@ -181,11 +201,8 @@ def _score_jobs(planned: list[Planned], scoring: list[str]) -> list[Job]:
 
 
 def _score(store: Store, rate: scorers.Rate, job: Job) -> list[Row]:
-    from PIL import Image
-
     item, on = job.planned[0], placement.device()
-    with Image.open(store.path("upscale", item.ids.image)) as image:
-        image.load()
+    image = _opened(store.path("upscale", item.ids.image), _picture)
     with Stopwatch(on) as scoring:
         value = rate(image, item.cell.prompt)
     if not math.isfinite(value):

@@ -8,6 +8,8 @@ from realkit.lookup import find
 from realkit.scorers import SCORERS
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
 
     from realkit.store import Store
@@ -51,30 +53,33 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
 PARTS = ("encode_s", "denoise_s", "decode_s", "upscale_s")
 
 
-def build(store: Store) -> pd.DataFrame:
-    """One line a cell of a results folder, in the order they were planned; a column for each scorer that has rows."""
+def build(store: Store, cells: Collection[str] | None = None, scorers: Collection[str] | None = None) -> pd.DataFrame:
+    """One line a cell of a results folder, in the order they were planned; a column for each scorer that has rows.
+
+    `cells` and `scorers` limit it to these ids and names; a score that failed counts against a cell only if its scorer is among them.
+    """
     import pandas as pd
 
     rows = store.last_rows()
-    scores: dict[str, list[dict[str, Any]]] = {}
+    scores: dict[str, dict[tuple[str, str | None], dict[str, Any]]] = {}  # of each image: the last of each scorer and prompt
     for row in rows.values():
-        if row["stage"] == "score":
-            scores.setdefault(row["parent"], []).append(row)
-    scorers = list(dict.fromkeys(row["scorer"] for found in scores.values() for row in found))
-    lines = [_line(line, rows, scores, store) for line in store.cells.read()]
-    frame = pd.DataFrame(lines, columns=[*COLUMNS, *scorers])
+        if row["stage"] == "score" and (scorers is None or row["scorer"] in scorers):
+            scores.setdefault(row["parent"], {})[row["scorer"], row["prompt"]] = row
+    named = list(dict.fromkeys(name for found in scores.values() for name, _ in found))
+    lines = [_line(line, rows, scores, store) for line in store.cells.read() if cells is None or line["id"] in cells]
+    frame = pd.DataFrame(lines, columns=[*COLUMNS, *named])
     for name in ("error", "upscaler", "image"):
         frame[name] = frame[name].astype("string")
     return frame
 
 
-def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, list[dict[str, Any]]], store: Store) -> dict[str, Any]:
+def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, dict[tuple[str, str | None], dict[str, Any]]], store: Store) -> dict[str, Any]:
     cell, ids = line["cell"], line["ids"]
     enlarged = ids["image"] != ids["decoded"]
     parts = {"denoise": rows.get(ids["latents"]), "decode": rows.get(ids["decoded"]), "image": rows.get(ids["image"])}
     if enlarged:
         parts["upscale"] = rows.get(ids["image"])
-    rated = [row for row in scores.get(ids["image"], []) if row["prompt"] in (None, cell["prompt"])]
+    rated = [row for (_, prompt), row in scores.get(ids["image"], {}).items() if prompt in (None, cell["prompt"])]
     found = {name: cell[name] for name in COLUMNS if name in cell} | {"cell": line["id"], "upscaler": cell["upscaler"]}
     for name, (stage, _, _) in COLUMNS.items():
         if row := parts.get(stage):
@@ -85,9 +90,10 @@ def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, list[dic
     steps = [part for part in parts.values() if part is not None]
     failed = [row for row in [*steps, *rated] if row["status"] != "ok"]
     complete = len(steps) == len(parts)
+    made = complete and all(part["status"] == "ok" for part in steps)
     found["status"] = "failed" if failed else "ok" if complete else "pending"
     found["error"] = f"{failed[0]['stage']}: {failed[0]['error_type']}: {failed[0]['error']}" if failed else None
-    if complete and not failed:
+    if made:
         found["image"] = store.path("upscale", ids["image"]).relative_to(store.folder).as_posix()
     if complete and len({part.get("device") for part in steps}) == 1:
         found["seconds"] = sum(found.get(name) or 0.0 for name in PARTS)

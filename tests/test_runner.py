@@ -141,6 +141,62 @@ def test_latents_that_are_not_finite_are_a_failed_row(tmp_path, monkeypatch):
     assert (df["status"] == "failed").sum() == 2 and df["error"].dropna().str.contains("not finite").all()
 
 
+def test_a_run_shows_its_own_cells_and_a_folder_all(tmp_path):
+    rk.run(rk.Sweep(**SMALL | {"scorers": []}), tmp_path)
+    other = rk.run(rk.Sweep(**SMALL | {"scorers": [], "steps": 2}), tmp_path)
+    assert set(other.table()["steps"]) == {2} and len(other.table()) == 8
+    assert len(rk.read(tmp_path).table()) == 16 == len(pd.read_parquet(tmp_path / "table.parquet"))
+
+
+def test_a_scorer_that_failed_counts_only_while_it_is_asked_for(tmp_path, monkeypatch):
+    one = SMALL | {"samplers": "Euler", "seeds": 1, "prompts": "a red cube"}
+    failing = rk.run(rk.Sweep(**one | {"scorers": ["clip"]}), tmp_path)
+    assert set(failing.table()["status"]) == {"failed"} and failing.table()["image"].notna().all()
+    done = rk.run(rk.Sweep(**one | {"scorers": ["rehearsal/clip"]}), tmp_path)
+    assert set(done.table()["status"]) == {"ok"} and "clip" not in done.table()
+
+
+@pytest.mark.parametrize("kind", ["latents", "images"])
+def test_a_damaged_artifact_is_named_and_made_anew(tmp_path, kind):
+    one = SMALL | {"samplers": "Euler", "seeds": 1, "prompts": "a red cube"}
+    whole = rk.run(rk.Sweep(**one), tmp_path).table()
+    if kind == "latents":
+        (tmp_path / whole["image"][0]).unlink()
+    (damaged,) = (tmp_path / kind).iterdir() if kind == "latents" else [tmp_path / whole["image"][0]]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    changed = one if kind == "latents" else one | {"scorers": ["cast-green-red"]}
+    broken = rk.run(rk.Sweep(**changed), tmp_path).table()
+    assert "was damaged and is removed: run again" in broken["error"][0]
+    again = rk.run(rk.Sweep(**changed), tmp_path).table()
+    assert set(again["status"]) == {"ok"}
+
+
+def test_what_comes_before_a_picture_that_is_there_is_not_made_again(tmp_path):
+    rk.run(rk.Sweep(**SMALL | {"scorers": []}), tmp_path)
+    for latents in (tmp_path / "latents").iterdir():
+        latents.unlink()
+    rows = len(rk.read(tmp_path).store.rows.read())
+    rk.run(rk.Sweep(**SMALL | {"scorers": ["colour-cast"]}), tmp_path)
+    assert {row["stage"] for row in rk.read(tmp_path).store.rows.read()[rows:]} == {"score"}
+
+
+def test_a_damaged_lock_is_named(tmp_path):
+    for text in ("", "{", "[]", "null", '{"id_version": 1}', '{"id_version": 1, "models": {"rehearsal/base": {}}}'):
+        (tmp_path / "sweep.lock.json").write_text(text)
+        with pytest.raises(rk.RequestError, match=r"sweep\.lock\.json.* is damaged"):
+            rk.run(rk.Sweep(**SMALL), tmp_path)
+
+
+def test_weights_that_changed_after_the_lock_are_refused(tmp_path, base):
+    base.pipe.save_pretrained(tmp_path / "mine")
+    one = SMALL | {"models": str(tmp_path / "mine"), "samplers": "Euler", "prompts": "a red cube", "scorers": []}
+    rk.run(rk.Sweep(**one | {"seeds": 1}), tmp_path / "out")
+    studio = rk.load("rehearsal/studio").pipe.unet
+    studio.save_pretrained(tmp_path / "mine" / "unet")
+    with pytest.raises(rk.RequestError, match="changed since"):
+        rk.run(rk.Sweep(**one | {"seeds": 2}), tmp_path / "out")
+
+
 def test_batches_are_even_and_hold_one_setting(tmp_path):
     rk.run(rk.Sweep(**SMALL | {"seeds": 6, "samplers": "Euler", "steps": 1}), tmp_path, batch=8)
     assert set(rk.read(tmp_path).table()["batch"]) == {6}

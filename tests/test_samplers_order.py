@@ -18,9 +18,8 @@ ORDERS = {
 @pytest.mark.parametrize("name", ORDERS)
 def test_order_of_convergence(name):
     quiet = {"eta": 0.0} if rk.SAMPLERS[name].solver and rk.SAMPLERS[name].stochastic else {}
-    # DEIS works in float32 inside, which limits its own finer run: the equation is the same, so another solver's stands in
-    fine = {n: laboratory.run(*(("UniPC", 1280) if name == "DEIS" else (name, 10 * n)), **({} if name == "DEIS" else quiet)).end for n in WINDOW}
-    errors = [laboratory.error(laboratory.run(name, n, **quiet).end, fine[n]) for n in WINDOW]
+    fine = {n: laboratory.run(name, 10 * n, **quiet).points for n in WINDOW}
+    errors = [laboratory.error(laboratory.run(name, n, **quiet).points, fine[n]) for n in WINDOW]
     low, high = ORDERS[name] if isinstance(ORDERS[name], tuple) else (ORDERS[name], ORDERS[name])
     assert low - 0.2 < laboratory.order(WINDOW, errors) < high + 0.25
 
@@ -29,17 +28,17 @@ def test_order_of_convergence(name):
 @pytest.mark.parametrize("name", [n for n in MAIN if rk.SAMPLERS[n].stochastic and n not in ("LCM", "TCD")])
 def test_stochastic_samplers_reach_the_mixtures_mean_and_covariance(name):
     points = 20_000
-    end = laboratory.run(name, 150, points=points, to_zero=True).end.numpy()
+    ends = laboratory.run(name, 150, points=points, to_zero=True).points.numpy()
     mean, covariance = laboratory.moments()
     error = 4 * np.sqrt(np.diag(covariance) / points)  # four standard errors of the sample
-    assert (np.abs(end.mean(0) - mean) < error).all()
-    assert np.abs(np.cov(end.T) - covariance).max() < 0.02
+    assert (np.abs(ends.mean(0) - mean) < error).all()
+    assert np.abs(np.cov(ends.T) - covariance).max() < 0.02
 
 
 def test_ancestral_noise_does_not_converge_to_one_end():
-    coarse, fine = (laboratory.run("Euler a", n).end for n in (64, 128))
+    coarse, fine = (laboratory.run("Euler a", n).points for n in (64, 128))
     assert laboratory.error(coarse, fine) > 0.3
-    assert laboratory.error(laboratory.run("Euler", 64).end, laboratory.run("Euler", 128).end) < 0.02
+    assert laboratory.error(laboratory.run("Euler", 64).points, laboratory.run("Euler", 128).points) < 0.02
 
 
 def test_an_adaptive_sampler_keeps_its_tolerance():
@@ -47,4 +46,4 @@ def test_an_adaptive_sampler_keeps_its_tolerance():
     tight = laboratory.run("DPM adaptive", 1, points=1, eta=0.0, rtol=1e-4, atol=1e-5)
     true = laboratory.run("DPM++ 2M", 1280, points=1)
     assert tight.calls > loose.calls
-    assert laboratory.error(tight.end, true.end) < 1e-3 < 0.05 > laboratory.error(loose.end, true.end)
+    assert laboratory.error(tight.points, true.points) < 1e-3 < 0.05 > laboratory.error(loose.points, true.points)
