@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from realkit import __version__
 from realkit.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PICTURES = (".png", ".jpg", ".jpeg")  # formats to write
 
 
 class _Group(click.Group):
@@ -86,12 +92,10 @@ def generate(prompt: str, model: str, out: Path, size: str | None, **settings: A
     from realkit import models
     from realkit.sweep import Sweep
 
-    side = int(size) if size and size.isdigit() else size
-    axes = {"samplers": settings["sampler"], "steps": settings["steps"], "guidance": settings["guidance"], "negatives": settings["negative"], "size": side}
+    axes = {"samplers": settings["sampler"], "steps": settings["steps"], "guidance": settings["guidance"], "negatives": settings["negative"], "size": size}
     Sweep(models=model, prompts=prompt, seeds=[settings["seed"]], **{k: v for k, v in axes.items() if v is not None}).cells()
-    _writable(out)
-    models.load(model)(prompt, size=side, **settings).save(out)  # type: ignore[arg-type]
-    click.echo(out)
+    _writable(out, *PICTURES)
+    _save(models.load(model)(prompt, size=size, **settings), out)  # type: ignore[arg-type]
 
 
 @main.command()
@@ -105,9 +109,8 @@ def upscale(image: Path, name: str, to: int, out: Path | None) -> None:
 
     picture = _picture(image)
     out = out or image.with_name(f"{image.stem}-{to}.png")
-    _writable(out)
-    upscalers.upscale(picture, name, to).save(out)
-    click.echo(out)
+    _writable(out, *PICTURES)
+    _save(upscalers.upscale(picture, name, to), out)
 
 
 @main.command()
@@ -130,10 +133,13 @@ def table(folder: Path, csv: bool, parquet: Path | None) -> None:
     """Show the table of a results folder."""
     from realkit.runner import read
 
-    frame = read(folder).table()
     if parquet:
         _writable(parquet)
-        frame.to_parquet(parquet, index=False)
+    frame = read(folder).table()
+    if parquet:
+        from realkit.store import write_atomically
+
+        write_atomically(parquet, lambda file: frame.to_parquet(file, index=False))
         click.echo(parquet)
     elif csv:
         click.echo(frame.to_csv(index=False), nl=False)
@@ -189,7 +195,9 @@ _LISTS = {"models": _models, "samplers": _samplers, "upscalers": _upscalers, "sc
 
 
 def _picture(path: Path) -> Any:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from realkit.lookup import one_line
 
     try:
         with Image.open(path) as image:
@@ -197,10 +205,28 @@ def _picture(path: Path) -> Any:
             return image
     except FileNotFoundError:
         raise RequestError(f"No picture at {str(path)!r}") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise RequestError(f"{str(path)!r} is no picture that can be read: {error}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RequestError(f"{str(path)!r} is no picture that can be read: {one_line(error)}") from error
 
 
-def _writable(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise RequestError(f"Cannot write {str(path)!r}: its folder does not exist")
+def _writable(path: Path, *suffixes: str) -> None:
+    """Raise RequestError, before any work, where a file cannot be written or its name does not end in one of `suffixes`."""
+    try:
+        if path.is_dir():
+            raise RequestError(f"Cannot write {str(path)!r}: it is a folder, expected a file")
+        if suffixes and path.suffix.lower() not in suffixes:
+            raise RequestError(f"Cannot write {str(path)!r}: expected a name that ends in {' or '.join(suffixes)}")
+        if not path.parent.is_dir():
+            raise RequestError(f"Cannot write {str(path)!r}: its folder does not exist")
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise RequestError(f"Cannot write {str(path)!r}: {error.strerror}. Give another folder") from error
+
+
+def _save(picture: Image, path: Path) -> None:
+    from realkit.store import write_atomically
+    from realkit.upscalers import opaque
+
+    png = path.suffix.lower() == ".png"
+    write_atomically(path, lambda file: picture.save(file, "PNG") if png else opaque(picture).save(file, "JPEG", quality=95))
+    click.echo(path)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from realkit import hub, placement
+from realkit import hub, placement, upscalers
 from realkit.errors import RequestError
-from realkit.lookup import Spec, Table, find
+from realkit.lookup import Spec, Table, find, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,12 +28,25 @@ class Scorer(Spec):
 
 SCORERS: Table[Scorer] = Table("scorer", Scorer)
 Rate = Callable[["Image", str], float]
+LAB = ("a", "b", "chroma")
 
 
 def determined(name: str) -> dict[str, Any]:
-    """What determines a scorer's number, apart from picture and prompt."""
-    spec = SCORERS[name]
-    weights = hub.lock(spec.source).fingerprint if spec.source.startswith(hub.PACKAGE) else spec.source
+    """What determines a scorer's number, apart from picture and prompt. Raises RequestError for a wrong entry."""
+    from realkit.table import COLUMNS
+
+    spec, weights = SCORERS[name], SCORERS[name].source
+    if name in COLUMNS:
+        raise RequestError(f"Scorer {name!r} is named like a column of the table: give its catalogue entry another name")
+    if spec.engine == "lab" and spec.source not in LAB:
+        raise RequestError(f"Scorer {name!r} has the source {spec.source!r}: expected one of {', '.join(LAB)}")
+    if spec.engine == "open_clip":
+        if path := hub.local(spec.source):
+            if not path.is_dir():
+                raise RequestError(f"Scorer {name!r} has the source {spec.source!r}: expected a folder with open_clip's config and weights")
+            weights = hub.lock(spec.source, weights=True).fingerprint
+        elif not all(spec.source.partition(":")):
+            raise RequestError(f"Scorer {name!r} has the source {spec.source!r}: expected open_clip's MODEL:WEIGHTS, or an existing folder")
     return {"engine": spec.engine, "weights": weights, "version": spec.version}
 
 
@@ -42,19 +55,22 @@ def uses_prompt(name: str) -> bool:
 
 
 def load(name: str) -> Rate:
-    """A function (picture, prompt) → number. Raises RequestError when its weights cannot be had."""
+    """A function (RGB picture, prompt) → number. Raises RequestError when its weights cannot be had."""
     spec = SCORERS[find(SCORERS, name)]
     return _clip(name, spec.source) if spec.engine == "open_clip" else _lab(spec.source)
 
 
 def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict[str, float]:
-    """Numbers by scorer name, e.g. {"rehearsal/clip": 31.2}."""
+    """Numbers by scorer name, e.g. {"rehearsal/clip": 31.2}. A transparent picture is scored on white."""
+    if not isinstance(prompt, str):
+        raise RequestError(f"prompt {shown(prompt)}: expected words, which may be empty for a scorer that needs none")
+    image = upscalers.opaque(image)
     names = [find(SCORERS, name) for name in ([scorers] if isinstance(scorers, str) else scorers)]
-    return {name: _loaded(name)(image, prompt) for name in names}
+    return {name: _loaded(name, str(determined(name)))(image, prompt) for name in names}
 
 
 @lru_cache(maxsize=4)
-def _loaded(name: str) -> Rate:
+def _loaded(name: str, determined: str) -> Rate:  # keyed by the weights too: a file may change
     return load(name)
 
 
@@ -67,7 +83,7 @@ def _clip(name: str, source: str) -> Rate:
     if path := hub.local(source):
         model_name, weights = f"local-dir:{path}", None
     else:
-        model_name, weights = source.split(":")
+        model_name, _, weights = source.partition(":")
     try:
         model, _, prepare = open_clip.create_model_and_transforms(model_name, pretrained=weights, device=on)
         words = open_clip.get_tokenizer(model_name)
@@ -81,7 +97,7 @@ def _clip(name: str, source: str) -> Rate:
 
     def rate(image: Image, prompt: str) -> float:
         with torch.no_grad():
-            seen = torch.nn.functional.normalize(model.encode_image(prepare(image.convert("RGB"))[None].to(on)), dim=-1)
+            seen = torch.nn.functional.normalize(model.encode_image(prepare(image)[None].to(on)), dim=-1)
             return 100 * max(0.0, float((seen * of_text(prompt)).sum()))
 
     return rate
@@ -92,7 +108,7 @@ def _lab(which: str) -> Rate:
     from skimage.color import rgb2lab
 
     def rate(image: Image, prompt: str) -> float:
-        _, a, b = rgb2lab(np.asarray(image.convert("RGB"))).reshape(-1, 3).mean(0)
+        _, a, b = rgb2lab(np.asarray(image)).reshape(-1, 3).mean(0)
         return float({"a": a, "b": b, "chroma": np.hypot(a, b)}[which])
 
     return rate

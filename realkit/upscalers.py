@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from realkit import hub, placement
 from realkit.errors import RequestError
-from realkit.lookup import Spec, Table, find
+from realkit.lookup import Spec, Table, find, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,7 @@ def identify(name: str) -> tuple[str, Upscaler]:
     """A catalogue name as the table spells it, or a weight file as itself, with its entry."""
     if isinstance(name, str) and name.endswith(".safetensors"):
         if not Path(name).expanduser().is_file():
-            raise RequestError(f"Upscaler file {name!r} is not there: expected an existing .safetensors file")
+            raise RequestError(f"Upscaler file {shown(name)} is not there: expected an existing .safetensors file")
         return name, Upscaler(engine="spandrel", source=name)
     known = find(UPSCALERS, name)
     return known, UPSCALERS[known]
@@ -50,35 +50,73 @@ def target_size(native: tuple[int, int], to: int | tuple[int, int]) -> tuple[int
     return width, height
 
 
+def plain(image: Image) -> Image:
+    """A picture as people see it, in 8-bit RGB, or in RGBA where it has transparency: turned upright, 16-bit grey scaled."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        raise RequestError(f"picture {shown(image)}: expected a PIL image, such as PIL.Image.open(path)")
+    if image.mode == "F":
+        raise RequestError("A picture of floating-point numbers has no known white: expected 8 or 16 bits a channel, scale it to them first")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        grey = np.asarray(image.convert("I")).clip(0, 65_535) / 257
+        image = Image.fromarray(grey.round().astype(np.uint8))
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def opaque(image: Image) -> Image:
+    """The plain picture without transparency: on white."""
+    from PIL import Image
+
+    image = plain(image)
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB") if image.mode == "RGBA" else image
+
+
 def determined(name: str) -> dict[str, Any]:
-    """What determines an upscaler's result: engine, weights, and the filter that finishes to the exact size."""
-    spec = identify(name)[1]
-    if spec.engine == "resample":
-        return {"engine": spec.engine, "filter": spec.source}
-    return {"engine": spec.engine, "weights": hub.lock(spec.source).fingerprint, "finish": FINISH}
+    """What determines an upscaler's result: engine, weights, and the filter that finishes to the exact size. Raises RequestError for a wrong entry."""
+    from PIL import Image
+
+    known, spec = identify(name)
+    if spec.engine == "spandrel":
+        locked = hub.lock(spec.source)
+        if locked.kind != "file":
+            raise RequestError(f"Upscaler {known!r} has the source {spec.source!r}: expected a .safetensors file")
+        return {"engine": spec.engine, "weights": locked.fingerprint, "finish": FINISH}
+    if spec.source not in Image.Resampling.__members__:
+        raise RequestError(f"Upscaler {known!r} has the source {spec.source!r}: expected a filter, one of {', '.join(Image.Resampling.__members__)}")
+    return {"engine": spec.engine, "filter": spec.source}
 
 
 def load(name: str) -> Enlarge:
-    """A function (picture, (width, height)) → picture. Raises RequestError for weights that are no upscaler."""
+    """A function (RGB picture, (width, height)) → RGB picture. Raises RequestError for weights that are no upscaler."""
     from PIL import Image
 
     spec = identify(name)[1]
     if spec.engine == "resample":
         kernel = Image.Resampling[spec.source]
-        return lambda image, size: image.convert("RGB").resize(size, kernel)
+        return lambda image, size: image.resize(size, kernel)
     return _network(name, hub.fetch(hub.lock(spec.source)))
 
 
 def upscale(image: Image, name: str, to: int | tuple[int, int]) -> Image:
-    """The picture enlarged to `to`: an int for the longer side, or (width, height)."""
+    """The picture enlarged to `to`: an int for the longer side, or (width, height). Transparency is kept, enlarged by FINISH."""
+    from PIL import Image
+
     sides = to if isinstance(to, (tuple, list)) else (to, to)
     if len(sides) != 2 or any(type(side) is not int or not 1 <= side <= 32_768 for side in sides):
-        raise RequestError(f"Target size {to!r}: expected 1 to 32768 pixels for the longer side, or (width, height)")
-    return _loaded(identify(name)[0])(image, target_size(image.size, to if isinstance(to, int) else (sides[0], sides[1])))
+        raise RequestError(f"Target size {shown(to)}: expected 1 to 32768 pixels for the longer side, or (width, height)")
+    image = plain(image)
+    size = target_size(image.size, to if isinstance(to, int) else (sides[0], sides[1]))
+    made = _loaded(identify(name)[0], str(determined(name)))(image.convert("RGB"), size)
+    if image.mode == "RGBA":
+        made.putalpha(image.getchannel("A").resize(size, Image.Resampling[FINISH]))
+    return made
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str) -> Enlarge:
+def _loaded(name: str, determined: str) -> Enlarge:  # keyed by the weights too: a file may change
     return load(name)
 
 
@@ -100,7 +138,7 @@ def _network(name: str, path: Path) -> Enlarge:
         network.half()
 
     def enlarge(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-        made = image.convert("RGB")
+        made = image
         for _ in range(MAX_PASSES):
             if made.width >= size[0] and made.height >= size[1]:
                 break

@@ -102,6 +102,68 @@ def test_generate_upscale_score(tmp_path):
     assert "is no picture" in call("score", tmp_path / "text.png", "a")[2]
 
 
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("a", "ends in .png"),
+        ("a.xyz", "ends in .png"),
+        ("", "is a folder"),
+        (".", "is a folder"),
+        ("no/a.png", "does not exist"),
+        ("a" * 999 + ".png", "too long"),
+    ],
+)
+def test_a_picture_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch, out, says):
+    from PIL import Image
+
+    from realkit import models, upscalers
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(upscalers, "upscale", lambda *_: pytest.fail("worked"))
+    Image.new("RGB", (8, 8)).save("in.png")
+    for command in (["generate", "a red cube"], ["upscale", "in.png", "--with", "lanczos", "--to", 16]):
+        code, _, error = call(*command, "--out", out)
+        assert code == 2 and says in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_a_table_is_not_written_over_a_folder(tmp_path):
+    code, _, error = call("table", tmp_path, "--parquet", tmp_path)
+    assert code == 2 and "it is a folder" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", ["²", "9" * 5000, "x", "512x", "-8"])
+def test_a_size_that_is_none(size):
+    code, _, error = call("generate", "a red cube", "--size", size)
+    assert code == 2 and error.startswith("realkit: size ") and error.count("\n") == 1 and len(error) < 250
+
+
+def test_pictures_are_read_upright_and_written_with_or_without_transparency(tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=turned)
+    assert call("upscale", tmp_path / "a.jpg", "--with", "lanczos", "--to", 16)[0] == 0
+    with Image.open(tmp_path / "a-16.png") as made:
+        assert made.size == (8, 16)
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "b.png")
+    assert call("upscale", tmp_path / "b.png", "--with", "lanczos", "--to", 16, "--out", tmp_path / "b.jpg")[0] == 0
+    with Image.open(tmp_path / "b.jpg") as made:
+        assert np.asarray(made).min() > 250
+
+
+def test_a_picture_too_large_to_open_is_one_line(tmp_path, monkeypatch):
+    from PIL import Image
+
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    code, _, error = call("score", tmp_path / "a.png", "a", "--scorer", "colour-cast")
+    assert code == 2 and "is no picture that can be read" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("what", ["models", "samplers", "upscalers", "scorers", "prompts"])
 def test_lists(what):
     code, shown, _ = call("list", what)

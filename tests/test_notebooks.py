@@ -27,3 +27,14 @@ def test_compare_runs_and_leaves_its_pictures(tmp_path):
     small = {"samplers": ["Euler", "DDIM"], "seeds": 1, "steps": 2, "target": 256, "out": str(tmp_path / "out")}
     papermill.execute_notebook(ROOT / "notebooks" / "compare.ipynb", tmp_path / "made.ipynb", small, kernel_name="python3", progress_bar=False)
     assert {"grid.png", "pareto.png", "upscaled.png", "table.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.slow
+def test_samplers_runs_and_leaves_its_plots(tmp_path):
+    import papermill
+
+    small = {"samplers": ["Euler", "Heun", "Euler a"], "window": [16, 32], "steps": [2, 4], "seeds": 1, "out": str(tmp_path / "out")}
+    papermill.execute_notebook(ROOT / "notebooks" / "samplers.ipynb", tmp_path / "made.ipynb", small, kernel_name="python3", progress_bar=False)
+    assert {"convergence.png", "distance.png", "pictures.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    printed = "".join(output.get("text", "") for cell in nbformat.read(tmp_path / "made.ipynb", 4).cells for output in cell.get("outputs", []))
+    assert "Measured order: Euler 1.0, Heun 2.1" in printed and "Do not converge to one end: Euler a" in printed

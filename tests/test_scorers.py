@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 import realkit as rk
+from realkit import scorers
 from realkit.rehearsal import render
 
 CAPTION = "a photo of a matte blue cone on sand at noon"
@@ -36,3 +37,50 @@ def test_clip_is_never_silently_another():
 
 def test_every_scorer_states_what_it_is():
     assert all(spec.unit and spec.resize and spec.range[0] < spec.range[1] for spec in rk.SCORERS.values())
+
+
+def test_a_transparent_picture_is_scored_on_white():
+    clear = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
+    assert rk.score(clear, "", ["colour-cast"])["colour-cast"] == pytest.approx(0, abs=0.05)
+
+
+def test_what_is_no_picture_and_no_prompt_is_refused():
+    with pytest.raises(rk.RequestError, match="expected a PIL image"):
+        rk.score("file.png", "a", ["colour-cast"])
+    with pytest.raises(rk.RequestError, match="prompt None: expected words"):
+        rk.score(Image.new("RGB", (8, 8)), None, ["colour-cast"])
+
+
+def entry(source, engine="open_clip"):
+    return rk.SCORERS["rehearsal/clip"].model_copy(update={"source": source, "engine": engine})
+
+
+def test_weights_are_told_by_their_contents_wherever_they_lie(tmp_path, weights, monkeypatch):
+    import shutil
+
+    shutil.copytree(weights / "clip", tmp_path / "clip")
+    monkeypatch.setitem(rk.SCORERS.__dict__, "_entries", dict(rk.SCORERS) | {"mine": entry(str(tmp_path / "clip"))})
+    first = scorers.determined("mine")
+    assert first == scorers.determined("rehearsal/clip")
+    picture = Image.new("RGB", (64, 64), "red")
+    before = rk.score(picture, CAPTION, "mine")["mine"]
+
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "clip" / "open_clip_model.safetensors"
+    arrays = load_file(path)
+    save_file({name: value * 0.5 if value.ndim > 1 else value for name, value in arrays.items()}, path)
+    assert scorers.determined("mine") != first
+    assert rk.score(picture, CAPTION, "mine")["mine"] != before
+
+
+def test_a_wrong_entry_is_refused_before_any_work(monkeypatch):
+    for name, spec, says in (
+        ("seconds", entry("package:clip"), "is named like a column of the table"),
+        ("hue", entry("hue", "lab"), "expected one of a, b, chroma"),
+        ("mine", entry("ViT-L-14"), "expected open_clip's MODEL:WEIGHTS"),
+        ("file", entry("package:esrgan-x4/model.safetensors"), "expected a folder"),
+    ):
+        monkeypatch.setitem(rk.SCORERS.__dict__, "_entries", {name: spec})
+        with pytest.raises(rk.RequestError, match=says):
+            rk.Sweep(models="rehearsal/base", prompts="a", scorers=name)

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 import realkit as rk
+from realkit import upscalers
 
 NAMES = ["lanczos", "bicubic", "rehearsal/esrgan-x4"]
 
@@ -17,9 +18,57 @@ def test_the_size_is_exact(name, size, to, made):
     assert rk.upscale(Image.fromarray(noise), name, to=to).size == made
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
-def test_other_modes_become_rgb(mode):
-    assert rk.upscale(Image.new(mode, (8, 8)), "rehearsal/esrgan-x4", to=32).mode == "RGB"
+@pytest.mark.parametrize(("mode", "made"), [("L", "RGB"), ("P", "RGB"), ("1", "RGB"), ("CMYK", "RGB"), ("RGBA", "RGBA"), ("LA", "RGBA"), ("PA", "RGBA")])
+def test_other_modes_become_rgb_and_keep_transparency(mode, made):
+    assert rk.upscale(Image.new(mode, (8, 8)), "rehearsal/esrgan-x4", to=32).mode == made
+
+
+def test_transparency_grows_with_the_picture():
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
+    image.paste((255, 0, 0, 0), (0, 0, 4, 8))
+    alpha = np.asarray(rk.upscale(image, "lanczos", to=64).getchannel("A"))
+    assert alpha[:, :16].max() < 20 and alpha[:, 48:].min() > 235
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_grey_of_16_bits_is_scaled_not_clipped(dtype):
+    ramp = np.linspace(0, 65_535, 64).astype(dtype).reshape(8, 8)
+    made = np.asarray(upscalers.plain(Image.fromarray(ramp)).getchannel("R"), float)
+    assert made == pytest.approx(ramp / 257, abs=0.51)
+
+
+def test_a_turned_picture_is_turned_upright():
+    image = Image.new("RGB", (8, 4))
+    image.getexif()[0x0112] = 6
+    assert rk.upscale(image, "lanczos", to=16).size == (8, 16)
+
+
+@pytest.mark.parametrize("image", ["file.png", None, np.zeros((8, 8, 3), np.uint8)])
+def test_what_is_no_picture_is_refused(image):
+    with pytest.raises(rk.RequestError, match="expected a PIL image") as error:
+        rk.upscale(image, "lanczos", to=16)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_changes_is_loaded_again(tmp_path, weights):
+    import shutil
+
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "mine.safetensors"
+    shutil.copy(weights / "esrgan-x4" / "model.safetensors", path)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8))
+    before = np.asarray(rk.upscale(image, str(path), to=32))
+    save_file({name: value * 0 for name, value in load_file(path).items()}, path)
+    assert np.asarray(rk.upscale(image, str(path), to=32)).max() == 0 < before.max()
+
+
+def test_a_wrong_entry_is_refused_before_any_work(monkeypatch):
+    entries = {"sinc": upscalers.Upscaler(engine="resample", source="SINC"), "folder": upscalers.Upscaler(engine="spandrel", source="package:vae")}
+    monkeypatch.setitem(upscalers.UPSCALERS.__dict__, "_entries", entries)
+    for name, says in (("sinc", "expected a filter, one of NEAREST"), ("folder", "expected a .safetensors file")):
+        with pytest.raises(rk.RequestError, match=says):
+            rk.Sweep(models="rehearsal/base", prompts="a", upscalers=name, target=512)
 
 
 def test_the_network_beats_bicubic_on_held_out_scenes():
