@@ -98,7 +98,7 @@ _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
 def shown(value: object) -> str:
     """What was given, for an error's line: its repr, at most 80 characters of it."""
     try:
-        text = _BRIEF.repr(value)
+        text = " ".join(_BRIEF.repr(value).split())
     except ValueError:  # Python writes no number of thousands of digits
         return "a number too long to write"
     return text if len(text) <= 80 else f"{text[:77]}..."

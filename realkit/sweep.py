@@ -5,22 +5,37 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 
 from realkit.errors import RequestError
-from realkit.lookup import Spec, Table, find, one_line
+from realkit.lookup import Spec, Table, find, one_line, shown
 from realkit.samplers import SAMPLERS, check_steps
 
 if TYPE_CHECKING:
     from realkit.models import ModelLock, ModelSpec
 
 ID_VERSION = 1  # raised when the meaning of an id changes
+SUITE = "suite:"  # begins the name of a suite among prompts
 
 
 class Suite(Spec):
@@ -32,32 +47,48 @@ PROMPTS: Table[Suite] = Table("prompt", Suite)
 
 
 def _sides(value: Any) -> Any:
-    """A size as people write it (512, "768x1024", [768, 1024]) → (width, height)."""
-    if isinstance(value, str) and value.count("x") == 1:
-        value = value.split("x")
+    """A size as people write it (512, "512", "768x1024", [768, 1024]) → (width, height)."""
+    if isinstance(value, str):
+        written = re.fullmatch(r"\s*(\d{1,6})(?:\s*x\s*(\d{1,6}))?\s*", value, re.ASCII)
+        if not written:
+            raise ValueError("expected pixels, such as 512 or 768x1024")
+        return int(written[1]), int(written[2] or written[1])
     if isinstance(value, int) and not isinstance(value, bool):
-        value = (value, value)
-    return tuple(int(v) if isinstance(v, str) and v.strip().isdigit() else v for v in value) if isinstance(value, (list, tuple)) else value
+        return value, value
+    return tuple(value) if isinstance(value, list) else value
 
 
-def _text(value: Any) -> Any:
-    if isinstance(value, str) and not value.strip():
+def _text(value: str) -> str:
+    """Words that can be written to a file: no half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected text, got half of a surrogate pair: decode it first") from None
+    return value
+
+
+def _prompt(value: str) -> str:
+    if not value.strip():
         raise ValueError("expected words, got an empty prompt")
+    if value.startswith(SUITE):
+        raise ValueError("expected words; a suite stands in the list of prompts")
     return value
 
 
 Steps = Annotated[StrictInt, Field(ge=1, le=10_000)]
-Guidance = Annotated[FiniteFloat, Field(ge=0, le=100)]
+Text = Annotated[StrictStr, AfterValidator(_text)]
+Guidance = Annotated[FiniteFloat, Field(strict=True, ge=0, le=100)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 Multiple8 = Annotated[StrictInt, Field(ge=64, le=8192, multiple_of=8)]
 Size = Annotated[tuple[Multiple8, Multiple8], BeforeValidator(_sides)]
 Side = Annotated[StrictInt, Field(ge=1, le=32_768)]
-Target = Annotated[Side | tuple[Side, Side], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+Pair = Annotated[tuple[Side, Side], BeforeValidator(lambda value: tuple(value))]
+Target = Annotated[Annotated[Side, Tag("side")] | Annotated[Pair, Tag("pair")], Discriminator(lambda v: "pair" if isinstance(v, (list, tuple)) else "side")]
 
 # The axes: argument of a Sweep → the cell's setting it varies and what a value of it must be.
 AXES: dict[str, tuple[str, Any]] = {
-    "models": ("model", StrictStr), "samplers": ("sampler", StrictStr), "prompts": ("prompt", Annotated[StrictStr, BeforeValidator(_text)]),
-    "negatives": ("negative", StrictStr), "seeds": ("seed", Seed), "steps": ("steps", Steps), "guidance": ("guidance", Guidance),
+    "models": ("model", StrictStr), "samplers": ("sampler", StrictStr), "prompts": ("prompt", Annotated[Text, AfterValidator(_prompt)]),
+    "negatives": ("negative", Text), "seeds": ("seed", Seed), "steps": ("steps", Steps), "guidance": ("guidance", Guidance),
     "size": ("size", Size), "upscalers": ("upscaler", StrictStr), "target": ("target", Target),
 }  # fmt: skip
 SETTINGS = {setting: TypeAdapter(kind) for setting, kind in AXES.values()}
@@ -90,11 +121,21 @@ class Ids:
     image: str
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may stand once only."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(problem=f"the key {shown(twice[0])} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 class Sweep(BaseModel):
     """The specification of a comparison. Each axis takes a value or a list; None means the model's own recommendation.
 
     A value may be a mapping that sets other settings with it: `{"model": "sdxl-turbo", "steps": 4, "guidance": 0}`.
-    `seeds=4` means 0 to 3, a list is literal. `prompts="suite:NAME"` takes a suite of the catalogue. `size` is an int for
+    `seeds=4` means 0 to 3, a list is literal. A prompt "suite:NAME" stands for a suite of the catalogue. `size` is an int for
     squares or (width, height), multiples of 8; `target` the longer side after upscaling, or (width, height).
     Raises RequestError for anything else, before anything is loaded.
     """
@@ -116,7 +157,7 @@ class Sweep(BaseModel):
     def __init__(self, **given: Any) -> None:
         unknown = [key for key in given if key not in type(self).model_fields]
         if unknown:
-            raise RequestError(f"Unknown key {unknown[0]!r} in the sweep: expected some of {', '.join(type(self).model_fields)}")
+            raise RequestError(f"Unknown key {shown(unknown[0])} in the sweep: expected some of {', '.join(type(self).model_fields)}")
         try:
             super().__init__(**{axis: _axis(axis, value) for axis, value in given.items()})
         except ValidationError as error:
@@ -127,10 +168,12 @@ class Sweep(BaseModel):
         """Read a sweep file. Its keys are the Python arguments."""
         path = Path(path)
         try:
-            given = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"Sweep file {str(path)!r} cannot be read: {one_line(error)}") from error
-        except yaml.YAMLError as error:
+        try:
+            given = yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two of dates and numbers that are none, and of deep nesting
             raise RequestError(f"Sweep file {str(path)!r} is not YAML: {one_line(error)}") from error
         if not isinstance(given, dict):
             raise RequestError(f"Sweep file {str(path)!r} holds {type(given).__name__}, expected keys such as `models:` and `prompts:`")
@@ -178,17 +221,20 @@ class Sweep(BaseModel):
 def _axis(axis: str, value: Any) -> Any:
     """The values of an axis as a list, each checked; raises RequestError naming the axis."""
     if axis == "scorers":
-        from realkit.scorers import SCORERS
+        from realkit.scorers import SCORERS, determined
 
-        return [find(SCORERS, name) for name in _listed(value)]
+        names = list(dict.fromkeys(find(SCORERS, name) for name in _listed(value)))
+        for name in names:
+            determined(name)
+        return names
     if axis == "seeds" and isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= 100_000:
-            raise RequestError(f"seeds {value}: expected a number of seeds from 1 on, or a list of them")
+            raise RequestError(f"seeds {shown(value)}: expected a number of seeds from 1 on, or a list of them")
         value = list(range(value))
-    if axis == "prompts" and isinstance(value, str) and value.startswith("suite:"):
-        value = PROMPTS[find(PROMPTS, value.removeprefix("suite:"))].prompts
     pair = axis in ("size", "target") and isinstance(value, (list, tuple)) and len(value) == 2 and all(type(v) is int for v in value)
     values = [tuple(value)] if pair else _listed(value)
+    if axis == "prompts":
+        values = [prompt for item in values for prompt in _expanded(item)]
     if not values:
         raise RequestError(f"{axis} is an empty list: expected at least one value")
     return [_value(axis, AXES[axis][0], item) for item in values]
@@ -200,29 +246,39 @@ def _listed(value: Any) -> list[Any]:
     return list(value)
 
 
+def _expanded(item: Any) -> list[Any]:
+    """The prompts of a suite where the item names one, each with what is linked to it; else the item itself."""
+    words = item.get("prompt") if isinstance(item, Mapping) else item
+    if not isinstance(words, str) or not words.startswith(SUITE):
+        return [item]
+    prompts = PROMPTS[find(PROMPTS, words.removeprefix(SUITE))].prompts
+    return [{**item, "prompt": prompt} if isinstance(item, Mapping) else prompt for prompt in prompts]
+
+
 def _value(axis: str, setting: str, item: Any) -> Any:
     if isinstance(item, Mapping):
         if setting not in item:
-            raise RequestError(f"{axis}: the mapping {dict(item)!r} lacks its own key {setting!r}")
+            raise RequestError(f"{axis}: the mapping {shown(dict(item))} lacks its own key {setting!r}")
         return {key: _setting(axis, key, value) for key, value in item.items()}
     return _setting(axis, setting, item)
 
 
 def _setting(axis: str, setting: str, value: Any) -> Any:
     if setting not in SETTINGS:
-        raise RequestError(f"{axis}: unknown setting {setting!r}, expected some of {', '.join(SETTINGS)}")
+        raise RequestError(f"{axis}: unknown setting {shown(setting)}, expected some of {', '.join(SETTINGS)}")
     if value is None and setting in OPEN:
         return None
     try:
         value = SETTINGS[setting].validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise RequestError(f"{setting} {value!r}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise RequestError(f"{setting} {shown(value)}: {first['msg'].removeprefix('Value error, ')}") from None
     if setting == "sampler":
         return find(SAMPLERS, value)
     if setting == "upscaler":
-        from realkit.upscalers import identify
+        from realkit.upscalers import determined, identify
 
+        determined(value)
         return identify(value)[0]
     if setting == "model":
         from realkit.models import identify as identify_model
@@ -239,7 +295,7 @@ def _merge(values: Iterable[Any]) -> dict[str, Any]:
     for value in values:
         for setting, item in value.items() if isinstance(value, dict) else ():
             if linked.setdefault(setting, item) != item:
-                raise RequestError(f"Two linked values set {setting}: {linked[setting]!r} and {item!r}. Let one of them set it")
+                raise RequestError(f"Two linked values set {setting}: {shown(linked[setting])} and {shown(item)}. Let one of them set it")
     return own | linked
 
 

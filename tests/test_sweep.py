@@ -24,6 +24,12 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
         ({"prompts": []}, "prompts is an empty list"),
         ({"prompts": [None]}, "prompt None: Input should be a valid string"),
         ({"prompts": "suite:nothing"}, "Unknown prompt 'nothing'"),
+        ({"prompts": ["a", "suite:nothing"]}, "Unknown prompt 'nothing'"),
+        ({"models": {"model": "rehearsal/base", "prompt": "suite:rehearsal"}}, "a suite stands in the list of prompts"),
+        ({"prompts": "a \ud83d cube"}, r"prompt 'a .ud83d cube': expected text"),
+        ({"negatives": "\udcff"}, "negative .*: expected text"),
+        ({"prompts": 10**5000}, "prompt a number too long to write: Input should be a valid string"),
+        ({"models": "a" * 5000}, "Unknown model"),
         ({"seeds": []}, "seeds is an empty list"),
         ({"seeds": 0}, "seeds 0"),
         ({"seeds": [-1]}, "seed -1"),
@@ -36,9 +42,16 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
         ({"steps": 1000, "samplers": "DDIM"}, "Use 999 or fewer"),
         ({"guidance": math.nan}, "guidance nan: Input should be a finite number"),
         ({"guidance": -1}, "guidance -1"),
+        ({"guidance": True}, "guidance True: Input should be a valid number"),
+        ({"guidance": "3"}, "guidance '3': Input should be a valid number"),
         ({"size": 100}, "size 100|size .100, 100.: Input should be a multiple of 8"),
-        ({"size": "axb"}, "size"),
-        ({"target": 0, "upscalers": "lanczos"}, "target 0"),
+        ({"size": "axb"}, "size 'axb': expected pixels, such as 512 or 768x1024"),
+        ({"size": "²"}, "size '²': expected pixels"),
+        ({"size": "9" * 5000}, "expected pixels"),
+        ({"target": 0, "upscalers": "lanczos"}, "target 0: Input should be greater than or equal to 1"),
+        ({"target": (0, 1), "upscalers": "lanczos"}, r"target \(0, 1\): Input should be greater than or equal to 1"),
+        ({"target": [[64, 64, 64]], "upscalers": "lanczos"}, "target .64, 64, 64.: Tuple should have at most 2 items"),
+        ({"target": "large", "upscalers": "lanczos"}, "target 'large': Input should be a valid integer"),
         ({"sampler": "Euler"}, "Unknown key 'sampler' in the sweep: expected some of models, samplers"),
         ({"models": {"steps": 4}}, "lacks its own key 'model'"),
         ({"models": {"model": "rehearsal/base", "cfg": 4}}, "unknown setting 'cfg'"),
@@ -48,7 +61,23 @@ def test_bad_input_is_one_clear_line(given, says):
     with pytest.raises(rk.RequestError, match=says) as error:
         for cell in rk.Sweep(**GOOD | given).cells():
             models.lock(cell.model)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_suites_stand_among_prompts_with_what_is_linked_to_them():
+    from realkit.sweep import PROMPTS
+
+    cells = rk.Sweep(models="rehearsal/base", prompts=["a red cube", {"prompt": "suite:rehearsal", "seed": 7}]).cells()
+    assert [(cell.prompt, cell.seed) for cell in cells] == [("a red cube", 0), *((prompt, 7) for prompt in PROMPTS["rehearsal"].prompts)]
+
+
+def test_a_size_is_one_however_it_is_written():
+    sizes = [512, "512", " 512x512 ", (512, 512), [512, 512]]
+    assert {cell for size in sizes for cell in rk.Sweep(**GOOD, size=size).cells()} == set(rk.Sweep(**GOOD, size=512).cells())
+
+
+def test_a_scorer_named_twice_scores_once():
+    assert rk.Sweep(**GOOD, scorers=["rehearsal/clip", "Rehearsal CLIP", "rehearsal/clip"]).scorers == ["rehearsal/clip"]
 
 
 def test_axes_multiply_and_open_settings_are_the_models():
@@ -76,13 +105,26 @@ def test_python_and_yaml_give_the_same_sweep(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("a: [", "is not YAML"), ("- a\n- b", "holds list"), ("just words", "holds str"), ("", "holds NoneType"), ("\x00", "is not YAML")]
+    ("text", "says"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a\n- b", "holds list"),
+        ("just words", "holds str"),
+        ("", "holds NoneType"),
+        ("\x00", "is not YAML"),
+        ("prompts: 2024-13-01", "is not YAML: month must be in 1..12"),
+        ("seeds: " + "9" * 5000, "is not YAML: Exceeds the limit"),
+        ("a: " + "[" * 5000, "is not YAML"),
+        ("models: a\nmodels: b", "the key 'models' stands twice"),
+        ("models: [{model: a, steps: 1, steps: 2}]", "the key 'steps' stands twice"),
+    ],
 )
 def test_a_file_that_is_no_sweep(tmp_path, text, says):
     path = tmp_path / "sweep.yaml"
     path.write_text(text)
-    with pytest.raises(rk.RequestError, match=says):
+    with pytest.raises(rk.RequestError, match=says) as error:
         rk.Sweep.from_yaml(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 def test_ids_follow_what_matters_and_nothing_else():
