@@ -29,3 +29,70 @@ def test_pareto_draws_the_front_and_refuses_mixed_batches(finished):
 def test_a_missing_column_is_named(finished, call):
     with pytest.raises(rk.RequestError, match="The table has no column"):
         call(finished.table())
+
+
+@pytest.fixture
+def invented(tmp_path):
+    """A table of two finished cells, one of them without an upscaler, and their pictures."""
+    import pandas as pd
+    from PIL import Image
+
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    df = pd.DataFrame(
+        {"model": "m", "sampler": ["Euler", "DDIM"], "prompt": "a cube", "upscaler": pd.array([None, "lanczos"], "string"), "status": "ok"}
+        | {"image": ["a.png", "b.png"], "seconds": [1.0, 2.0], "clip": [20.0, 30.0]}
+    )
+    df.attrs["folder"] = str(tmp_path)
+    return df
+
+
+def test_native_cells_are_shown_and_named(invented):
+    figure = rk.plots.grid(invented, rows="model", cols="upscaler")
+    assert [(axis.get_title(), len(axis.images)) for axis in figure.axes] == [("native", 1), ("lanczos", 1)]
+    legend = rk.plots.pareto(invented, by="upscaler").axes[0].get_legend_handles_labels()[1]
+    assert legend == ["front", "native", "lanczos", "m"]
+
+
+def test_a_missing_score_prints_nothing_and_a_dollar_is_a_dollar(invented):
+    df = invented.assign(clip=[None, 30.0], prompt="it costs $5 or $6", model="$a$")
+    figure = rk.plots.grid(df, caption="clip")
+    assert [axis.get_xlabel() for axis in figure.axes] == ["", "30.0"]
+    figure.canvas.draw()
+    assert figure.get_suptitle() == r"it costs \$5 or \$6" and figure.axes[0].get_ylabel() == r"\$a\$"
+    assert rk.plots.grid(invented.assign(clip=None), caption="clip").axes[0].get_xlabel() == ""
+
+
+def test_pareto_keeps_every_hue_and_name_in_the_legend(invented):
+    import pandas as pd
+
+    df = pd.concat([invented.assign(model=f"m{n}", sampler=f"s{n}", seconds=float(n)) for n in range(30)])
+    figure = rk.plots.pareto(df)
+    figure.canvas.draw()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    assert labels == ["front", *(f"s{n}" for n in range(30)), *(f"m{n}" for n in range(30))]
+    assert len({tuple(handle.get_color()) for handle in handles[1:31]}) == len({handle.get_marker() for handle in handles[31:]}) == 30
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda df: df.iloc[:0], "has no rows"),
+        (lambda df: df.drop(columns="image"), "no column 'image'"),
+        (lambda df: df.drop(columns="status"), "no column 'status'"),
+        (lambda df: df.assign(image="c.png"), r"c\.png' of the table cannot be read: .*No such file"),
+        (lambda df: df.assign(clip="good"), "'clip' holds no numbers"),
+    ],
+)
+def test_a_table_that_cannot_be_drawn_is_one_line(invented, change, says):
+    with pytest.raises(rk.RequestError, match=says) as error:
+        rk.plots.grid(change(invented), caption="clip")
+    assert "\n" not in str(error.value)
+
+
+def test_pictures_of_an_unknown_folder_and_words_on_an_axis_are_refused(invented):
+    with pytest.raises(rk.RequestError, match="'prompt' holds no numbers"):
+        rk.plots.pareto(invented, y="prompt")
+    del invented.attrs["folder"]
+    with pytest.raises(rk.RequestError, match="give folder="):
+        rk.plots.grid(invented)
