@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from realkit.errors import RequestError
+from realkit.lookup import shown
 
 PACKAGE = "package:"
 HUB_ID = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<variant>[\w-]+))?$")
@@ -64,7 +65,7 @@ def lock(ref: str, *, weights: bool = False) -> Lock:
         return Lock(ref, "folder", files={p.relative_to(path).as_posix(): _sha256(p, p.stat().st_mtime_ns, p.stat().st_size) for p in files})
     match = HUB_ID.match(ref)
     if not match or ref.startswith((".", "/", "~")) or ref.endswith(WEIGHTS):
-        raise RequestError(f"No such file or folder: {ref!r}. Give a catalogue name (realkit list models), a hub id, or an existing path")
+        raise RequestError(f"No such file or folder: {shown(ref)}. Give a catalogue name (realkit list models), a hub id, or an existing path")
     return Lock(ref, "hub", revision=_commit(match["id"], match["revision"]), variant=match["variant"] or "")
 
 
@@ -87,8 +88,11 @@ def local(ref: str) -> Path | None:
         if not path.exists():
             raise RequestError(f"The package ships no {ref!r}: reinstall realkit")
         return path
-    path = Path(ref).expanduser()
-    return path if path.exists() else None
+    try:
+        path = Path(ref).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # too long for a path, or the home of nobody
+        return None
 
 
 def fetch(locked: Lock) -> Path:

@@ -34,7 +34,8 @@ MARGIN = 8  # pixels of reflection around a network's input
 def identify(name: str) -> tuple[str, Upscaler]:
     """A catalogue name as the table spells it, or a weight file as itself, with its entry."""
     if isinstance(name, str) and name.endswith(".safetensors"):
-        if not Path(name).expanduser().is_file():
+        path = hub.local(name)
+        if path is None or not path.is_file():
             raise RequestError(f"Upscaler file {shown(name)} is not there: expected an existing .safetensors file")
         return name, Upscaler(engine="spandrel", source=name)
     known = find(UPSCALERS, name)

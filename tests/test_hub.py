@@ -113,6 +113,15 @@ def test_a_config_that_is_no_json_object(tmp_path, text, says):
         hub.read_json(hub.lock(str(tmp_path)), "scheduler.json")
 
 
+def test_a_name_too_long_for_a_path_names_nothing():
+    for name in ("a" * 5000, "a" * 5000 + ".safetensors", "~nobody-of-that-name/a.safetensors"):
+        with pytest.raises(rk.RequestError, match="No such file or folder") as error:
+            hub.lock(name)
+        assert len(str(error.value)) < 250
+        with pytest.raises(rk.RequestError, match=r"Unknown upscaler|is not there"):
+            rk.Sweep(models="rehearsal/base", prompts="a", upscalers=name, target=512)
+
+
 def test_a_hub_id_without_a_network_is_one_line():
     with pytest.raises(rk.RequestError, match=r"Hub model 'someone/something' cannot be reached: ") as error:
         models.lock("someone/something")
