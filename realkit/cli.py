@@ -224,9 +224,10 @@ def _writable(path: Path, *suffixes: str) -> None:
 
 
 def _save(picture: Image, path: Path) -> None:
+    from realkit import provenance
     from realkit.store import write_atomically
     from realkit.upscalers import opaque
 
     png = path.suffix.lower() == ".png"
-    write_atomically(path, lambda file: picture.save(file, "PNG") if png else opaque(picture).save(file, "JPEG", quality=95))
+    write_atomically(path, lambda file: provenance.save(picture, file) if png else opaque(picture).save(file, "JPEG", quality=95))
     click.echo(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,7 +112,7 @@ def lock(name: str) -> ModelLock:
         raise RequestError(f"Model {known!r} is of family {spec.family!r}: expected one of {', '.join(FAMILIES)}")
     if unknown := [part for part in spec.parts if part not in PART_CLASSES]:
         raise RequestError(f"Model {known!r} has an unknown part {unknown[0]!r}: expected some of {', '.join(PART_CLASSES)}")
-    main = hub.lock(spec.source)
+    main = hub.lock(spec.source, weights=True)
     if main.kind == "file" and not spec.config:
         raise RequestError(f"Single file {spec.source!r}: give its catalogue entry a `config` folder with the diffusers configs of its kind")
     config = hub.lock(spec.config) if main.kind == "file" else main
@@ -168,9 +168,9 @@ class Decoder:
 class Model:
     """A loaded model. Calling it makes a picture; the stages use `denoise` and `decode`."""
 
-    def __init__(self, name: str, spec: ModelSpec, pipe: Any, load_s: float) -> None:
-        self.name, self.spec, self.pipe, self.load_s = name, spec, pipe, load_s
-        self.family = FAMILIES[spec.family]
+    def __init__(self, locked: ModelLock, pipe: Any, load_s: float) -> None:
+        self.locked, self.name, self.spec, self.pipe, self.load_s = locked, locked.name, locked.spec, pipe, load_s
+        self.family = FAMILIES[self.spec.family]
         self.device, self.dtype = pipe.unet.device, pipe.unet.dtype
         self._calls, self._pictures, self._warm = 0, 0, set[tuple[int, ...]]()
         pipe.set_progress_bar_config(disable=True)
@@ -197,8 +197,12 @@ class Model:
         negative: str | None = None,
         size: int | tuple[int, int] | None = None,
     ) -> Image:
-        """One picture of the prompt; what is left out is the model's recommendation. Raises RequestError for a bad setting."""
-        from realkit.sweep import Sweep
+        """One picture of the prompt, its settings noted in `image.info`; what is left out is the model's recommendation.
+
+        Raises RequestError for a bad setting.
+        """
+        from realkit.provenance import annotate, pixel_hash
+        from realkit.sweep import Sweep, denoise_determined
 
         axes = {"samplers": sampler, "steps": steps, "guidance": guidance, "negatives": negative, "size": size}
         sweep = Sweep(models=self.name, prompts=prompt, seeds=[seed], **{k: v for k, v in axes.items() if v is not None})
@@ -207,12 +211,16 @@ class Model:
             raise RequestError(f"{len(cells)} pictures asked for: a model makes one at a time, rk.Sweep makes grids")
         cell = cells[0]
         request = Request(cell.prompt, cell.negative, cell.seed)
-        return self.decode(self.denoise([request], cell.sampler, cell.steps, cell.guidance, (cell.width, cell.height)).latents[0])
+        image = self.decode(self.denoise([request], cell.sampler, cell.steps, cell.guidance, (cell.width, cell.height)).latents[0])
+        determined = denoise_determined(cell, self.locked) | {"vae": self.locked.vae_fingerprint}
+        return annotate(image, {"stage": "decode", "cell": asdict(cell), "determined": determined, "pixels": pixel_hash(image)})
 
     def denoise(self, requests: Sequence[Request], sampler: str, steps: int, guidance: float, size: tuple[int, int]) -> Denoised:
         """Latents for a batch that shares sampler, steps, guidance and size (width, height)."""
         import torch
 
+        if len(requests) > 1 and samplers.SAMPLERS[samplers.find(samplers.SAMPLERS, sampler)].adaptive:
+            raise RequestError(f"Sampler {sampler!r} chooses its steps by the picture: give it one at a time, not {len(requests)}")
         config = samplers.swap(self.pipe, sampler)
         guided = guidance > 1
         self._warm_up(len(requests) * (1 + guided), size)
@@ -270,7 +278,7 @@ def load(name: str, locked: ModelLock | None = None) -> Model:
         pipe = _read(locked, kind, number, parts)
     pipe.to(on)
     pipe.original_scheduler_config = locked.scheduler
-    return Model(locked.name, locked.spec, pipe, time.perf_counter() - began)
+    return Model(locked, pipe, time.perf_counter() - began)
 
 
 def load_decoder(locked: ModelLock) -> Decoder:

@@ -22,18 +22,36 @@ def parameters(settings: dict[str, Any]) -> str:
     )
 
 
-def save(image: Image, file: IO[bytes], settings: dict[str, Any], record: dict[str, Any]) -> None:
-    """Write a PNG with its parameters and its record. `record` says what determined the picture and which run made it."""
+def annotate(image: Image, record: dict[str, Any]) -> Image:
+    """Note in a picture in memory what made it: its settings under `cell`, all that determined it, and the run, if any."""
+    if record.get("cell"):
+        image.info["parameters"] = parameters(record["cell"])
+    image.info[CHUNK] = json.dumps(record, ensure_ascii=False, sort_keys=True)
+    return image
+
+
+def save(image: Image, file: IO[bytes]) -> None:
+    """Write a PNG with what `annotate` noted in it."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_itxt("parameters", parameters(settings))
-    info.add_itxt(CHUNK, json.dumps(record, ensure_ascii=False, sort_keys=True))
+    for name in ("parameters", CHUNK):
+        if isinstance(text := image.info.get(name), str):
+            info.add_itxt(name, text)
     image.save(file, "png", pnginfo=info, compress_level=4)
 
 
+def noted(image: Image) -> dict[str, Any]:
+    """What a picture in memory says of itself; nothing where realkit did not make it."""
+    try:
+        found = json.loads(image.info[CHUNK])
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def record(path: str | Path) -> dict[str, Any]:
-    """What a picture says of itself. Raises KeyError for a picture that realkit did not make."""
+    """What a picture file says of itself. Raises KeyError for a picture that realkit did not make."""
     from PIL import Image
 
     with Image.open(path) as image:

@@ -120,7 +120,7 @@ def swap(pipe: Any, name: str) -> dict[str, Any]:
 
 def call_settings(name: str) -> dict[str, Any]:
     """Arguments the sampler needs in the pipeline's call."""
-    spec = SAMPLERS[name]
+    spec = SAMPLERS[find(SAMPLERS, name)]
     return {} if spec.solver else spec.settings
 
 

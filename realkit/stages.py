@@ -184,7 +184,7 @@ def _filed(store: Store, locks: dict[str, ModelLock], run: str, stage: str, item
         determined |= {"upscaler": upscalers.determined(str(item.cell.upscaler)), "target": image.size}
     pixels = provenance.pixel_hash(image)
     record = {"id": artifact, "stage": stage, "cell": cell, "determined": determined, "run": run, "pixels": pixels}
-    write_atomically(store.path(stage, artifact), lambda file: provenance.save(image, file, cell, record))
+    write_atomically(store.path(stage, artifact), lambda file: provenance.save(provenance.annotate(image, record), file))
     return {"id": artifact, "parent": parent, "status": "ok", "pixels": pixels, "image_width": image.width, "image_height": image.height, **measured}
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -110,6 +110,7 @@ class Cell:
     height: int
     upscaler: str | None = None
     target: int | tuple[int, int] | None = None
+    nfe_budget: int | None = None  # denoiser calls that the equal-nfe profile allowed
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ class Sweep(BaseModel):
     A value may be a mapping that sets other settings with it: `{"model": "sdxl-turbo", "steps": 4, "guidance": 0}`.
     `seeds=4` means 0 to 3, a list is literal. A prompt "suite:NAME" stands for a suite of the catalogue. `size` is an int for
     squares or (width, height), multiples of 8; `target` the longer side after upscaling, or (width, height).
+
+    `profile` says what samplers are compared at: "equal-steps"; "equal-nfe", where `steps` is the denoiser calls each may take and a
+    sampler of two calls a step takes half as many steps; or "recommended", where each model's author decides.
     Raises RequestError for anything else, before anything is loaded.
     """
 
@@ -153,15 +157,19 @@ class Sweep(BaseModel):
     upscalers: list[Any] = [None]
     target: list[Any] = [None]
     scorers: list[str] = []
+    profile: Literal["equal-steps", "equal-nfe", "recommended"] = "equal-steps"
 
     def __init__(self, **given: Any) -> None:
         unknown = [key for key in given if key not in type(self).model_fields]
         if unknown:
             raise RequestError(f"Unknown key {shown(unknown[0])} in the sweep: expected some of {', '.join(type(self).model_fields)}")
         try:
-            super().__init__(**{axis: _axis(axis, value) for axis, value in given.items()})
+            super().__init__(**{axis: value if axis == "profile" else _axis(axis, value) for axis, value in given.items()})
         except ValidationError as error:
             raise RequestError(f"Sweep: {one_line(error)}") from error
+        taken = [axis for axis in ("steps", "guidance", "negatives", "size") if getattr(self, axis) != [None]]
+        if self.profile == "recommended" and taken:
+            raise RequestError(f"profile 'recommended' takes steps, guidance, negatives and size from each model: leave out {taken[0]!r}")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Sweep:
@@ -193,7 +201,7 @@ class Sweep(BaseModel):
             name = settings["model"]
             if name not in known:
                 known[name] = identify(name)[1]
-            found[_cell(settings, name, known[name])] = None
+            found[_cell(settings, name, known[name], self.profile == "equal-nfe")] = None
         return list(found)
 
     def describe(self) -> str:
@@ -214,8 +222,15 @@ class Sweep(BaseModel):
         return (
             f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {varied}\n{len(denoised)} pictures to denoise in {nfe:,} denoiser calls, "
             f"{loads} loads, {len(cells) * len(self.scorers)} scores, about {disk:.1f} MiB of pictures\n"
-            f"about {cost.estimate(cells, specs, self.scorers, loads)}"
+            f"about {cost.estimate(cells, specs, self.scorers, loads)}" + _shares(cells)
         )
+
+
+def _shares(cells: list[Cell]) -> str:
+    """What the equal-nfe profile gives each sampler, a line each: its steps, its calls and how many are left over."""
+    given = dict.fromkeys((c.sampler, c.steps, c.nfe_budget) for c in cells if c.nfe_budget is not None)
+    counted = [(sampler, steps, SAMPLERS[sampler].nfe(steps), budget) for sampler, steps, budget in given]
+    return "".join(f"\n{sampler}: {steps} steps, {calls} of {budget} calls, {budget - calls} left" for sampler, steps, calls, budget in counted)
 
 
 def _axis(axis: str, value: Any) -> Any:
@@ -299,10 +314,15 @@ def _merge(values: Iterable[Any]) -> dict[str, Any]:
     return own | linked
 
 
-def _cell(settings: dict[str, Any], name: str, spec: ModelSpec) -> Cell:
+def _cell(settings: dict[str, Any], name: str, spec: ModelSpec, equal_nfe: bool) -> Cell:
     advised = spec.settings
     sampler = settings["sampler"] or find(SAMPLERS, advised.sampler)
     steps = advised.steps if settings["steps"] is None else settings["steps"]
+    budget = steps if equal_nfe else None
+    if budget is not None and SAMPLERS[sampler].adaptive:
+        raise RequestError(f"Sampler {sampler!r} chooses its own denoiser calls: leave it out of an equal-nfe comparison")
+    if budget is not None:
+        steps = SAMPLERS[sampler].steps_within(budget)
     check_steps(sampler, steps)
     width, height = settings["size"] or (spec.size, spec.size)
     upscaler, target = settings["upscaler"], settings["target"]
@@ -311,7 +331,7 @@ def _cell(settings: dict[str, Any], name: str, spec: ModelSpec) -> Cell:
     return Cell(
         model=name, sampler=sampler, prompt=settings["prompt"], negative=advised.negative if settings["negative"] is None else settings["negative"],
         seed=settings["seed"], steps=steps, guidance=float(advised.guidance if settings["guidance"] is None else settings["guidance"]),
-        width=width, height=height, upscaler=upscaler, target=target if upscaler is not None else None,
+        width=width, height=height, upscaler=upscaler, target=target if upscaler is not None else None, nfe_budget=budget,
     )  # fmt: skip
 
 

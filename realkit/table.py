@@ -27,6 +27,7 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "width": ("", "", "native width, pixels"),
     "height": ("", "", "native height, pixels"),
     "upscaler": ("", "", "upscaler; empty: native size"),
+    "nfe_budget": ("", "", "denoiser evaluations that the equal-nfe profile allowed; less nfe: the remainder"),
     "nfe": ("denoise", "lower", "denoiser evaluations; a guided pair is one"),
     "network_passes": ("denoise", "lower", "network passes a picture; a guided pair is two"),
     "batch": ("denoise", "", "pictures denoised together; never pool times of different batches"),

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from realkit import hub, placement
+from realkit import hub, placement, provenance
 from realkit.errors import RequestError
 from realkit.lookup import Spec, Table, find, shown
 
@@ -102,18 +102,25 @@ def load(name: str) -> Enlarge:
 
 
 def upscale(image: Image, name: str, to: int | tuple[int, int]) -> Image:
-    """The picture enlarged to `to`: an int for the longer side, or (width, height). Transparency is kept, enlarged by FINISH."""
+    """The picture enlarged to `to`: an int for the longer side, or (width, height). Transparency is kept, enlarged by FINISH.
+
+    What the picture says of itself in `info` is kept, with the upscaler added.
+    """
     from PIL import Image
 
     sides = to if isinstance(to, (tuple, list)) else (to, to)
     if len(sides) != 2 or any(type(side) is not int or not 1 <= side <= 32_768 for side in sides):
         raise RequestError(f"Target size {shown(to)}: expected 1 to 32768 pixels for the longer side, or (width, height)")
+    known, how = identify(name)[0], determined(name)
     image = plain(image)
+    before = provenance.noted(image)
     size = target_size(image.size, to if isinstance(to, int) else (sides[0], sides[1]))
-    made = _loaded(identify(name)[0], str(determined(name)))(image.convert("RGB"), size)
+    made = _loaded(known, str(how))(image.convert("RGB"), size)
     if image.mode == "RGBA":
         made.putalpha(image.getchannel("A").resize(size, Image.Resampling[FINISH]))
-    return made
+    cell = before["cell"] | {"upscaler": known, "target": size} if before.get("cell") else None
+    source = before.get("determined") or {"pixels": provenance.pixel_hash(image)}
+    return provenance.annotate(made, {"stage": "upscale", "cell": cell, "determined": source | {"upscaler": how, "target": size}})
 
 
 @lru_cache(maxsize=2)

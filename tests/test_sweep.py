@@ -40,6 +40,7 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
         ({"steps": 2.5}, "steps 2.5"),
         ({"steps": 1001}, "expected 1 to 1000"),
         ({"steps": 1000, "samplers": "DDIM"}, "Use 999 or fewer"),
+        ({"steps": 51, "samplers": "LCM"}, "expected at most 50"),
         ({"guidance": math.nan}, "guidance nan: Input should be a finite number"),
         ({"guidance": -1}, "guidance -1"),
         ({"guidance": True}, "guidance True: Input should be a valid number"),
@@ -169,3 +170,35 @@ def test_describe_estimates_the_time_from_counted_operations():
     assert "about 16 s on a T4, 19 s on a P100" in rk.Sweep(**many).describe()
     assert "about 6.5 min on a T4, 12 min on a P100" in rk.Sweep(**many | {"seeds": 100}).describe()
     assert "on two CPU cores" in rk.Sweep(**GOOD).describe()
+
+
+def test_the_equal_nfe_profile_gives_every_sampler_the_same_calls():
+    asked = rk.Sweep(**GOOD, samplers=["Euler", "Heun", "PLMS", "DPM++ SDE Karras", "DPM fast"], steps=[5, 20], profile="equal-nfe")
+    assert {(c.sampler, c.steps) for c in asked.cells() if c.nfe_budget == 20} == {
+        ("Euler", 20), ("Heun", 10), ("PLMS", 19), ("DPM++ SDE Karras", 10), ("DPM fast", 20)
+    }  # fmt: skip
+    assert "Heun: 10 steps, 19 of 20 calls, 1 left" in asked.describe() and "PLMS: 4 steps, 5 of 5 calls, 0 left" in asked.describe()
+    lock = models.lock("rehearsal/base")
+    plain = rk.Sweep(**GOOD, samplers="Heun", steps=10).cells()[0]
+    assert sweep.ids(next(c for c in asked.cells() if c.sampler == "Heun" and c.nfe_budget == 20), lock, None) == sweep.ids(plain, lock, None)
+
+
+def test_the_recommended_profile_is_each_models_own():
+    cells = rk.Sweep(models=["rehearsal/base", "sd-1.5", "sdxl-base"], prompts="a", profile="recommended").cells()
+    assert [(c.sampler, c.steps, c.guidance, c.width) for c in cells] == [
+        ("DPM++ 2M Karras", 20, 3.0, 128), ("PLMS", 50, 7.5, 512), ("Euler", 50, 5.0, 1024)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"profile": "equal"}, "profile"),
+        ({"profile": "recommended", "steps": 20}, "leave out 'steps'"),
+        ({"profile": "equal-nfe", "samplers": "DPM adaptive"}, "leave it out of an equal-nfe comparison"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_one_line(given, says):
+    with pytest.raises(rk.RequestError, match=says) as error:
+        rk.Sweep(**GOOD | given).cells()
+    assert "\n" not in str(error.value)
