@@ -66,7 +66,7 @@ def lock(ref: str, *, weights: bool = False) -> Lock:
     match = HUB_ID.match(ref)
     if not match or ref.startswith((".", "/", "~")) or ref.endswith(WEIGHTS):
         raise RequestError(f"No such file or folder: {shown(ref)}. Give a catalogue name (realkit list models), a hub id, or an existing path")
-    return Lock(ref, "hub", revision=_commit(match["id"], match["revision"]), variant=match["variant"] or "")
+    return Lock(ref, "hub", revision=_commit(match["id"], match["revision"], match["variant"]), variant=match["variant"] or "")
 
 
 def verify(locked: Lock) -> None:
@@ -153,13 +153,21 @@ def check_safetensors(path: Path) -> None:
         raise RequestError(f"Weight file {str(path)!r} holds no tensor: download it again")
 
 
-def _commit(name: str, revision: str | None) -> str:
+def _commit(name: str, revision: str | None, variant: str | None) -> str:
+    """The commit a hub id stands at. Raises RequestError where it cannot be asked, or holds no weights of the variant."""
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().model_info(name, revision=revision, timeout=20).sha or ""
+        found = HfApi().model_info(name, revision=revision, timeout=20)
     except Exception as error:
         raise RequestError(f"Hub model {name!r} cannot be reached: {_hub_reason(error)}") from error
+    files = [file.rfilename for file in found.siblings or [] if file.rfilename.endswith(WEIGHTS)]
+    if not files:
+        raise RequestError(f"Hub model {name!r} holds no .safetensors weights: give another repository, or a file of it that is")
+    if variant and not any(file.endswith(f".{variant}.safetensors") for file in files):
+        kinds = sorted({file.split(".")[-2] for file in files if file.count(".") > 1})
+        raise RequestError(f"Hub model {name!r} has no variant {variant!r}: leave it out, or take one of {', '.join(kinds) or 'none'}")
+    return found.sha or ""
 
 
 def _hub_reason(error: Exception) -> str:
