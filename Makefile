@@ -11,10 +11,10 @@ demo: $(VENV)/.ready
 	$(BIN)/python -m realkit.demo
 
 test: $(VENV)/.ready lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 test-all: $(VENV)/.ready lint
-	$(BIN)/python -m pytest -q -m "not gpu"
+	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check realkit tests

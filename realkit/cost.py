@@ -46,7 +46,9 @@ def tflop(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[
 
 def denoised(cell: Cell) -> tuple:
     """What tells a cell's latents from another's, by name: cells that are equal in it share one denoising."""
-    return (cell.model, cell.sampler, cell.prompt, cell.negative, cell.seed, cell.steps, cell.guidance, cell.width, cell.height)
+    steps = None if SAMPLERS[cell.sampler].adaptive else cell.steps
+    guided = (cell.negative, cell.guidance) if cell.guidance > 1 else None
+    return (cell.model, cell.sampler, cell.prompt, cell.seed, steps, guided, cell.width, cell.height)
 
 
 def estimate(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[str], loads: int) -> str:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from realkit.errors import RequestError
 from realkit.lookup import find
 from realkit.samplers import SAMPLERS, Sampler, build
+from realkit.schedulers.noise import SOURCES
 from realkit.schedulers.sigmas import karras
 from realkit.schedulers.solvers import SOLVERS
 
@@ -60,19 +62,20 @@ def run(name: str, steps: int, *, points: int = 64, seed: int = 0, to_zero: bool
     """Let a sampler of the table carry N points of pure noise down to the smallest level, or with `to_zero` to the end, in float64.
 
     Our solvers run on Karras' levels between LEVELS; diffusers' schedulers on Stable Diffusion's schedule in FINE timesteps, so that a
-    ten times finer run is at hand, down to an eighth of them (sigma 0.35): their last steps span so much of log sigma that no order shows
+    ten times finer run is at hand, down to an eighth of them (sigma 0.40): their last steps span so much of log sigma that no order shows
     there. `settings` change those of the table, such as eta.
     """
     import torch
 
     spec = SAMPLERS[find(SAMPLERS, name)]
+    if spec.model != "diffusion" or spec.most_steps < 1000:
+        raise RequestError(f"Sampler {name!r} is for {'rectified-flow' if spec.model == 'flow' else 'consistency'} models: it has no order on this target")
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(points, 2, generator=generator, dtype=torch.float64)
     return _solve(spec, x, steps, generator, to_zero, settings) if spec.solver else _schedule(name, x, steps, generator, to_zero, settings)
 
 
 def _solve(spec: Sampler, x: torch.Tensor, steps: int, generator: torch.Generator, to_zero: bool, settings: dict[str, object]) -> End:
-    import torch
 
     x = x * LEVELS[-1]
     settings = spec.settings | settings
@@ -81,7 +84,8 @@ def _solve(spec: Sampler, x: torch.Tensor, steps: int, generator: torch.Generato
         levels = [levels[0], LEVELS[0]]
     if spec.solver == "dpm_fast":
         settings["steps"] = steps
-    return _drive(SOLVERS[spec.solver](x, levels, lambda now, then: torch.randn(x.shape, generator=generator, dtype=x.dtype), **settings))
+    draw = SOURCES[spec.noise](x[None], [generator], levels) if spec.stochastic else _no_noise
+    return _drive(SOLVERS[spec.solver](x, levels, lambda now, then: draw(now, then).reshape(x.shape), **settings))
 
 
 def _drive(asking: Any) -> End:
@@ -89,7 +93,7 @@ def _drive(asking: Any) -> End:
     try:
         while True:
             calls += 1
-            wanted = asking.send(denoise(*wanted))
+            wanted = asking.send((denoise(*wanted), wanted[0]))
     except StopIteration as finished:
         return End(finished.value, calls)
 
@@ -133,6 +137,15 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 def order(steps: Sequence[int], errors: Sequence[float]) -> float:
     """The slope of error against steps on logarithmic axes: 2 where twice the steps leave a quarter of the error."""
     return float(-np.polyfit(np.log2(steps), np.log2(errors), 1)[0])
+
+
+def with_schedule(name: str, schedule: str) -> str:
+    """The table's name of a sampler with a schedule such as "Karras", or without where it has none such."""
+    name = find(SAMPLERS, name)
+    try:
+        return find(SAMPLERS, f"{name} {schedule}")
+    except RequestError:
+        return name
 
 
 def converge(samplers: list[str], window: list[int], points: int = 64) -> pd.DataFrame:

@@ -219,7 +219,9 @@ class Model:
         """Latents for a batch that shares sampler, steps, guidance and size (width, height)."""
         import torch
 
-        if len(requests) > 1 and samplers.SAMPLERS[samplers.find(samplers.SAMPLERS, sampler)].adaptive:
+        sampler = find(samplers.SAMPLERS, sampler)
+        samplers.check(sampler, steps, self.locked.scheduler)
+        if len(requests) > 1 and samplers.SAMPLERS[sampler].adaptive:
             raise RequestError(f"Sampler {sampler!r} chooses its steps by the picture: give it one at a time, not {len(requests)}")
         config = samplers.swap(self.pipe, sampler)
         guided = guidance > 1

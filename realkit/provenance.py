@@ -15,9 +15,14 @@ CHUNK = "realkit"
 
 def parameters(settings: dict[str, Any]) -> str:
     """The text that A1111 writes into its `parameters` chunk, which other web interfaces read too."""
+    from realkit.samplers import LABELS, SAMPLERS
+
+    sampler, spec = settings["sampler"], SAMPLERS.get(settings["sampler"])
+    if spec and spec.solver and sampler.endswith(LABELS[spec.schedule]) and spec.schedule != "trailing":
+        sampler = f"{sampler.removesuffix(LABELS[spec.schedule]).strip()}, Schedule type: {LABELS[spec.schedule] or 'Uniform'}"
     negative = f"\nNegative prompt: {settings['negative']}" if settings["negative"] else ""
     return (
-        f"{settings['prompt']}{negative}\nSteps: {settings['steps']}, Sampler: {settings['sampler']}, CFG scale: {settings['guidance']:g}, "
+        f"{settings['prompt']}{negative}\nSteps: {settings['steps']}, Sampler: {sampler}, CFG scale: {settings['guidance']:g}, "
         f"Seed: {settings['seed']}, Size: {settings['width']}x{settings['height']}, Model: {settings['model']}"
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit import cost, hub, measure, models, placement, scorers, upscalers
 from realkit.errors import RequestError
-from realkit.samplers import SAMPLERS, check_model
+from realkit.samplers import SAMPLERS, check
 from realkit.store import Store, WriteError, write_atomically
 from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
 
@@ -97,7 +97,7 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
     sweep = _sweep(sweep)
     locks = {name: models.lock(name) for name in {cell.model for cell in sweep.cells()}}
     for cell in sweep.cells():
-        check_model(cell.sampler, locks[cell.model].scheduler)
+        check(cell.sampler, cell.steps, locks[cell.model].scheduler)
     return sweep.describe()
 
 
@@ -126,7 +126,7 @@ def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
         for part in (lock.main, *lock.parts.values()):
             hub.verify(part)
     for cell in cells:
-        check_model(cell.sampler, (locks | new)[cell.model].scheduler)
+        check(cell.sampler, cell.steps, (locks | new)[cell.model].scheduler)
     for upscaler in {cell.upscaler for cell in cells} - {None}:
         upscalers.determined(str(upscaler))
     if new:

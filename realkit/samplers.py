@@ -16,6 +16,11 @@ ADAPTIVE_CALLS = 60  # what an adaptive sampler is expected to take, for estimat
 CALLS = {"n": lambda n: n, "n+1": lambda n: n + 1, "2n-1": lambda n: 2 * n - 1, "adaptive": lambda n: ADAPTIVE_CALLS}
 LABELS = {"uniform": "", "karras": "Karras", "exponential": "Exponential", "beta": "Beta", "sgm_uniform": "SGM Uniform", "trailing": "Trailing"}
 
+OF_THE_MODEL = {  # fields of a scheduler config that tell how the model was trained; all others are the sampler's, which the table pins
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr",
+    "shift", "use_dynamic_shifting", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type", "shift_terminal",
+}  # fmt: skip
+
 
 def _plain_schedule() -> dict[str, dict[str, Any]]:
     return {"uniform": {}}
@@ -65,7 +70,23 @@ class Sampler(Spec):
 
     def steps_within(self, calls: int) -> int:
         """The most steps, at least one, that take no more denoiser calls than this."""
-        return max([n for n in range(1, min(calls, self.most_steps) + 1) if self.nfe(n) <= calls], default=1)
+        return next((n for n in range(min(calls, self.most_steps), 1, -1) if self.nfe(n) <= calls and not self.refusal(n)), 1)
+
+    def refusal(self, steps: int, training_steps: int = 1000) -> str:
+        """Why the sampler cannot take this many steps on a model of so many training timesteps; empty where it can."""
+        if self.adaptive:
+            return ""
+        if not 1 <= steps <= training_steps:
+            return f"expected 1 to {training_steps}, the model's training timesteps"
+        if steps > self.most_steps:
+            return f"expected at most {self.most_steps}, the steps it was distilled on"
+        spacing = self.overrides.get("timestep_spacing")
+        if steps == training_steps and ((self.schedule == "trailing" and self.discard) or spacing in ("leading", "linspace")):
+            return f"it lays out one timestep more than steps. Use {training_steps - 1} or fewer"
+        if spacing == "leading" and not self.most_steps < training_steps and (training_steps % steps) * (steps - 1) > steps * training_steps / 10:
+            begins = (training_steps // steps) * (steps - 1) + 1
+            return f"its whole strides would begin at timestep {begins} of {training_steps}. Use {training_steps // (training_steps // steps + 1)}"
+        return ""
 
 
 class Samplers(Table[Sampler]):
@@ -79,6 +100,10 @@ class Samplers(Table[Sampler]):
                 label = "" if place == 0 else LABELS.get(schedule, schedule)
                 own = {"schedule": schedule, "schedules": {schedule: overrides}, "overrides": entry.overrides | overrides}
                 aliases = tuple(f"{alias} {label}".strip() for alias in entry.aliases)
+                if label == "Karras":
+                    aliases += tuple(f"{alias}_ka" for alias in entry.aliases)
+                elif entry.solver and schedule == "uniform":
+                    aliases += (f"{name} Uniform",)
                 found[f"{name} {label}".strip()] = entry.model_copy(update=own | {"aliases": aliases})
         return found
 
@@ -99,19 +124,21 @@ def build(name: str, original: dict[str, Any]) -> Any:
 
         ours = {"solver": spec.solver, "schedule": spec.schedule, "discard_penultimate": spec.discard, "settings": spec.settings}
         scheduler: Any = SolverScheduler
-        pinned = ours | ({"noise": spec.noise} if spec.stochastic else {})
+        pinned = ours | {"noise": spec.noise}
     else:
         import diffusers
 
         scheduler, pinned = getattr(diffusers, spec.scheduler), spec.overrides
     takes = inspect.signature(scheduler.__init__).parameters
-    return scheduler.from_config({key: value for key, value in original.items() if key in takes} | pinned)
+    if original.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in takes:
+        raise RequestError(f"Sampler {name!r} cannot run a model trained to zero terminal SNR: take one of k-diffusion's, such as Euler")
+    return scheduler.from_config({key: value for key, value in original.items() if key in takes and key in OF_THE_MODEL} | pinned)
 
 
 def swap(pipe: Any, name: str) -> dict[str, Any]:
     """Give a pipeline the named sampler; return the resolved scheduler config. Swapping back restores the first exactly."""
     if not hasattr(pipe, "original_scheduler_config"):
-        pipe.original_scheduler_config = dict(pipe.scheduler.config)
+        pipe.original_scheduler_config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
     pipe.scheduler = build(name, pipe.original_scheduler_config)
     resolved = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
     resolved["_class_name"] = type(pipe.scheduler).__name__
@@ -126,21 +153,24 @@ def call_settings(name: str) -> dict[str, Any]:
 
 def check_steps(name: str, steps: int, training_steps: int = 1000) -> None:
     """Raise RequestError for a number of steps that the sampler cannot take on this many training timesteps."""
-    spec = SAMPLERS[name]
-    if spec.adaptive:
-        return
-    if not 1 <= steps <= training_steps:
-        raise RequestError(f"steps {steps}: expected 1 to {training_steps}, the model's training timesteps")
-    if steps > spec.most_steps:
-        raise RequestError(f"steps {steps} with sampler {name!r}: expected at most {spec.most_steps}, the steps it was distilled on")
-    one_more = (spec.schedule == "trailing" and spec.discard) or spec.overrides.get("timestep_spacing") in ("leading", "linspace")
-    if steps == training_steps and one_more:
-        raise RequestError(f"steps {steps} with sampler {name!r}: it lays out one timestep more than steps. Use {training_steps - 1} or fewer")
+    if why := SAMPLERS[name].refusal(steps, training_steps):
+        raise RequestError(f"steps {steps} with sampler {name!r}: {why}")
+
+
+def check(name: str, steps: int, original: dict[str, Any]) -> None:
+    """Raise RequestError where a model, known by its original scheduler config, cannot be run by a sampler in so many steps."""
+    check_model(name, original)
+    check_steps(name, steps, original.get("num_train_timesteps", 1000))
 
 
 def check_model(name: str, original: dict[str, Any]) -> None:
     """Raise RequestError where a model, known by its original scheduler config, cannot be run by a sampler."""
-    kind = "flow" if str(original.get("_class_name", "")).startswith("FlowMatch") or original.get("prediction_type") == "flow_prediction" else "diffusion"
+    made_for, kind = str(original.get("_class_name", "")), "diffusion"
+    if made_for.startswith("FlowMatch") or original.get("prediction_type") == "flow_prediction":
+        kind = "flow"
+    elif made_for.startswith("EDM"):
+        kind = "EDM"
     if SAMPLERS[name].model != kind:
-        able = [label for label, spec in SAMPLERS.items() if spec.model == kind and spec.schedule == "uniform"]
-        raise RequestError(f"Sampler {name!r} does not run {'rectified-flow' if kind == 'flow' else 'diffusion'} models. Those that do: {', '.join(able)}")
+        able = [label for label, spec in SAMPLERS.items() if spec.model == kind and spec.schedule == "uniform"] or ["none yet"]
+        said = {"flow": "rectified-flow"}.get(kind, kind)
+        raise RequestError(f"Sampler {name!r} does not run {said} models. Those that do: {', '.join(able)}")

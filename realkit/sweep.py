@@ -167,7 +167,9 @@ class Sweep(BaseModel):
             super().__init__(**{axis: value if axis == "profile" else _axis(axis, value) for axis, value in given.items()})
         except ValidationError as error:
             raise RequestError(f"Sweep: {one_line(error)}") from error
-        taken = [axis for axis in ("steps", "guidance", "negatives", "size") if getattr(self, axis) != [None]]
+        linked = {key for axis in AXES for value in getattr(self, axis) if isinstance(value, dict) for key in value}
+        fixed = {"steps": "steps", "guidance": "guidance", "negatives": "negative", "size": "size"}
+        taken = [axis for axis, setting in fixed.items() if getattr(self, axis) != [None] or setting in linked]
         if self.profile == "recommended" and taken:
             raise RequestError(f"profile 'recommended' takes steps, guidance, negatives and size from each model: leave out {taken[0]!r}")
 

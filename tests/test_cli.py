@@ -202,7 +202,7 @@ def test_generate_and_upscale_write_what_made_the_picture(tmp_path):
     settings = ["--model", "rehearsal/base", "--sampler", "Euler", "--steps", "2", "--size", "64", "--seed", "7"]
     assert CliRunner().invoke(main, ["generate", "a red cube", *settings, "--out", str(small)]).exit_code == 0
     assert CliRunner().invoke(main, ["upscale", str(small), "--with", "lanczos", "--to", "100", "--out", str(large)]).exit_code == 0
-    assert "a red cube\nSteps: 2, Sampler: Euler, CFG scale: 3, Seed: 7, Size: 64x64" in Image.open(large).text["parameters"]
+    assert "a red cube\nSteps: 2, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 7, Size: 64x64" in Image.open(large).text["parameters"]
     made, enlarged = provenance.record(small), provenance.record(large)
     assert made["cell"]["seed"] == 7 and made["pixels"] == provenance.pixel_hash(Image.open(small))
     assert enlarged["cell"] == made["cell"] | {"upscaler": "lanczos", "target": [100, 100]}

@@ -65,7 +65,7 @@ def test_plms_is_pndm_equations_12_and_13(steps):
     assert distance(made("PLMS", steps)[0], x) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["DEIS", "DEIS Karras", "DEIS Exponential", "DEIS Beta"])
+@pytest.mark.parametrize("name", ["DEIS", "DEIS Karras", "DEIS Exponential"])
 @pytest.mark.parametrize("steps", [2, 5, 20])
 def test_deis_integrates_the_line_through_two_slopes_in_log_sigma(name, steps):
     scheduler = samplers.build(name, CONFIG | {"prediction_type": "epsilon"})

@@ -44,7 +44,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         solver: str = "euler",
         schedule: str = "uniform",
         discard_penultimate: bool = False,
-        noise: str = "gaussian",
+        noise: str = "none",
         settings: dict[str, Any] | None = None,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction", "sample"):
@@ -69,8 +69,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Start at a later entry of `timesteps`, as image-to-image pipelines do."""
+        possible = "0" if self.config.solver in WHOLE_ONLY else f"a multiple of {self.order}"
         if begin_index and (self.config.solver in WHOLE_ONLY or begin_index % self.order):
-            raise ValueError(f"{self.config.solver} cannot begin at call {begin_index}: expected 0 or, where it can, a multiple of {self.order}")
+            raise ValueError(f"{self.config.solver} cannot begin at call {begin_index}: expected {possible}")
         self._begin = self._call = begin_index
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
@@ -95,6 +96,11 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
 
     def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
         """The network's input: x / √(sigma² + 1)."""
+        if self._call >= len(self._asked):
+            raise RuntimeError("this run is over: call set_timesteps before another")
+        fresh = self._steps is None and self._begin == 0 and self.config.solver not in WHOLE_ONLY
+        if fresh and timestep is not None and timestep != self.timesteps[0]:  # a pipeline that slices `timesteps` and says nothing
+            self.set_begin_index(int((self.timesteps - timestep).abs().argmin()))
         return sample / (self._asked[self._call] ** 2 + 1) ** 0.5
 
     def step(
@@ -107,13 +113,14 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
     ) -> SchedulerOutput | tuple[torch.Tensor, ...]:
         """Answer the solver's call with the network's output; the new sample is where the solver wants the next one."""
         if self._steps is None:
-            start = self._begin // self.order
-            source = SOURCES[self.config.noise](sample, _one_each(generator, len(sample)), self._levels)
+            start, source = self._begin // self.order, None
+            if self.config.noise != "none":
+                source = SOURCES[self.config.noise](sample, _one_each(generator, len(sample)), self._levels)
             self._steps = SOLVERS[self.config.solver](sample, self._levels[start:], source, **self._settings)
             next(self._steps)
         denoised = self._denoised(model_output, sample, self._asked[self._call])
         try:
-            sample, sigma = self._steps.send(denoised)
+            sample, sigma = self._steps.send((denoised, sample))
             self._call += 1
             if self.config.solver in ADAPTIVE:
                 self._asked.append(sigma)
@@ -146,7 +153,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         asked = [next(steps)[1]]
         try:
             while True:
-                asked.append(steps.send(nothing)[1])
+                asked.append(steps.send((nothing, nothing))[1])
         except StopIteration:
             return asked
 
@@ -160,16 +167,23 @@ class _AsItGoes:
     def __len__(self) -> int:
         return 1
 
+    def __getitem__(self, index: Any) -> Any:
+        raise RuntimeError("an adaptive sampler finds its timesteps as it goes: it makes pictures from text alone, whole")
+
     def __iter__(self) -> Iterator[torch.Tensor]:
-        scheduler = self._scheduler
+        scheduler, answered = self._scheduler, -1
         while scheduler._call < len(scheduler._asked):
-            sigma = scheduler._asked[scheduler._call]
-            yield torch.tensor(timestep_of(np.array(sigma), scheduler.trained), dtype=torch.float32)
+            if scheduler._call == answered:
+                self[0]
+            answered = scheduler._call
+            yield torch.tensor(timestep_of(np.array(scheduler._asked[answered]), scheduler.trained), dtype=torch.float32)
 
 
 def _one_each(generator: torch.Generator | list[torch.Generator] | None, images: int) -> list[torch.Generator]:
     """A generator an image: those given, or ones seeded from a single one or at random."""
     if isinstance(generator, list):
+        if len(generator) != images:
+            raise ValueError(f"{len(generator)} generators for {images} images: expected one each")
         return generator
-    seeds = torch.randint(2**62, (images,), generator=generator).tolist()
+    seeds = torch.randint(2**62, (images,), generator=generator, device=generator.device if generator else None).tolist()
     return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -1,4 +1,6 @@
-"""Samplers as coroutines: each yields (x, sigma) where it wants the denoiser, is sent the denoised x, and returns the last x.
+"""Samplers as coroutines: each yields (x, sigma) where it wants the denoiser, is sent (denoised, x), and returns the last x.
+
+The x sent back is the one to go on with: a pipeline may have changed it, as inpainting does between steps.
 
 All take x (B, C, h, w) at noise level `sigmas[0]`, the levels with the final zero, and `noise(now, then)`, which draws unit noise for a
 step between two levels. Variables follow k-diffusion: x = x₀ + sigma·ε. The arithmetic is held to k-diffusion's sampling.py by the tests.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from itertools import pairwise
-from math import exp, expm1, log, sqrt
+from math import exp, expm1, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +18,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Steps = Generator[tuple[Tensor, float], Tensor, Tensor]
+    Answer = tuple[Tensor, Tensor]
+    Steps = Generator[tuple[Tensor, float], Answer, Tensor]
     Noise = Callable[[float, float], Tensor]
 
 
@@ -29,7 +32,7 @@ def ancestral_step(now: float, then: float, eta: float) -> tuple[float, float]:
 def euler(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     """Euler's method (arXiv 2206.00364, algorithm 2 without churn)."""
     for now, then in pairwise(sigmas):
-        denoised = yield x, now
+        denoised, x = yield x, now
         x = x + (x - denoised) * ((then - now) / now)
     return x
 
@@ -37,7 +40,7 @@ def euler(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
 def euler_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
     """Euler steps to below the next level, then noise up to it."""
     for now, then in pairwise(sigmas):
-        denoised = yield x, now
+        denoised, x = yield x, now
         down, up = ancestral_step(now, then, eta)
         x = x + (x - denoised) * ((down - now) / now)
         if then > 0:
@@ -53,11 +56,13 @@ def heun(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
 
 
 def _heun_step(x: Tensor, now: float, then: float) -> Steps:
-    slope = (x - (yield x, now)) / now
+    denoised, x = yield x, now
+    slope = (x - denoised) / now
     ahead = x + slope * (then - now)
     if then == 0:
         return ahead
-    slope_ahead = (ahead - (yield ahead, then)) / then
+    denoised, ahead = yield ahead, then
+    slope_ahead = (ahead - denoised) / then
     return x + (slope + slope_ahead) * ((then - now) / 2)
 
 
@@ -79,12 +84,14 @@ def dpm_2_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1
 
 
 def _midpoint_step(x: Tensor, now: float, then: float) -> Steps:
-    slope = (x - (yield x, now)) / now
+    denoised, x = yield x, now
+    slope = (x - denoised) / now
     if then == 0:
         return x + slope * (then - now)
     middle = sqrt(now * then)
     halfway = x + slope * (middle - now)
-    slope = (halfway - (yield halfway, middle)) / middle
+    denoised, halfway = yield halfway, middle
+    slope = (halfway - denoised) / middle
     return x + slope * (then - now)
 
 
@@ -92,7 +99,7 @@ def lms(x: Tensor, sigmas: list[float], noise: Noise, order: int = 4) -> Steps:
     """Linear multistep: the slope's polynomial through up to four levels, integrated exactly."""
     slopes: list[Tensor] = []
     for i, now in enumerate(sigmas[:-1]):
-        denoised = yield x, now
+        denoised, x = yield x, now
         slopes = [(x - denoised) / now, *slopes[: order - 1]]
         levels = [sigmas[i - j] for j in range(len(slopes))]
         for weight, slope in zip(_lagrange_integrals(levels, now, sigmas[i + 1]), slopes, strict=True):
@@ -112,7 +119,7 @@ def dpmpp_2m(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     """DPM-Solver++(2M), first order where it begins and ends (arXiv 2211.01095, algorithm 2)."""
     older: Tensor | None = None
     for i, (now, then) in enumerate(pairwise(sigmas)):
-        denoised = yield x, now
+        denoised, x = yield x, now
         if then == 0:
             return denoised
         guess = denoised
@@ -129,7 +136,7 @@ def dpmpp_2m_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0,
     older: Tensor | None = None
     h_last = 0.0
     for now, then in pairwise(sigmas):
-        denoised = yield x, now
+        denoised, x = yield x, now
         if then == 0:
             return denoised
         h = log(now / then)
@@ -149,7 +156,7 @@ def dpmpp_3m_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0)
     past: list[Tensor] = []
     lengths: list[float] = []
     for now, then in pairwise(sigmas):
-        denoised = yield x, now
+        denoised, x = yield x, now
         if then == 0:
             return denoised
         h = log(now / then)
@@ -172,13 +179,13 @@ def dpmpp_3m_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0)
 def dpmpp_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
     """SDE-DPM-Solver++ single-step, second order, by the geometric midpoint (k-diffusion, sample_dpmpp_sde)."""
     for now, then in pairwise(sigmas):
-        denoised = yield x, now
+        denoised, x = yield x, now
         if then == 0:
             return denoised
         middle = sqrt(now * then)
         down, up = ancestral_step(now, middle, eta)
         halfway = x * (down / now) + denoised * (1 - down / now) + noise(now, middle) * up
-        denoised = yield halfway, middle
+        denoised, halfway = yield halfway, middle
         down, up = ancestral_step(now, then, eta)
         x = x * (down / now) + denoised * (1 - down / now) + noise(now, then) * up
     return x
@@ -187,13 +194,13 @@ def dpmpp_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) ->
 def dpmpp_2s_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
     """DPM-Solver++(2S) by the geometric midpoint, with ancestral noise (arXiv 2211.01095, algorithm 1)."""
     for now, then in pairwise(sigmas):
-        denoised = yield x, now
+        denoised, x = yield x, now
         down, up = ancestral_step(now, then, eta)
         if down == 0:
             return denoised
         middle = sqrt(now * down)
         halfway = x * (middle / now) + denoised * (1 - middle / now)
-        denoised = yield halfway, middle
+        denoised, halfway = yield halfway, middle
         x = x * (down / now) + denoised * (1 - down / now)
         if up > 0:
             x = x + noise(now, then) * up
@@ -224,6 +231,8 @@ def dpm_adaptive(
         high, low = yield from _dpm_step(x, t, t_down, 3)
         allowed = torch.clamp(rtol * torch.maximum(low.abs(), earlier.abs()), min=atol)
         error = torch.linalg.norm((low - high) / allowed).item() / x.numel() ** 0.5
+        if not isfinite(error):
+            raise FloatingPointError("the denoiser's output is not finite: the model overflowed in its number format; try float32")
         factor = 1 + np.arctan((1 / (error + 1e-8)) ** (1 / (1.5 if eta else 3)) - 1)
         h *= factor
         if factor >= accept_safety:
@@ -237,28 +246,29 @@ def _ancestral_time(t: float, t_next: float, end: float, eta: float) -> tuple[fl
     return t_down, sqrt(max(exp(-2 * t_next) - exp(-2 * t_down), 0.0))
 
 
-def _dpm_step(x: Tensor, t: float, t_next: float, order: int) -> Generator[tuple[Tensor, float], Tensor, tuple[Tensor, Tensor]]:
+def _dpm_step(x: Tensor, t: float, t_next: float, order: int) -> Generator[tuple[Tensor, float], Answer, tuple[Tensor, Tensor]]:
     """A DPM-Solver step of order 1, 2 (r = 1/2) or 3 (r = 1/3, 2/3) in t = -log sigma; with the order below it from the same calls."""
     h, last = t_next - t, exp(-t_next)
-    slope = yield from _slope(x, t)
+    slope, x = yield from _slope(x, t)
     first = x - slope * (last * expm1(h))
     if order == 1:
         return first, first
     r = 1 / 2 if order == 2 else 1 / 3
     s = t + r * h
-    slope_1 = yield from _slope(x - slope * (exp(-s) * expm1(r * h)), s)
+    slope_1, _ = yield from _slope(x - slope * (exp(-s) * expm1(r * h)), s)
     second = first - (slope_1 - slope) * (last / (2 * r) * expm1(h))
     if order == 2:
         return second, first
     s, r2 = t + 2 / 3 * h, 2 / 3
     phi = expm1(r2 * h) / (r2 * h) - 1
-    slope_2 = yield from _slope(x - slope * (exp(-s) * expm1(r2 * h)) - (slope_1 - slope) * (exp(-s) * r2 / r * phi), s)
+    slope_2, _ = yield from _slope(x - slope * (exp(-s) * expm1(r2 * h)) - (slope_1 - slope) * (exp(-s) * r2 / r * phi), s)
     return first - (slope_2 - slope) * (last / r2 * (expm1(h) / h - 1)), second
 
 
-def _slope(x: Tensor, t: float) -> Steps:
+def _slope(x: Tensor, t: float) -> Generator[tuple[Tensor, float], Answer, Answer]:
     sigma = exp(-t)
-    return (x - (yield x, sigma)) / sigma
+    denoised, x = yield x, sigma
+    return (x - denoised) / sigma, x
 
 
 def restart(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
