@@ -206,7 +206,10 @@ def test_the_picture_says_what_it_is(finished):
     df = finished.table()
     with Image.open(finished.folder / df["image"][0]) as image:
         text = image.text["parameters"]
-    assert text.startswith(SMALL["prompts"][0]) and "Steps: 3, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 0, Size: 128x128, Model: rehearsal/base" in text
+    assert (
+        text.startswith(SMALL["prompts"][0])
+        and "Steps: 3, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 0, Size: 128x128, Model: rehearsal/base" in text
+    )
     record = provenance.record(finished.folder / df["image"][0])
     assert record["cell"]["prompt"] == SMALL["prompts"][0] and record["run"] == df["run"][0]
 

@@ -171,3 +171,102 @@ def test_our_samplers_begin_in_the_middle_as_image_to_image_asks():
     assert noised.mean() == pytest.approx(scheduler.sigmas[4].item(), rel=1e-5)
     with pytest.raises(ValueError, match="cannot begin at call 3"):
         scheduler.set_begin_index(3)
+
+
+def test_a_slice_of_the_timesteps_begins_where_it_says():
+    whole, sliced = samplers.build("Heun Karras", CONFIG), samplers.build("Heun Karras", CONFIG)
+    x = {}
+    for scheduler, told in ((whole, True), (sliced, False)):
+        scheduler.set_timesteps(10)
+        if told:
+            scheduler.set_begin_index(8)
+        y = torch.ones(1, 4, 8, 8)
+        for t in scheduler.timesteps[8:]:
+            y = scheduler.step(0.1 * scheduler.scale_model_input(y, t), t, y).prev_sample
+        x[told] = y
+    assert torch.equal(x[True], x[False])
+
+
+@pytest.mark.parametrize("name", ["Euler", "Heun Karras", "DPM++ 2M", "LMS", "DPM2", "DPM fast", "DPM++ SDE"])
+def test_a_sample_that_the_pipeline_changed_is_what_the_sampler_goes_on_with(name):
+    def made(change):
+        scheduler = samplers.build(name, CONFIG)
+        scheduler.set_timesteps(6)
+        y = torch.ones(1, 4, 8, 8) * scheduler.init_noise_sigma
+        for i, t in enumerate(scheduler.timesteps):
+            y = scheduler.step(0.1 * scheduler.scale_model_input(y, t), t, y, generator=[torch.Generator().manual_seed(1)]).prev_sample
+            if change and i == scheduler.order * 3 - 1:
+                y = y + 1
+        return y
+
+    assert (made(True) - made(False)).abs().max() > 0.1
+
+
+def test_a_scheduler_says_when_it_is_used_wrongly():
+    scheduler = samplers.build("Euler a", CONFIG)
+    scheduler.set_timesteps(1)
+    x = torch.ones(3, 4, 8, 8)
+    with pytest.raises(ValueError, match="1 generators for 3 images"):
+        scheduler.step(x, scheduler.timesteps[0], x, generator=[torch.Generator()])
+    x = scheduler.step(x, scheduler.timesteps[0], x, generator=torch.Generator()).prev_sample
+    with pytest.raises(RuntimeError, match="call set_timesteps before another"):
+        scheduler.scale_model_input(x, scheduler.timesteps[0])
+    adaptive = samplers.build("DPM adaptive", CONFIG)
+    adaptive.set_timesteps(1)
+    for use in (list, lambda timesteps: timesteps[2:]):
+        with pytest.raises(RuntimeError, match="makes pictures from text alone"):
+            use(adaptive.timesteps)
+
+
+def test_an_adaptive_sampler_stops_at_what_is_not_finite():
+    scheduler = samplers.build("DPM adaptive", CONFIG)
+    scheduler.set_timesteps(1)
+    x = torch.ones(1, 4, 8, 8)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        for t in scheduler.timesteps:
+            x = scheduler.step(x * float("nan"), t, x, generator=[torch.Generator()]).prev_sample
+
+
+@pytest.mark.parametrize("steps", [170, 334, 501])
+def test_whole_strides_that_would_begin_far_below_full_noise_are_refused(steps):
+    with pytest.raises(rk.RequestError, match="would begin at timestep"):
+        samplers.check_steps("DDIM", steps)
+    for fine in (1, 2, 5, 7, 20, 21, 30, 50, 64, 100, 150, 250, 333, 500, 999):
+        samplers.check_steps("DDIM", fine)
+
+
+def test_what_belongs_to_the_model_is_kept_and_nothing_else():
+    odd = CONFIG | {"sigma_max": 3.0, "sigma_min": 1.0, "use_flow_sigmas": True, "lambda_min_clipped": -1.0, "variance_type": "learned", "solver_order": 1}
+    for name in ("UniPC Karras", "DEIS", "SA-Solver", "Euler", "DDPM"):
+        assert samplers.build(name, odd).config == samplers.build(name, CONFIG).config, name
+    zero = CONFIG | {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    assert samplers.build("DDIM", zero).alphas_cumprod[-1] == 0 and samplers.build("Euler", zero).alphas_cumprod[-1] < 1e-6
+    with pytest.raises(rk.RequestError, match="zero terminal SNR"):
+        samplers.build("PLMS", zero)
+
+
+def test_a_pipeline_built_by_hand_is_judged_by_its_scheduler():
+    from types import SimpleNamespace
+
+    from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+
+    flow = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0))
+    assert samplers.swap(flow, "Flow Euler")["shift"] == 3.0
+    with pytest.raises(rk.RequestError, match="rectified-flow"):
+        samplers.swap(SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler()), "Euler")
+    with pytest.raises(rk.RequestError, match="EDM models"):
+        samplers.swap(SimpleNamespace(scheduler=EDMEulerScheduler()), "Euler")
+
+
+@pytest.mark.parametrize("name", ["UniPC", "UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "SA-Solver"])
+def test_many_steps_run(base, name):
+    for steps in (32, 50):
+        assert base.denoise([Request(PROMPT, "", 1)], name, steps, 1.0, (64, 64)).latents.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "Heun", "LMS Beta"])
+def test_deterministic_samplers_end_at_the_same_picture(base, name):
+    def latents(name, steps):
+        return base.denoise([Request(PROMPT, "", 1)], name, steps, 3.0, (64, 64)).latents
+
+    assert (latents(name, 80) - latents("DPM++ 2M Karras", 160)).square().mean().sqrt() < 0.03

@@ -35,6 +35,23 @@ def test_stochastic_samplers_reach_the_mixtures_mean_and_covariance(name):
     assert np.abs(np.cov(ends.T) - covariance).max() < 0.02
 
 
+@pytest.mark.parametrize("name", ["DPM++ 2M SDE", "DPM++ 3M SDE", "DPM++ SDE"])
+def test_sde_samplers_follow_one_brownian_path_at_any_number_of_steps(name):
+    errors = [laboratory.error(laboratory.run(name, n).points, laboratory.run(name, 10 * n).points) for n in WINDOW]
+    assert 0.35 < laboratory.order(WINDOW, errors) < 1.1  # half an order is what a path of noise allows
+
+
+def test_what_has_no_order_here_says_so():
+    for name in ("LCM", "TCD", "Flow Euler"):
+        with pytest.raises(rk.RequestError, match="has no order on this target"):
+            laboratory.run(name, 16)
+
+
+def test_the_laboratory_names_samplers_as_the_table_does():
+    assert laboratory.with_schedule("euler a", "karras") == "Euler a Karras"
+    assert laboratory.with_schedule("ddim", "Karras") == "DDIM" and laboratory.with_schedule("dpm2", "") == "DPM2"
+
+
 def test_ancestral_noise_does_not_converge_to_one_end():
     coarse, fine = (laboratory.run("Euler a", n).points for n in (64, 128))
     assert laboratory.error(coarse, fine) > 0.3

@@ -195,6 +195,7 @@ def test_the_recommended_profile_is_each_models_own():
     [
         ({"profile": "equal"}, "profile"),
         ({"profile": "recommended", "steps": 20}, "leave out 'steps'"),
+        ({"profile": "recommended", "models": {"model": "rehearsal/base", "guidance": 4.0}}, "leave out 'guidance'"),
         ({"profile": "equal-nfe", "samplers": "DPM adaptive"}, "leave it out of an equal-nfe comparison"),
     ],
 )
@@ -202,3 +203,12 @@ def test_a_profile_that_cannot_be_is_one_line(given, says):
     with pytest.raises(rk.RequestError, match=says) as error:
         rk.Sweep(**GOOD | given).cells()
     assert "\n" not in str(error.value)
+
+
+def test_equal_nfe_takes_the_most_steps_that_a_sampler_can():
+    assert [c.steps for c in rk.Sweep(**GOOD, samplers=["Euler", "DDIM", "LCM"], steps=1000, profile="equal-nfe").cells()] == [1000, 999, 50]
+
+
+def test_what_cannot_matter_is_counted_once():
+    assert "1 pictures to denoise in 60" in rk.Sweep(**GOOD, samplers="DPM adaptive", steps=[4, 8]).describe()
+    assert "1 pictures to denoise" in rk.Sweep(**GOOD, guidance=[0, 0.5, 1], negatives=["", "dark"]).describe()

@@ -100,7 +100,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             raise RuntimeError("this run is over: call set_timesteps before another")
         fresh = self._steps is None and self._begin == 0 and self.config.solver not in WHOLE_ONLY
         if fresh and timestep is not None and timestep != self.timesteps[0]:  # a pipeline that slices `timesteps` and says nothing
-            self.set_begin_index(int((self.timesteps - timestep).abs().argmin()))
+            self.set_begin_index(self.order * int((self.timesteps[:: self.order] - timestep).abs().argmin()))
         return sample / (self._asked[self._call] ** 2 + 1) ** 0.5
 
     def step(
