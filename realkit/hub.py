@@ -36,7 +36,19 @@ class Lock:
     @property
     def fingerprint(self) -> str:
         """Hash of what determines results: contents or commit, not where they lie."""
-        known = {"revision": self.revision, "variant": self.variant, "id": self.ref.split("@")[0]} if self.kind == "hub" else {"files": self.files}
+        return self.digest()
+
+    def digest(self, within: str = "", without: str | None = None) -> str:
+        """The fingerprint of a folder's part: of files below `within`, or of those not below `without`. A hub commit or single file is one whole."""
+        if self.kind == "hub":
+            known: dict[str, Any] = {"revision": self.revision, "variant": self.variant, "id": HUB_ID.match(self.ref)["id"]}  # type: ignore[index]
+        else:
+            parts = self.kind == "folder"
+            left_out = parts and without is not None
+            kept = {
+                name: sha for name, sha in self.files.items() if not parts or (name.startswith(within) and not (left_out and name.startswith(str(without))))
+            }
+            known = {"files": kept}
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +62,9 @@ def lock(ref: str, *, weights: bool = False) -> Lock:
             check_safetensors(path)
             return Lock(ref, "file", files={path.suffix: _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)})
         files = sorted(p for p in path.rglob("*") if p.suffix in LOADED and p.name not in NOT_LOADED and p.is_file())
+        if (index := path / "model_index.json").is_file():  # of a pipeline's folder, what the pipeline names is loaded
+            named = {name for name, value in read_json(Lock(ref, "folder"), index.name).items() if isinstance(value, list)}
+            files = [p for p in files if p == index or p.relative_to(path).parts[0] in named]
         heavy = [p for p in files if p.suffix in WEIGHTS]
         if not files or (weights and not heavy):
             raise RequestError(f"Folder {ref!r} holds no weights: expected a diffusers folder with .safetensors files")

@@ -67,11 +67,11 @@ class ModelLock:
     @property
     def fingerprint(self) -> dict[str, str]:
         """Hashes of what determines a picture: {"main": …, "vae": …, …}. The VAE's does not concern the latents."""
-        return {"main": self.main.fingerprint} | {name: lock.fingerprint for name, lock in sorted(self.parts.items())}
+        return {"main": self.main.digest(without="vae/")} | {name: lock.fingerprint for name, lock in sorted(self.parts.items())}
 
     @property
     def vae_fingerprint(self) -> str:
-        return (self.parts.get("vae") or self.main).fingerprint
+        return self.parts["vae"].fingerprint if "vae" in self.parts else self.main.digest(within="vae/")
 
     def to_json(self) -> dict[str, Any]:
         parts = {name: lock.to_json() for name, lock in self.parts.items()}

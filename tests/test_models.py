@@ -4,6 +4,7 @@ import torch
 
 import realkit as rk
 from realkit import models
+from realkit.hub import Lock
 from realkit.lookup import Table
 from realkit.models import Request
 from tests.originals import single_file
@@ -98,3 +99,23 @@ def test_noise_and_sampler_state_are_float32_whatever_the_network_runs_in():
     full = rk.load("rehearsal/base").denoise([Request(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
     assert made.dtype == torch.float32
     assert (made - full).abs().mean() < 0.1 * full.abs().mean()  # the same noise: only the network rounds
+
+
+def test_ids_follow_the_files_that_are_loaded_and_their_part(base, tmp_path):
+    base.pipe.save_pretrained(tmp_path / "mine")
+    first = models.lock(str(tmp_path / "mine"))
+    (tmp_path / "mine" / "README.txt").write_text("a note")
+    (tmp_path / "mine" / "samples").mkdir()
+    (tmp_path / "mine" / "samples" / "prompts.json").write_text("{}")
+    assert models.lock(str(tmp_path / "mine")) == first
+    vae = rk.load("rehearsal/base").pipe.vae
+    with torch.no_grad():
+        vae.decoder.conv_out.bias.add_(0.1)
+    vae.save_pretrained(tmp_path / "mine" / "vae")
+    changed = models.lock(str(tmp_path / "mine"))
+    assert changed.fingerprint == first.fingerprint and changed.vae_fingerprint != first.vae_fingerprint
+
+
+def test_one_commit_of_the_hub_is_one_model_however_it_is_written():
+    commit = {"kind": "hub", "revision": "a" * 40, "variant": "fp16"}
+    assert Lock("a/b:fp16", **commit).fingerprint == Lock("a/b@main:fp16", **commit).fingerprint
