@@ -128,7 +128,9 @@ def build(name: str, original: dict[str, Any]) -> Any:
     else:
         import diffusers
 
-        scheduler, pinned = getattr(diffusers, spec.scheduler), spec.overrides
+        scheduler, pinned = getattr(diffusers, spec.scheduler, None), spec.overrides
+        if scheduler is None:
+            raise RequestError(f"Sampler {name!r} has the class {spec.scheduler!r}, which diffusers lacks: correct its catalogue entry")
     takes = inspect.signature(scheduler.__init__).parameters
     if original.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in takes:
         raise RequestError(f"Sampler {name!r} cannot run a model trained to zero terminal SNR: take one of k-diffusion's, such as Euler")
@@ -164,7 +166,14 @@ def check(name: str, steps: int, original: dict[str, Any]) -> None:
 
 
 def check_model(name: str, original: dict[str, Any]) -> None:
-    """Raise RequestError where a model, known by its original scheduler config, cannot be run by a sampler."""
+    """Raise RequestError where a model, known by its original scheduler config, cannot be run by a sampler, or its entry means nothing."""
+    from realkit.schedulers.sigmas import SCHEDULES
+    from realkit.schedulers.solvers import SOLVERS
+
+    spec = SAMPLERS[name]
+    if spec.solver and (spec.solver not in SOLVERS or spec.schedule not in SCHEDULES):
+        wrong, known = (spec.solver, SOLVERS) if spec.solver not in SOLVERS else (spec.schedule, SCHEDULES)
+        raise RequestError(f"Sampler {name!r} has the entry {wrong!r}: expected one of {', '.join(known)}")
     made_for, kind = str(original.get("_class_name", "")), "diffusion"
     if made_for.startswith("FlowMatch") or original.get("prediction_type") == "flow_prediction":
         kind = "flow"

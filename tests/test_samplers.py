@@ -270,3 +270,19 @@ def test_deterministic_samplers_end_at_the_same_picture(base, name):
         return base.denoise([Request(PROMPT, "", 1)], name, steps, 3.0, (64, 64)).latents
 
     assert (latents(name, 80) - latents("DPM++ 2M Karras", 160)).square().mean().sqrt() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ('solver = "eulerr"', "has the entry 'eulerr': expected one of euler, "),
+        ('solver = "euler"\nschedules = ["karas"]', "has the entry 'karas': expected one of uniform, karras"),
+        ('class = "NoScheduler"', "has the class 'NoScheduler', which diffusers lacks"),
+    ],
+)
+def test_an_entry_of_ones_own_that_means_nothing_is_named(tmp_path, monkeypatch, entry, says):
+    (tmp_path / "samplers.toml").write_text(f'["Mine"]\n{entry}\ncalls = "n"\norder = 1\npaper = "mine"\nreference = "none"\n')
+    monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
+    monkeypatch.setattr(samplers, "SAMPLERS", samplers.Samplers("sampler", samplers.Sampler))
+    with pytest.raises(rk.RequestError, match=says):
+        samplers.build("Mine", CONFIG)
