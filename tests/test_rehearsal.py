@@ -102,3 +102,7 @@ def test_the_readme_states_the_stored_figures():
 
 def test_the_package_says_what_it_offers():
     assert all(hasattr(rehearsal, name) for name in rehearsal.__all__)
+
+
+def test_shipped_configs_name_no_machine(weights):
+    assert not [path for path in weights.rglob("*.json") if path.name != "vocab.json" and '"/' in path.read_text(encoding="utf-8")]

@@ -19,7 +19,9 @@ def vae(model, latents: torch.Tensor | None, folder: Path = WEIGHTS) -> None:
     """The VAE as diffusers keeps it; `latents`, where given, are unscaled and set its scaling factor to 1/std."""
     if latents is not None:
         model.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
-    _half(model).save_pretrained(folder / "vae")
+    half = _half(model)
+    half.register_to_config(_name_or_path="")  # where the weights it went on from lay is nobody's business
+    half.save_pretrained(folder / "vae")
 
 
 def words(text_encoder, folder: Path = WEIGHTS) -> None:
