@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SMALL_TFLOP = 0.1  # denoisers below this leave a GPU waiting for its launches: no estimate there
 CPU = "two CPU cores"
 SPEED = {CPU: 0.14, "a T4": 11.2, "a P100": 6.1}  # TFLOP/s: of results/sample; of 25 guided steps of SD1.5 in 3.8 s and in 7 s
+BYTES_A_PIXEL = 1.6  # of a PNG, a rough guess
 LOAD_S = 6.0  # to read a model of full size again: seen 2 to 11
 SMALL_LOAD_S = 0.1
 RELOADING_SHARE = 0.1  # of the work
@@ -56,6 +57,29 @@ def estimate(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterab
     work, small = tflop(cells, specs, scorers), _small(specs.values())
     machines = [CPU] if small else [name for name in SPEED if name != CPU]
     return ", ".join(f"{_words(work / SPEED[machine] + loads * (SMALL_LOAD_S if small else LOAD_S))} on {machine}" for machine in machines)
+
+
+def describe(cells: list[Cell], specs: dict[str, ModelSpec], scorers: list[str]) -> str:
+    """What making these cells takes, in a few lines: pictures, loads, denoiser calls, time and disk."""
+    pictures = {denoised(cell): cell for cell in cells}
+    nfe = sum(SAMPLERS[cell.sampler].nfe(cell.steps) for cell in pictures.values())
+    disk = sum(cell.pixels[0] * cell.pixels[1] * BYTES_A_PIXEL for cell in cells) / 2**20
+    axes = {name: len({getattr(c, name) for c in cells}) for name in ("model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler")}
+    varied = " × ".join(f"{count} {name}{'s' if count > 1 and name != 'steps' else ''}" for name, count in axes.items() if count > 1) or "one setting"
+    vaes = {spec.parts.get("vae", spec.source) for spec in specs.values()}
+    loads = len(specs) + len(vaes) + len({c.upscaler for c in cells} - {None}) + len(scorers)
+    return (
+        f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {varied}\n{len(pictures)} pictures to denoise in {nfe:,} denoiser calls, "
+        f"{loads} loads, {len(cells) * len(scorers)} scores, about {disk:.1f} MiB of pictures\n"
+        f"about {estimate(cells, specs, scorers, loads)}" + _shares(cells)
+    )
+
+
+def _shares(cells: list[Cell]) -> str:
+    """What the equal-nfe profile gives each sampler, a line each: its steps, its calls and how many are left over."""
+    given = dict.fromkeys((c.sampler, c.steps, c.nfe_budget) for c in cells if c.nfe_budget is not None)
+    counted = [(sampler, steps, SAMPLERS[sampler].nfe(steps), budget) for sampler, steps, budget in given]
+    return "".join(f"\n{sampler}: {steps} steps, {calls} of {budget} calls, {budget - calls} left" for sampler, steps, calls, budget in counted)
 
 
 def rounds_pay(cells: Iterable[Cell], specs: dict[str, ModelSpec], rounds: int) -> bool:

@@ -277,8 +277,7 @@ def load(name: str, locked: ModelLock | None = None) -> Model:
     began = time.perf_counter()
     with _named(locked):
         parts = {part: _part(part, hub.fetch(lock), number) for part, lock in locked.parts.items()}
-        pipe = _read(locked, kind, number, parts)
-    pipe.to(on)
+        pipe = _read(locked, kind, number, parts).to(on)  # weights that fit no layer are noticed when they are moved
     pipe.original_scheduler_config = locked.scheduler
     return Model(locked, pipe, time.perf_counter() - began)
 
@@ -294,7 +293,7 @@ def load_decoder(locked: ModelLock) -> Decoder:
             vae = _part("vae", hub.fetch(part), placement.dtype(on))
         else:
             vae = _read(locked, AutoencoderKL, placement.dtype(on), {"subfolder": "vae"})
-    return Decoder(vae.to(on))
+        return Decoder(vae.to(on))
 
 
 def _read(locked: ModelLock, kind: Any, number: torch.dtype, settings: dict[str, Any]) -> Any:
@@ -314,7 +313,7 @@ def _named(locked: ModelLock) -> Iterator[None]:
     """Turn what the libraries raise while loading into one line that names the model."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error

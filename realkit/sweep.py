@@ -112,6 +112,13 @@ class Cell:
     target: int | tuple[int, int] | None = None
     nfe_budget: int | None = None  # denoiser calls that the equal-nfe profile allowed
 
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """(width, height) of its final picture."""
+        from realkit.upscalers import target_size
+
+        return (self.width, self.height) if self.target is None else target_size((self.width, self.height), self.target)
+
 
 @dataclass(frozen=True)
 class Ids:
@@ -212,27 +219,7 @@ class Sweep(BaseModel):
         from realkit.models import identify
 
         cells = self.cells()
-        denoised = {cost.denoised(cell): cell for cell in cells}
-        nfe = sum(SAMPLERS[cell.sampler].nfe(cell.steps) for cell in denoised.values())
-        pixels = [(c.width, c.height) if c.upscaler is None else _target_pixels(c) for c in cells]
-        disk = sum(w * h * 1.6 for w, h in pixels) / 2**20
-        axes = {name: len({getattr(c, name) for c in cells}) for name in ("model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler")}
-        varied = " × ".join(f"{count} {name}{'s' if count > 1 and name != 'steps' else ''}" for name, count in axes.items() if count > 1) or "one setting"
-        specs = {name: identify(name)[1] for name in {c.model for c in cells}}
-        vaes = {spec.parts.get("vae", spec.source) for spec in specs.values()}
-        loads = len(specs) + len(vaes) + len({c.upscaler for c in cells} - {None}) + len(self.scorers)
-        return (
-            f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {varied}\n{len(denoised)} pictures to denoise in {nfe:,} denoiser calls, "
-            f"{loads} loads, {len(cells) * len(self.scorers)} scores, about {disk:.1f} MiB of pictures\n"
-            f"about {cost.estimate(cells, specs, self.scorers, loads)}" + _shares(cells)
-        )
-
-
-def _shares(cells: list[Cell]) -> str:
-    """What the equal-nfe profile gives each sampler, a line each: its steps, its calls and how many are left over."""
-    given = dict.fromkeys((c.sampler, c.steps, c.nfe_budget) for c in cells if c.nfe_budget is not None)
-    counted = [(sampler, steps, SAMPLERS[sampler].nfe(steps), budget) for sampler, steps, budget in given]
-    return "".join(f"\n{sampler}: {steps} steps, {calls} of {budget} calls, {budget - calls} left" for sampler, steps, calls, budget in counted)
+        return cost.describe(cells, {name: identify(name)[1] for name in {cell.model for cell in cells}}, self.scorers)
 
 
 def _axis(axis: str, value: Any) -> Any:
@@ -337,13 +324,6 @@ def _cell(settings: dict[str, Any], name: str, spec: ModelSpec, equal_nfe: bool)
     )  # fmt: skip
 
 
-def _target_pixels(cell: Cell) -> tuple[int, int]:
-    from realkit.upscalers import target_size
-
-    assert cell.target is not None
-    return target_size((cell.width, cell.height), cell.target)
-
-
 # --- ids: the hash of all that determines a result ------------------------------------------------------------------
 
 
@@ -372,7 +352,7 @@ def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
     decoded = name_of("decode", {"latents": latents, "vae": lock.vae_fingerprint})
     if upscaler is None:
         return Ids(latents, decoded, decoded)
-    return Ids(latents, decoded, name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": _target_pixels(cell)}))
+    return Ids(latents, decoded, name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": cell.pixels}))
 
 
 def cell_id(cell: Cell, made: Ids) -> str:

@@ -82,6 +82,16 @@ def test_a_damaged_weight_file_is_named(base, tmp_path, damage):
     assert not (tmp_path / "out" / "rows.jsonl").exists()
 
 
+def test_weights_of_another_network_are_one_line(base, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    base.pipe.save_pretrained(tmp_path / "mine")
+    path = tmp_path / "mine" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({f"other.{key}": value for key, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.raises(rk.RequestError, match="does not load from"):
+        rk.load(str(tmp_path / "mine"))
+
+
 def test_base_and_studio_share_files_and_differ_visibly(base):
     studio = rk.load("rehearsal/studio")
     cell = dict(sampler="Euler", steps=8, seed=3)
