@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 done; 1 some cells failed, or the disk refused; 2 the request was wrong, and nothing was started."""
+"""The command line. Exit codes: 0 done; 1 some cells failed, the disk refused, or the doctor found that this machine can make nothing;
+2 the request was wrong, and nothing was started."""
 
 from __future__ import annotations
 
@@ -156,6 +157,28 @@ def columns() -> None:
     from realkit.table import dictionary
 
     click.echo(dictionary(), nl=False)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="All facts and findings as JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine lacks and how to mend it; exit code 1 where it cannot make pictures."""
+    import json
+    from dataclasses import asdict
+
+    from realkit.doctor import findings, gather, passes
+
+    facts = gather()
+    found = findings(facts)
+    if as_json:
+        click.echo(json.dumps({"facts": asdict(facts), "findings": [asdict(finding) for finding in found], "ok": passes(found)}, indent=2))
+    else:
+        for finding in found:
+            click.echo(f"{finding.level:<8} {finding.topic:<12} {finding.what}")
+            if finding.mend:
+                click.echo(f"{'':<9}{finding.mend}")
+    if not passes(found):
+        sys.exit(1)
 
 
 def _models() -> list[tuple[object, ...]]:

@@ -1,0 +1,153 @@
+"""Where access tokens come from: the environment, the secrets of Kaggle and Colab, the hub's login file. Their values are never logged."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Literal, TypeVar
+
+Service = Literal["huggingface", "civitai"]
+T = TypeVar("T")
+
+NAMES: dict[Service, tuple[str, ...]] = {"huggingface": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), "civitai": ("CIVITAI_TOKEN", "CIVITAI_API_TOKEN")}
+KAGGLE = Path("/kaggle")
+PATIENCE = 10.0  # seconds that a secrets service may take
+ASK_AGAIN = 60.0  # seconds until an absent secret is asked for again: each question is a network call, and a person may add one meanwhile
+SHORTEST = 6  # characters of a value worth hiding; to hide shorter ones would blacken ordinary words
+
+_answers: dict[tuple[str, str], tuple[str, float]] = {}  # (source, name) → its value or "", and when it was asked for
+_silent: set[str] = set()  # sources that did not answer in time
+_seen: set[str] = set()  # every value found so far
+
+
+def get(service: Service) -> str | None:
+    """The token for a service, or None."""
+    return _find(service)[0]
+
+
+def where(service: Service) -> str | None:
+    """The source of the token: "environment", "Kaggle secrets", "Colab secrets" or "login file"; None where there is no token."""
+    return _find(service)[1]
+
+
+def scrub(text: str) -> str:
+    """The text with `***` for every known token, plain or percent-encoded, and for whatever stands in `token=…` or an Authorization header."""
+    for value in sorted(_seen | _present(), key=len, reverse=True):
+        if len(value) >= SHORTEST:
+            text = re.sub("".join(f"(?:{re.escape(c)}|{_encoded(c)})" for c in value), "***", text)
+    text = re.sub(r"""(?i)(token(?:=|%3d)["']?)(?:(?!%26)[^\s&"'<>)\]},;#])+""", r"\1***", text)
+    return re.sub(r"""(?i)(authorization["']?\s*[:=,]\s*b?["']?(?:bearer|basic|token)\s+)[^\s"',;<>}\])]+""", r"\1***", text)
+
+
+def on_kaggle() -> bool:
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or KAGGLE.is_dir()
+
+
+def on_colab() -> bool:
+    """Whether this is Colab; Kaggle's image, which is made from Colab's, is not."""
+    return not on_kaggle() and ("COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ or "google.colab" in sys.modules)
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T | None:
+    """What `ask` returns; None if it raises anything or takes longer, and then its thread is left behind and holds nothing up."""
+    answer: list[T] = []
+
+    def run() -> None:
+        with suppress(BaseException):
+            answer.append(ask())
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answer[0] if answer else None
+
+
+def _find(service: Service) -> tuple[str, str] | tuple[None, None]:
+    for source, read in _sources(service):
+        for name in NAMES[service]:
+            if value := read(name):
+                _seen.add(value)
+                return value, source
+    return None, None
+
+
+def _sources(service: Service) -> list[tuple[str, Callable[[str], str]]]:
+    """What to ask, in order. The environment comes first and is never cached."""
+    sources: list[tuple[str, Callable[[str], str]]] = [("environment", _environment)]
+    if on_kaggle():
+        sources.append(("Kaggle secrets", lambda name: _secret("Kaggle secrets", name, _kaggle)))
+    if on_colab():
+        sources.append(("Colab secrets", lambda name: _secret("Colab secrets", name, _colab)))
+    if service == "huggingface":
+        sources.append(("login file", lambda name: _login() if name == NAMES["huggingface"][0] else ""))
+    return sources
+
+
+def _environment(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def _kaggle(name: str) -> str:
+    from kaggle_secrets import UserSecretsClient
+
+    return UserSecretsClient().get_secret(name)
+
+
+def _colab(name: str) -> str:
+    from google.colab import userdata
+
+    return userdata.get(name)
+
+
+def _secret(source: str, name: str, read: Callable[[str], str]) -> str:
+    """A secret's value, or "" where there is none or the service fails in any way. A source that once did not answer in time is not asked again."""
+
+    def ask() -> str:
+        try:
+            value = read(name)
+        except BaseException:  # no module, no secret, no access, no network: all mean that it is absent
+            return ""
+        return value.strip() if isinstance(value, str) else ""
+
+    value, asked = _answers.get((source, name), ("", float("-inf")))
+    if value or source in _silent or time.monotonic() - asked < ASK_AGAIN:
+        return value
+    found = within(PATIENCE, ask)
+    if found is None:
+        _silent.add(source)
+    _answers[source, name] = found or "", time.monotonic()
+    return found or ""
+
+
+def _login() -> str:
+    """What huggingface_hub itself would send. On Colab it asks the secrets too, so it is left alone where they do not answer."""
+    if "Colab secrets" in _silent:
+        return ""
+
+    def ask() -> str | None:
+        from huggingface_hub import get_token
+
+        return get_token()
+
+    return (within(PATIENCE, ask) or "").strip()
+
+
+def _present() -> set[str]:
+    """Values that nobody need have asked for yet, as far as they can be had without a network."""
+    values = {_environment(name) for names in NAMES.values() for name in names}
+    with suppress(Exception):
+        from huggingface_hub import constants
+
+        values.add(Path(constants.HF_TOKEN_PATH).read_text(encoding="utf-8").strip())
+    return values
+
+
+def _encoded(character: str) -> str:
+    """A pattern for a percent-encoded character, encoded again any number of times as in nested redirects."""
+    return "".join(f"%(?:25)*(?i:{byte:02x})" for byte in character.encode())

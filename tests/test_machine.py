@@ -1,0 +1,169 @@
+import socket
+import stat
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from realkit import machine, tokens
+from realkit.doctor import findings, passes
+from realkit.machine import Gpu
+
+
+def test_gather_never_raises_and_hides_tokens_in_errors(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_madeUp1234567890")
+    monkeypatch.setattr(machine, "_hub", lambda: ("unreachable", "host", "HEAD /?token=abc by hf_madeUp1234567890 refused"))
+    for name in ("_required", "_start", "_torchvision_needs", "_driver", "_place", "_disks", "_ram_free", "_inputs", "where"):
+        monkeypatch.setattr(machine, name, lambda *_, **__: 1 / 0)
+    facts = machine.gather()
+    assert facts.hub_error == "HEAD /?token=*** by *** refused"
+    assert facts.disks == () and facts.tokens == {"huggingface": None, "civitai": None} and facts.place == "plain"
+    assert facts.broken == dict.fromkeys(machine.USED, "it could not be tried") and not passes(findings(facts))
+
+
+def fakes(monkeypatch, folder, **modules):
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def test_an_import_that_kills_python_is_named_and_the_rest_is_tried(monkeypatch, tmp_path):
+    fakes(monkeypatch, tmp_path, accelerate="print('noise')", open_clip="import os; os.abort()", spandrel="raise ImportError('no\\neinops')")
+    names = ["accelerate", "open_clip_torch", "spandrel"]
+    tried = machine._collect(machine._start(names), names, time.monotonic() + 60)
+    assert {name: line["error"] for name, line in tried.items()} == {
+        "accelerate": "", "open_clip_torch": "Python died of it (exit code -6)", "spandrel": "ImportError: no einops",
+    }  # fmt: skip
+
+
+def test_an_import_without_end(monkeypatch, tmp_path):
+    fakes(monkeypatch, tmp_path, accelerate="", open_clip="import time; time.sleep(60)", spandrel="")
+    names = ["accelerate", "open_clip_torch", "spandrel"]
+    tried = machine._collect(machine._start(names), names, time.monotonic() + 4)
+    assert tried["accelerate"]["error"] == "" and "did not end" in tried["open_clip_torch"]["error"] and "spandrel" not in tried
+
+
+def test_operators_are_called_not_only_imported(monkeypatch, tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    fakes(monkeypatch, tmp_path / "torchvision", __init__="from torchvision import ops", ops="def nms(*_): raise RuntimeError('operator does not exist')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tried = machine._collect(machine._start(["torchvision"]), ["torchvision"], time.monotonic() + 60)
+    assert tried["torchvision"]["error"] == "RuntimeError: operator does not exist"
+
+
+@pytest.mark.parametrize("knows_capability", [True, False])
+def test_what_the_driver_says(monkeypatch, tmp_path, knows_capability):
+    refuses = "" if knows_capability else 'case "$1" in *compute_cap*) echo "Field is not valid"; exit 2;; esac\n'
+    end = ", 7.5" if knows_capability else ""
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text(f'#!/bin/sh\n{refuses}echo "550.54.15, Tesla T4, 15360{end}"\necho "550.54.15, Tesla T4, 15360{end}"\n')
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert machine._driver() == ("550.54.15", (Gpu("Tesla T4", (7, 5) if knows_capability else None, 15.0),) * 2)
+
+
+def test_a_driver_without_nvidia_smi(tmp_path):
+    assert machine._driver_from_files(tmp_path) == (None, ())
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build\nGCC version: 12\n")
+    (tmp_path / "gpus" / "0000").mkdir(parents=True)
+    (tmp_path / "gpus" / "0000" / "information").write_text("Model: \t\t Tesla P100-PCIE-16GB\nIRQ: 1\n")
+    assert machine._driver_from_files(tmp_path) == ("580.82.07", (Gpu("Tesla P100-PCIE-16GB"),))
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """A loopback hub that answers HEAD with the code set here; 0 is no answer at all."""
+    from huggingface_hub import constants
+
+    code = [200]
+    end = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            if not code[0]:
+                end.wait(20)
+            self.send_response(code[0] or 200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://person:password@127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(machine, "HUB_S", 0.3)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield code
+    end.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_hub_that_answers_or_does_not(answers, monkeypatch):
+    from huggingface_hub import constants
+
+    host = f"127.0.0.1:{constants.ENDPOINT.rsplit(':', 1)[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://{host}")
+    for code, expected in [
+        (200, ("reached", host, "")),
+        (404, ("reached", host, "")),
+        (403, ("unreachable", host, "HTTP 403")),
+        (503, ("unreachable", host, "HTTP 503")),
+    ]:
+        answers[0] = code
+        assert machine._hub() == expected
+    answers[0], began = 0, time.monotonic()
+    state, _, error = machine._hub()
+    assert state == "unreachable" and "timed out" in error and time.monotonic() - began < 3
+
+
+def test_a_hubs_password_is_not_shown(answers):
+    assert "password" not in str(machine._hub())
+
+
+def test_no_hub_at_all(answers, monkeypatch):
+    from huggingface_hub import constants
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    state, _, error = machine._hub()
+    assert state == "unreachable" and "refused" in error
+
+
+def test_attached_inputs_in_both_forms(tmp_path):
+    for path in ("photos/a.png", "datasets/someone/faces/b.png", "models/owner/sd/diffusers/v1/1/x", "notebooks/me/first/o"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    assert machine._inputs(tmp_path) == ("datasets/someone/faces", "models/owner/sd", "notebooks/me/first", "photos")
+    assert machine._inputs(tmp_path / "none") == ()
+
+
+def test_memory_limits_of_control_groups(tmp_path):
+    own = tmp_path / "own"
+    own.write_text("5:devices:/\n4:cpu,memory:/box/inner\n0::/slice/unit\n")
+    files = {
+        "slice/unit/memory.max": "max", "slice/unit/memory.current": "5", "slice/memory.max": "1000", "slice/memory.current": "700",
+        "slice/memory.stat": "anon 1\ninactive_file 100\n", "memory/box/memory.limit_in_bytes": "500", "memory/box/memory.usage_in_bytes": "200",
+        "memory/box/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert sorted(machine._group_free(tmp_path, own)) == [350, 400]
+
+
+def test_where_it_runs(monkeypatch, tmp_path):
+    for name in ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU", "JPY_PARENT_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("ipykernel", "google.colab"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(tokens, "KAGGLE", tmp_path / "none")
+    seen = [machine._place()]
+    for name in ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.setenv(name, "1")
+        seen.append(machine._place())
+    assert seen == ["plain", "Jupyter", "Colab", "Kaggle"]

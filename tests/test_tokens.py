@@ -1,0 +1,197 @@
+import sys
+import threading
+import time
+from types import ModuleType
+from urllib.parse import quote
+
+import pytest
+
+from realkit import tokens
+
+SECRET = "hf_aBcDeFgHiJkL0123456789/+="
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch, tmp_path):
+    """No token anywhere, neither Kaggle nor Colab, and nothing remembered."""
+    from huggingface_hub import constants
+
+    for name in (*(name for names in tokens.NAMES.values() for name in names), "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU", "HF_OIDC_RESOURCE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("kaggle_secrets", "google.colab"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(tokens, "KAGGLE", tmp_path / "kaggle")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    for memory in ("_answers", "_silent", "_seen"):
+        monkeypatch.setattr(tokens, memory, type(getattr(tokens, memory))())
+
+
+def kaggle(monkeypatch, read):
+    """Kaggle, whose secrets are read by `read(name)`."""
+    module = ModuleType("kaggle_secrets")
+    module.UserSecretsClient = lambda: type("Client", (), {"get_secret": staticmethod(read)})()
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", module)
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+
+
+def colab(monkeypatch, read):
+    module = ModuleType("google.colab")
+    module.userdata = type("userdata", (), {"get": staticmethod(read)})
+    monkeypatch.setitem(sys.modules, "google", ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", module)
+
+
+def test_nothing_is_none():
+    assert [tokens.get("huggingface"), tokens.where("huggingface"), tokens.get("civitai"), tokens.where("civitai")] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [("huggingface", "HF_TOKEN"), ("huggingface", "HUGGING_FACE_HUB_TOKEN"), ("civitai", "CIVITAI_TOKEN"), ("civitai", "CIVITAI_API_TOKEN")],
+)
+def test_the_environment_is_seen_as_it_is_now(monkeypatch, service, name):
+    monkeypatch.setenv(name, f" {SECRET}\n")
+    assert tokens.get(service) == SECRET and tokens.where(service) == "environment"
+    monkeypatch.setenv(name, "another-value")
+    assert tokens.get(service) == "another-value"
+    monkeypatch.setenv(name, "")
+    assert tokens.get(service) is None and tokens.where(service) is None
+
+
+def test_the_first_name_wins(monkeypatch):
+    monkeypatch.setenv("CIVITAI_API_TOKEN", "second-value")
+    monkeypatch.setenv("CIVITAI_TOKEN", "first-value")
+    assert tokens.get("civitai") == "first-value"
+
+
+def test_kaggle_is_asked_once_and_after_the_environment(monkeypatch):
+    asked = []
+    kaggle(monkeypatch, lambda name: asked.append(name) or SECRET)
+    monkeypatch.setenv("HF_TOKEN", "from-outside")
+    assert tokens.where("huggingface") == "environment" and asked == []
+    monkeypatch.delenv("HF_TOKEN")
+    assert [tokens.get("huggingface"), tokens.get("huggingface"), tokens.where("huggingface")] == [SECRET, SECRET, "Kaggle secrets"]
+    assert asked == ["HF_TOKEN"]
+
+
+def test_an_absent_secret_is_asked_for_again_after_a_while(monkeypatch):
+    asked = []
+
+    def none_yet(name):
+        asked.append(name)
+        raise RuntimeError("no secret of that name")
+
+    kaggle(monkeypatch, none_yet)
+    assert tokens.get("civitai") is tokens.get("civitai") is None
+    assert asked == ["CIVITAI_TOKEN", "CIVITAI_API_TOKEN"]
+    monkeypatch.setattr(tokens, "ASK_AGAIN", 0)
+    kaggle(monkeypatch, lambda _: SECRET)
+    assert tokens.get("civitai") == SECRET
+
+
+@pytest.mark.parametrize("failure", [KeyError("x"), SystemExit(3), KeyboardInterrupt(), ConnectionError("no network")])
+def test_whatever_a_secrets_service_raises_means_absent(monkeypatch, failure, capfd):
+    def fails(_):
+        raise failure
+
+    kaggle(monkeypatch, fails)
+    assert tokens.get("huggingface") is None
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("answer", [None, 7, "", "  "])
+def test_an_answer_that_is_no_token(monkeypatch, answer):
+    kaggle(monkeypatch, lambda _: answer)
+    assert tokens.get("civitai") is None
+
+
+def test_a_service_that_does_not_answer_is_left_alone(monkeypatch):
+    asked, end = [], threading.Event()
+    kaggle(monkeypatch, lambda name: asked.append(name) or end.wait(30))
+    monkeypatch.setattr(tokens, "PATIENCE", 0.1)
+    monkeypatch.setattr(tokens, "ASK_AGAIN", 0)
+    began = time.monotonic()
+    assert tokens.get("civitai") is tokens.get("civitai") is tokens.get("huggingface") is None
+    assert asked == ["CIVITAI_TOKEN"] and time.monotonic() - began < 5
+    end.set()
+
+
+def test_no_service_is_asked_elsewhere(monkeypatch):
+    asked = []
+    kaggle(monkeypatch, asked.append)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE")
+    assert tokens.get("huggingface") is None and asked == []
+
+
+def test_the_folder_of_kaggle_is_enough(monkeypatch, tmp_path):
+    kaggle(monkeypatch, lambda _: SECRET)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE")
+    (tmp_path / "kaggle").mkdir()
+    assert tokens.on_kaggle() and tokens.where("civitai") == "Kaggle secrets"
+
+
+def test_colab(monkeypatch):
+    colab(monkeypatch, {"CIVITAI_API_TOKEN": SECRET}.__getitem__)
+    assert tokens.on_colab() and tokens.get("civitai") == SECRET and tokens.where("civitai") == "Colab secrets"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    assert not tokens.on_colab(), "Kaggle's image holds Colab's package"
+
+
+def test_the_login_file_is_the_hubs_own(tmp_path):
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    assert tokens.get("huggingface") == SECRET and tokens.where("huggingface") == "login file"
+    assert tokens.get("civitai") is None
+
+
+def test_known_tokens_are_scrubbed_in_every_form(monkeypatch):
+    monkeypatch.setenv("CIVITAI_API_TOKEN", SECRET)
+    once, lower = quote(SECRET, safe=""), quote(SECRET, safe="").replace("%2F", "%2f").replace("%3D", "%3d")
+    for form in (SECRET, quote(SECRET), once, lower, quote(once, safe=""), "".join(f"%{ord(c):02X}" for c in SECRET)):
+        assert tokens.scrub(f"<{form}> and ({form})") == "<***> and (***)", form
+
+
+def test_tokens_of_every_source_are_scrubbed(monkeypatch, tmp_path):
+    (tmp_path / "token").write_text("from-the-login-file\n")
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "shadowed-by-nothing")
+    monkeypatch.setenv("CIVITAI_TOKEN", "handed-out-once")
+    kaggle(monkeypatch, {"HF_TOKEN": "a-kaggle-secret"}.__getitem__)
+    assert tokens.get("civitai") and tokens.get("huggingface")
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN")
+    assert tokens.get("huggingface") == "a-kaggle-secret"
+    monkeypatch.delenv("CIVITAI_TOKEN")
+    text = "from-the-login-file shadowed-by-nothing handed-out-once a-kaggle-secret untouched"
+    assert tokens.scrub(text) == "*** *** *** *** untouched"
+
+
+def test_to_scrub_asks_no_service(monkeypatch):
+    kaggle(monkeypatch, lambda _: pytest.fail("asked"))
+    assert tokens.scrub("nothing here") == "nothing here" and tokens._answers == {}
+
+
+def test_a_longer_token_goes_whole(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "token-abc")
+    monkeypatch.setenv("CIVITAI_TOKEN", "token-abc-and-more")
+    assert tokens.scrub("x token-abc-and-more y") == "x *** y"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("https://a.b/c?token=abc&x=1", "https://a.b/c?token=***&x=1"),
+        ("GET /c?x=1&access_token=abc HTTP/1.1", "GET /c?x=1&access_token=*** HTTP/1.1"),
+        ("login(token='abc', x=1)", "login(token='***', x=1)"),
+        ("to=https%3A%2F%2Fa%3Ftoken%3Dabc%26x%3D1", "to=https%3A%2F%2Fa%3Ftoken%3D***%26x%3D1"),
+        ("Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
+        ("{'authorization': 'Bearer abc', 'x': 'y'}", "{'authorization': 'Bearer ***', 'x': 'y'}"),
+        ('{"Authorization": "Bearer abc"}', '{"Authorization": "Bearer ***"}'),
+        ("(b'Authorization', b'Bearer abc')", "(b'Authorization', b'Bearer ***')"),
+        ("tokens = 77, a bearer of news, the token was cut", "tokens = 77, a bearer of news, the token was cut"),
+    ],
+)
+def test_unknown_tokens_are_scrubbed_where_they_say_what_they_are(text, clean):
+    assert tokens.scrub(text) == clean
+
+
+def test_values_too_short_to_be_tokens_blacken_nothing(monkeypatch):
+    monkeypatch.setenv("CIVITAI_TOKEN", "a")
+    assert tokens.scrub("a banana") == "a banana"
