@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: spinn
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "models", "MODELS": "models", "SAMPLERS": "samplers", "UPSCALERS": "upscalers", "SCORERS": "scorers",
+    "load": "loading", "MODELS": "models", "SAMPLERS": "samplers", "UPSCALERS": "upscalers", "SCORERS": "scorers",
     "upscale": "upscalers", "score": "scorers", "Sweep": "sweep", "Cell": "sweep", "run": "runner", "read": "runner", "Run": "runner", "RequestError": "errors",
 }  # fmt: skip
 _MODULES = ("plots", "rehearsal")
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from realkit import plots as plots
     from realkit import rehearsal as rehearsal
     from realkit.errors import RequestError as RequestError
+    from realkit.loading import load as load
     from realkit.models import MODELS as MODELS
-    from realkit.models import load as load
     from realkit.runner import Run as Run
     from realkit.runner import read as read
     from realkit.runner import run as run

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -46,15 +46,23 @@ def main() -> None:
     """Which model, which sampler, which upscaler gives the best picture for the least time?"""
 
 
+DEVICE = click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to run (default: the GPU, if torch has kernels for it).")
+RUNG = click.option(
+    "--rung", type=click.Choice(["resident", "vae-tiling", "model-offload", "group-offload"]), help="Rung of memory to begin on (default: by what is free)."
+)
+
+
 @main.command()
 @click.argument("sweep", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Results folder; an earlier run in it is gone on with.")
 @click.option("--batch", type=int, help="Most pictures to denoise together (default: by free memory).")
-def run(sweep: Path, out: Path, batch: int | None) -> None:
+@DEVICE
+@RUNG
+def run(sweep: Path, out: Path, batch: int | None, device: Literal["cuda", "cpu"] | None, rung: str | None) -> None:
     """Run a sweep file, or go on with it."""
     from realkit import runner
 
-    done = runner.run(sweep, out, batch=batch)
+    done = runner.run(sweep, out, batch=batch, device=device, rung=rung)
     counts = done.table()["status"].value_counts()
     click.echo(f"{', '.join(f'{count} cells {status}' for status, count in counts.items())}; table: {out / 'table.csv'}")
     if done.failed:
@@ -87,16 +95,19 @@ def list_(what: str) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--negative")
 @click.option("--size", help="Native size, e.g. 512 or 768x1024.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="Number format (default: by the device).")
+@DEVICE
+@RUNG
 @click.option("--out", type=click.Path(path_type=Path), default=Path("image.png"), show_default=True)
-def generate(prompt: str, model: str, out: Path, size: str | None, **settings: Any) -> None:
+def generate(prompt: str, model: str, out: Path, size: str | None, dtype: str | None, device: str | None, rung: str | None, **settings: Any) -> None:
     """Make one picture of PROMPT; what is left out is the model's recommendation."""
-    from realkit import models
+    from realkit import loading
     from realkit.sweep import Sweep
 
     axes = {"samplers": settings["sampler"], "steps": settings["steps"], "guidance": settings["guidance"], "negatives": settings["negative"], "size": size}
     Sweep(models=model, prompts=prompt, seeds=[settings["seed"]], **{k: v for k, v in axes.items() if v is not None}).cells()
     _writable(out, *PICTURES)
-    _save(models.load(model)(prompt, size=size, **settings), out)  # type: ignore[arg-type]
+    _save(loading.load(model, dtype=dtype, device=device, rung=rung)(prompt, size=size, **settings), out)  # type: ignore[arg-type]
 
 
 @main.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from realkit.families import FAMILIES
+from realkit.families import FAMILIES, Family
+from realkit.lookup import find
 from realkit.samplers import SAMPLERS
 
 if TYPE_CHECKING:
@@ -23,10 +25,23 @@ RELOADING_SHARE = 0.1  # of the work
 
 def denoise_tflop(cell: Cell, spec: ModelSpec) -> float:
     """Operations, in 10¹², of a cell's denoiser passes (two a call where guidance is above 1); one multiply-add is two operations."""
-    family = FAMILIES[spec.family]
+    family = _family(spec)
     passes = SAMPLERS[cell.sampler].nfe(cell.steps) * (2 if cell.guidance > 1 else 1)
     at, per_pass = (spec.size, spec.pass_tflop) if spec.pass_tflop else (family.native, family.pass_tflop)
-    return passes * per_pass * cell.width * cell.height / at**2
+    first = passes * per_pass * cell.width * cell.height / at**2
+    if spec.then is None:
+        return first
+    from realkit.models import MODELS
+    from realkit.pipelines import second_leg
+
+    second = MODELS[find(MODELS, spec.then.model)]
+    sampler, steps, guidance = second_leg(cell.sampler, cell.steps, cell.guidance, second)
+    rest = denoise_tflop(replace(cell, sampler=sampler, steps=steps, guidance=guidance), second)
+    return first * spec.then.at + rest * (1 - spec.then.at if _family(second).vae == "vae" else 1)
+
+
+def _family(spec: ModelSpec) -> Family:
+    return FAMILIES[spec.family or "sd1"]  # before its files are looked at, a reference counts as the smallest
 
 
 def tflop(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[str]) -> float:
@@ -39,7 +54,7 @@ def tflop(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[
     total = sum(denoise_tflop(cell, specs[cell.model]) for cell in pictures.values())
     for cell in pictures.values():
         spec = specs[cell.model]
-        per_megapixel = spec.decode_tflop or FAMILIES[spec.family].decode_tflop
+        per_megapixel = spec.decode_tflop or _family(spec).decode_tflop
         total += per_megapixel * cell.width * cell.height / 1e6
     total += sum(identify(cell.upscaler)[1].tflop * cell.width * cell.height / 1e6 for cell in cells if cell.upscaler)
     return total + len(cells) * sum(SCORERS[name].tflop for name in scorers)
@@ -49,7 +64,7 @@ def denoised(cell: Cell) -> tuple:
     """What tells a cell's latents from another's, by name: cells that are equal in it share one denoising."""
     steps = None if SAMPLERS[cell.sampler].adaptive else cell.steps
     guided = (cell.negative, cell.guidance) if cell.guidance > 1 else None
-    return (cell.model, cell.sampler, cell.prompt, cell.seed, steps, guided, cell.width, cell.height)
+    return (cell.model, cell.sampler, cell.prompt, cell.seed, steps, guided, cell.width, cell.height, cell.dtype)
 
 
 def estimate(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[str], loads: int) -> str:
@@ -93,7 +108,7 @@ def rounds_pay(cells: Iterable[Cell], specs: dict[str, ModelSpec], rounds: int) 
 
 
 def _small(specs: Iterable[ModelSpec]) -> bool:
-    return all((spec.pass_tflop or FAMILIES[spec.family].pass_tflop) < SMALL_TFLOP for spec in specs)
+    return all((spec.pass_tflop or _family(spec).pass_tflop) < SMALL_TFLOP for spec in specs)
 
 
 def _words(seconds: float) -> str:

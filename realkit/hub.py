@@ -1,148 +1,190 @@
-"""References: any way to name weights (package, folder, file, hub id) → files on disk, and the lock that fixes which."""
+"""References: any way to name weights → the lock that fixes their contents, and files on disk that one loader can read.
+
+Where contents come from (package, disk, a mount, the hub, Civitai, an address) is not part of their identity: a lock holds the SHA-256 of what is
+loaded, so that a model attached to a Kaggle notebook and the same model from the hub give the same ids.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from realkit import civitai, downloads, mounts, remote, single_file, tokens
 from realkit.errors import RequestError
+from realkit.layout import PICKLED, WEIGHTS, canonical, chosen
 from realkit.lookup import shown
 
 PACKAGE = "package:"
-HUB_ID = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<variant>[\w-]+))?$")
-WEIGHTS = (".safetensors",)
-LOADED = (".safetensors", ".json", ".txt", ".model")  # what a loader reads of a folder
-NOT_LOADED = {"figures.json"}
-PICKLED = "*pytorch_model*.bin"  # what loaders take where no .safetensors lies beside it
-UNUSED = {"safety_checker"}  # folders of a pipeline that are never loaded
+CONFIG = "config:"  # the shipped configs of a kind of single file
+ALLOW_PICKLE = "REALKIT_ALLOW_PICKLE"  # "1": read pickled checkpoints too, by torch's restricted, weights-only unpickler
+HUB_ID = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+?))?(:(?P<variant>[\w-]+))?$")
+HUB_FILE = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>[\w./ +()-]+\.(safetensors|ckpt|pt|pth|bin))$")
+HUB_URL = re.compile(r"^https://(www\.)?(huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+)(/(tree|blob|resolve)/(?P<revision>[^/]+)(/(?P<file>.+?))?)?/?(\?.*)?$")
+SINGLE = ".safetensors"  # the name in a lock of the one file that it is
 
 
 @dataclass(frozen=True)
 class Lock:
-    """What a reference meant when it was first met: a hub commit, or the SHA-256 of each file."""
+    """What a reference meant when it was first met: the SHA-256 of each file that is loaded.
+
+    `revision` is the hub's commit or Civitai's version, "" where contents came from a disk. A single file stands under the name ".safetensors".
+    """
 
     ref: str
-    kind: Literal["folder", "file", "hub"]
+    kind: Literal["folder", "file", "hub", "civitai", "url"]
     revision: str = ""
     variant: str = ""
     files: dict[str, str] = field(default_factory=dict)
 
     @property
+    def single(self) -> bool:
+        """Whether it is one file, not a folder."""
+        return set(self.files) == {SINGLE}
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of what determines results: contents or commit, not where they lie."""
+        """Hash of what determines results: contents, not where they lie."""
         return self.digest()
 
     def digest(self, within: str = "", without: str | None = None) -> str:
-        """The fingerprint of a folder's part: of files below `within`, or of those not below `without`. A hub commit or single file is one whole."""
-        if self.kind == "hub":
-            known: dict[str, Any] = {"revision": self.revision, "variant": self.variant, "id": HUB_ID.match(self.ref)["id"]}  # type: ignore[index]
-        else:
-            parts = self.kind == "folder"
-            left_out = parts and without is not None
-            kept = {
-                name: sha for name, sha in self.files.items() if not parts or (name.startswith(within) and not (left_out and name.startswith(str(without))))
-            }
-            known = {"files": kept}
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        """The fingerprint of a folder's part: of files below `within`, or of those not below `without`. A single file is one whole."""
+        kept = {canonical(name, self.variant): sha for name, sha in self.files.items() if self.single or _concerns(name, within, without)}
+        return hashlib.sha256(json.dumps({"files": kept}, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def lock(ref: str, *, weights: bool = False) -> Lock:
-    """Resolve a reference; with `weights`, a folder must hold some. Raises RequestError when it names nothing, or when weights are damaged or pickled."""
+def _concerns(name: str, within: str, without: str | None) -> bool:
+    return name.startswith(within) and not (without is not None and name.startswith(without))
+
+
+def lock(ref: str, *, weights: bool = False, variant: str = "", left_out: Collection[str] = ()) -> Lock:
+    """Resolve a reference; with `weights`, a folder must hold some. `variant` is taken of a folder that has it and names none itself.
+
+    `left_out` are parts of a pipeline that come from elsewhere or not at all: of these only the configs are kept. Looks on disk, then among the inputs, then in the network. Raises RequestError when it names nothing, or when weights are damaged or pickled.
+    """
+    found = _lock(_plain(ref), weights, variant)
+    kept = {name: sha for name, sha in found.files.items() if not (name.split("/")[0] in left_out and PurePosixPath(name).suffix in (*WEIGHTS, *PICKLED))}
+    return replace(found, files=kept)
+
+
+def _lock(ref: str, weights: bool, variant: str) -> Lock:
     if path := local(ref):
-        if path.is_file():
-            check_safetensors(path)
-            return Lock(ref, "file", files={path.suffix: _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)})
-        files = sorted(p for p in path.rglob("*") if p.suffix in LOADED and p.name not in NOT_LOADED and p.is_file())
-        if (index := path / "model_index.json").is_file():  # of a pipeline's folder, what the pipeline names is loaded
-            named = {name for name, value in read_json(Lock(ref, "folder"), index.name).items() if isinstance(value, list)}
-            files = [p for p in files if p == index or p.relative_to(path).parts[0] in named]
-        heavy = [p for p in files if p.suffix in WEIGHTS]
-        if not files or (weights and not heavy):
-            raise RequestError(f"Folder {ref!r} holds no weights: expected a diffusers folder with .safetensors files")
-        beside = {p.parent for p in heavy}
-        for pickled in path.rglob(PICKLED):
-            if pickled.parent not in beside and pickled.parent.name not in UNUSED:
-                raise RequestError(
-                    f"Folder {ref!r} holds {pickled.relative_to(path).as_posix()!r} without a .safetensors file beside it: "
-                    "pickled weights can run code when loaded, convert them"
-                )
-        for file in heavy:
-            check_safetensors(file)
-        return Lock(ref, "folder", files={p.relative_to(path).as_posix(): _sha256(p, p.stat().st_mtime_ns, p.stat().st_size) for p in files})
+        return _of_disk(ref, path, variant, weights)
+    if named := civitai.parse(ref):
+        found = civitai.published(named)
+        allow_pickle(found.name, found.pickled)
+        pinned = civitai.Reference(named.model, found.version)
+        sha = found.sha256 or downloads.sha256(_from_civitai(str(pinned), found))
+        return Lock(str(pinned), "civitai", found.version, files={SINGLE: sha})
+    if ref.startswith(("http://", "https://")):
+        allow_pickle(urlsplit(ref).path, _is_pickle(urlsplit(ref).path))
+        return Lock(ref, "url", files={SINGLE: downloads.sha256(_from_url(ref))})
+    if match := HUB_FILE.match(ref):
+        allow_pickle(match["file"], _is_pickle(match["file"]))
+        if mounted := mounts.file(Path(match["file"]).name):
+            return Lock(ref, "hub", match["revision"] or "", files=_of_disk(str(mounted), mounted, "", True).files)
+        commit, files = remote.file(match["id"], match["revision"], match["file"])
+        return Lock(ref, "hub", commit, files={SINGLE: files[match["file"]]})
     match = HUB_ID.match(ref)
-    if not match or ref.startswith((".", "/", "~")) or ref.endswith(WEIGHTS):
+    if not match or ref.startswith((".", "/", "~")) or Path(ref).suffix in (*WEIGHTS, *PICKLED):
         raise RequestError(f"No such file or folder: {shown(ref)}. Give a catalogue name (realkit list models), a hub id, or an existing path")
-    return Lock(ref, "hub", revision=_commit(match["id"], match["revision"], match["variant"]), variant=match["variant"] or "")
+    if mounted := mounts.repository(match["id"]):
+        found_there = _of_disk(str(mounted), mounted, match["variant"] or variant, weights)
+        return Lock(ref, "hub", match["revision"] or "", found_there.variant, found_there.files)
+    commit, kept, files = remote.repository(
+        match["id"], match["revision"], match["variant"] or variant, pickles=pickles_allowed(), asked=bool(match["variant"])
+    )
+    return Lock(ref, "hub", commit, kept, files)
 
 
 def verify(locked: Lock) -> None:
-    """Raise RequestError when a local reference is gone, or does not hold any more what it held when it was locked."""
-    if locked.kind == "hub":
+    """Raise RequestError when a reference on disk is gone, or does not hold any more what it held when it was locked."""
+    if locked.kind not in ("folder", "file"):
         return
-    fetch(locked)
-    now = lock(locked.ref).files
-    for name in sorted(now.keys() | locked.files.keys()):
+    path = _there(locked)
+    now = _of_disk(locked.ref, path, locked.variant, False).files
+    heavy = {PurePosixPath(name).parent for name in locked.files if PurePosixPath(name).suffix in WEIGHTS}
+    added = {name for name in now if PurePosixPath(name).suffix not in WEIGHTS or PurePosixPath(name).parent in heavy}  # else: weights that are left out
+    for name in sorted(added | locked.files.keys()):
         if now.get(name) != locked.files.get(name):
             place = f"{name!r} in {locked.ref!r}" if locked.kind == "folder" else repr(locked.ref)
             raise RequestError(f"{place} has changed since this results folder was made: put the old file back, or use a new results folder")
 
 
 def local(ref: str) -> Path | None:
-    """The path of a package or local reference that exists; None for one that may be a hub id."""
+    """The path of a package, mount or local reference that exists; None for one that may mean something elsewhere."""
     if ref.startswith(PACKAGE):
         path = Path(str(resources.files("realkit.rehearsal"))) / "weights" / ref.removeprefix(PACKAGE)
         if not path.exists():
             raise RequestError(f"The package ships no {ref!r}: reinstall realkit")
         return path
+    if ref.startswith(CONFIG):
+        return _shipped_config(ref.removeprefix(CONFIG))
     try:
         path = Path(ref).expanduser()
-        return path if path.exists() else None
+        if path.exists():
+            return mounts.model_in(path) if path.is_dir() and any(path.is_relative_to(root) for root in mounts.roots()) else path
     except (OSError, RuntimeError):  # too long for a path, or the home of nobody
         return None
+    if mounted := mounts.explicit(ref):
+        return mounts.model_in(mounted) if mounted.is_dir() else mounted
+    return None
 
 
 def fetch(locked: Lock) -> Path:
-    """Files on disk for a lock: a local path as it is, or the hub's snapshot of the locked commit."""
-    if locked.kind != "hub":
-        path = local(locked.ref)
-        if path is None:
-            raise RequestError(f"{locked.ref!r} was there when the sweep was locked and is not any more: put it back, or use a new results folder")
-        return path
-    from huggingface_hub import snapshot_download
-
+    """What a lock means, on disk and verified: a folder in the plain layout, or a .safetensors file. Raises RequestError."""
+    if locked.kind in ("folder", "file"):
+        path = _there(locked)
+        return _plain_file(path, locked.files[SINGLE]) if path.is_file() else _view(path, locked)
+    if locked.single:
+        return _plain_file(_single(locked), locked.files[SINGLE])
     name = HUB_ID.match(locked.ref)["id"]  # type: ignore[index]
-    patterns = ["*.json", "*.txt", "*.model", f"*.{locked.variant}.safetensors" if locked.variant else "*.safetensors"]
-    try:
-        return Path(snapshot_download(name, revision=locked.revision, allow_patterns=patterns))
-    except Exception as error:
-        raise RequestError(f"Hub model {name!r} cannot be fetched: {_hub_reason(error)}") from error
+    if (mounted := mounts.repository(name)) and all(
+        (mounted / file).is_file() and downloads.sha256(mounted / file) == sha for file, sha in locked.files.items()
+    ):
+        return _view(mounted, locked)
+    return _view(remote.snapshot(name, locked.revision, locked.files), locked)
+
+
+def _single(locked: Lock) -> Path:
+    sha = locked.files[SINGLE]
+    if named := civitai.parse(locked.ref):
+        return _from_civitai(locked.ref, None if (downloads.folder("files") / f"{sha}.safetensors").is_file() else civitai.published(named, sha), sha)
+    if locked.kind == "url":
+        path = _from_url(locked.ref)
+        if downloads.sha256(path) != sha:
+            raise RequestError(f"{tokens.scrub(locked.ref)!r} is another file than when it was locked: put the old one back, or use a new results folder")
+        return path
+    match = HUB_FILE.match(locked.ref)
+    assert match
+    if (mounted := mounts.file(Path(match["file"]).name)) and downloads.sha256(mounted) == sha:
+        return mounted
+    return remote.snapshot(match["id"], locked.revision or match["revision"], {match["file"]: sha}) / match["file"]
 
 
 def read_json(locked: Lock, name: str) -> dict[str, Any]:
-    """A small JSON file of a locked reference, without fetching the weights."""
-    if locked.kind != "hub":
-        path = fetch(locked) / name
-        return _object(path) if path.is_file() else {}
-    from huggingface_hub import hf_hub_download
-
-    repo = HUB_ID.match(locked.ref)["id"]  # type: ignore[index]
-    try:
-        path = Path(hf_hub_download(repo, name, revision=locked.revision))
-    except Exception as error:
-        raise RequestError(f"{name} of hub model {repo!r} cannot be read: {_hub_reason(error)}") from error
-    return _object(path)
+    """A small JSON file of a locked folder, without fetching the weights; {} where it has none."""
+    if name not in locked.files and locked.kind == "hub":
+        return {}
+    if locked.kind == "hub" and not mounts.repository(HUB_ID.match(locked.ref)["id"]):  # type: ignore[index]
+        path = remote.small(HUB_ID.match(locked.ref)["id"], locked.revision, name)  # type: ignore[index]
+    else:
+        path = (fetch(locked) if locked.kind == "hub" else _there(locked)) / name
+    return json_object(path) if path.is_file() else {}
 
 
-def _object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises RequestError for anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -152,12 +194,26 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
+def pickles_allowed() -> bool:
+    return os.environ.get(ALLOW_PICKLE, "") not in ("", "0")
+
+
+def allow_pickle(name: str, pickled: bool) -> None:
+    """Raise RequestError for pickled weights, unless they were asked for."""
+    if pickled and not pickles_allowed():
+        raise RequestError(
+            f"Weight file {Path(name).name!r}: expected .safetensors; pickled checkpoints can run code when loaded. "
+            f"Take another file, convert it, or set {ALLOW_PICKLE}=1 to read it by the restricted unpickler"
+        )
+
+
 def check_safetensors(path: Path) -> None:
     """Raise RequestError when a file is not .safetensors, when its header is not one or does not fit its length, or when it holds no tensor."""
     from safetensors import SafetensorError, safe_open
 
+    allow_pickle(path.name, path.suffix not in WEIGHTS)
     if path.suffix not in WEIGHTS:
-        raise RequestError(f"Weight file {path.name!r}: expected .safetensors; pickled checkpoints can run code when loaded")
+        return
     try:
         with safe_open(path, framework="np") as file:
             empty = not file.keys()
@@ -168,29 +224,100 @@ def check_safetensors(path: Path) -> None:
         raise RequestError(f"Weight file {str(path)!r} holds no tensor: download it again")
 
 
-def _commit(name: str, revision: str | None, variant: str | None) -> str:
-    """The commit a hub id stands at. Raises RequestError where it cannot be asked, or holds no weights of the variant."""
-    from huggingface_hub import HfApi
-
-    try:
-        found = HfApi().model_info(name, revision=revision, timeout=20)
-    except Exception as error:
-        raise RequestError(f"Hub model {name!r} cannot be reached: {_hub_reason(error)}") from error
-    files = [file.rfilename for file in found.siblings or [] if file.rfilename.endswith(WEIGHTS)]
-    if not files:
-        raise RequestError(f"Hub model {name!r} holds no .safetensors weights: give another repository, or a file of it that is")
-    if variant and not any(file.endswith(f".{variant}.safetensors") for file in files):
-        kinds = sorted({file.split(".")[-2] for file in files if file.count(".") > 1})
-        raise RequestError(f"Hub model {name!r} has no variant {variant!r}: leave it out, or take one of {', '.join(kinds) or 'none'}")
-    return found.sha or ""
+def _plain(ref: str) -> str:
+    """The hub's web addresses as the references they mean; anything else as it is."""
+    if not (url := HUB_URL.match(ref)):
+        return ref
+    return url["id"] + (f"@{url['revision']}" if url["revision"] not in (None, "main") else "") + (f"/{url['file']}" if url["file"] else "")
 
 
-def _hub_reason(error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+def _shipped_config(kind: str) -> Path:
+    path = single_file.folder(kind)
+    if not kind or not (path / "model_index.json").is_file():
+        raise RequestError(f"Configs {kind!r}: expected one of {', '.join(single_file.KINDS)}, or a folder of diffusers configs")
+    return path
 
 
-@lru_cache(maxsize=4096)
-def _sha256(path: Path, modified: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_pickle(name: str) -> bool:
+    return Path(name).suffix not in WEIGHTS
+
+
+def _of_disk(ref: str, path: Path, variant: str, weights: bool) -> Lock:
+    """The lock of a folder or file that is there, its weights' headers checked."""
+    if path.is_file():
+        check_safetensors(path)
+        return Lock(ref, "file", files={SINGLE: downloads.sha256(path)})
+    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    index = json_object(path / "model_index.json") if "model_index.json" in names else {}
+    variant, kept = chosen(names, index, variant)
+    heavy = [name for name in kept if Path(name).suffix in (*WEIGHTS, *PICKLED)]
+    if not kept or (weights and not heavy):
+        raise RequestError(f"Folder {ref!r} holds no weights: expected a diffusers folder with .safetensors files")
+    for name in heavy:
+        if _is_pickle(name) and not pickles_allowed():
+            raise RequestError(
+                f"Folder {ref!r} holds {name!r} without a .safetensors file beside it: pickled weights can run code when loaded, convert them, "
+                f"or set {ALLOW_PICKLE}=1 to read them by the restricted unpickler"
+            )
+        check_safetensors(path / name)
+    return Lock(ref, "folder", variant=variant, files={name: downloads.sha256(path / name) for name in kept})
+
+
+def _there(locked: Lock) -> Path:
+    path = local(locked.ref)
+    if path is None:
+        raise RequestError(f"{locked.ref!r} was there when the sweep was locked and is not any more: put it back, or use a new results folder")
+    return path
+
+
+def _from_civitai(ref: str, found: civitai.Published | None, sha: str = "") -> Path:
+    sha = sha or (found.sha256 if found else "")
+    path = downloads.folder("files") / (f"{sha}.safetensors" if sha else f"civitai-{found.version if found else ''}.safetensors")
+    if found is None:
+        return path
+    return downloads.download(found.url, path, called=f"{ref} ({found.name})", sha=sha, token=tokens.get("civitai"))
+
+
+def _from_url(ref: str) -> Path:
+    name = hashlib.sha256(ref.encode()).hexdigest()[:32]
+    path = downloads.folder("files") / f"{name}{Path(urlsplit(ref).path).suffix or SINGLE}"
+    if not path.is_file():
+        downloads.download(ref, path, called=tokens.scrub(ref))
+        try:
+            check_safetensors(path)
+        except RequestError:
+            path.unlink()
+            raise
+    return path
+
+
+def _plain_file(path: Path, sha: str) -> Path:
+    """The file itself, or where it is pickled what the restricted unpickler reads of it, as .safetensors."""
+    if not _is_pickle(path.name):
+        check_safetensors(path)
+        return path
+    from realkit.pickled import converted
+
+    allow_pickle(path.name, True)
+    return converted(path, sha)
+
+
+def _view(path: Path, locked: Lock) -> Path:
+    """A folder as a loader wants it: itself where nothing needs another name, else links to the chosen files under their plain names."""
+    plain = {name: canonical(name, locked.variant) for name in locked.files}
+    if all(name == other for name, other in plain.items()):
+        return path
+    view = downloads.folder("views", locked.digest()[:32])
+    for name, other in plain.items():
+        link, target = view / other, (_plain_file(path / name, locked.files[name]) if Path(name).suffix in PICKLED else path / name).resolve()
+        if link.resolve() == target and link.exists():
+            continue
+        link.parent.mkdir(parents=True, exist_ok=True)
+        fresh = link.with_name(f".{link.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        try:
+            fresh.symlink_to(target)
+        except OSError:  # Windows without the right to link
+            fresh.hardlink_to(target)
+        fresh.replace(link)
+    return view

@@ -1,11 +1,32 @@
-"""Where a model runs and in which number format, chosen from facts about the machine."""
+"""Where a model runs, in which number format, and on which rung of the memory ladder: chosen from facts about the machine."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import ctypes
+import gc
+import sys
+from typing import TYPE_CHECKING, Any
+
+from realkit.errors import RequestError
 
 if TYPE_CHECKING:
     import torch
+
+# The ladder: what out-of-memory climbs, rung by rung. Each holds less on the device than the one before; each is slower.
+RUNGS = {
+    "resident": "all parts on the device",
+    "vae-tiling": "and the VAE decodes tile by tile",
+    "model-offload": "one part at a time on the device, the others in main memory",
+    "group-offload": "one layer at a time on the device; on a CPU, the others on disk",
+}
+LADDERS: dict[str, dict[str, tuple[str, ...]]] = {  # of a stage that loads no VAE, of one that loads nothing else, and of a whole model
+    "denoise": {"cuda": ("resident", "model-offload", "group-offload"), "cpu": ("resident", "group-offload")},
+    "decode": {"cuda": ("resident", "vae-tiling", "group-offload"), "cpu": ("resident", "vae-tiling", "group-offload")},
+    "both": {"cuda": tuple(RUNGS), "cpu": ("resident", "vae-tiling", "group-offload")},
+}
+WORKING = 2 << 30  # bytes that a batch's activations need beside the weights; where it needs more, the ladder is climbed
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 def device() -> torch.device:
@@ -26,13 +47,103 @@ def has_kernels(capability: tuple[int, int], built: list[str]) -> bool:
     return any(int(number[:-1]) == capability[0] and int(number[-1]) <= capability[1] for number in numbers)
 
 
-def dtype(on: torch.device) -> torch.dtype:
-    """float32 on a CPU, where half precision is many times slower; bfloat16 from capability 8.0 on, else float16."""
+def dtype(on: torch.device, asked: str | None = None, half_overflows: bool = False) -> torch.dtype:
+    """float32 on a CPU, where half precision is many times slower; bfloat16 from capability 8.0 on; else float16, or float32 where that overflows.
+
+    `asked` overrides it, by name; raises RequestError for float16 on a CPU and for a name that is none.
+    """
     import torch
 
+    if asked is not None:
+        if asked not in DTYPES:
+            raise RequestError(f"dtype {asked!r}: expected one of {', '.join(DTYPES)}")
+        if asked == "float16" and on.type == "cpu":
+            raise RequestError("dtype 'float16' on a CPU: it is 10 to 50 times slower there than float32, take float32 or bfloat16")
+        if asked == "float16" and half_overflows:
+            raise RequestError("dtype 'float16': this family's values overflow it, take bfloat16 (from capability 8.0 on) or float32")
+        return getattr(torch, asked)  # type: ignore[no-any-return]
     if on.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(on)[0] >= 8 else torch.float16
+    if torch.cuda.get_device_capability(on)[0] >= 8:
+        return torch.bfloat16
+    return torch.float32 if half_overflows else torch.float16
+
+
+def vae_dtype(config: dict[str, Any], number: torch.dtype) -> torch.dtype:
+    """float32 for a VAE whose config says that float16 overflows it (SDXL's own: `force_upcast`), where float16 is what the rest runs in."""
+    import torch
+
+    return torch.float32 if number == torch.float16 and config.get("force_upcast") else number
+
+
+def first_rung(on: torch.device, rungs: tuple[str, ...], parts: list[int]) -> str:
+    """The lowest rung whose weights (bytes of each part) fit beside a batch in what is free."""
+    if on.type != "cuda":
+        return rungs[0]
+    import torch
+
+    free = torch.cuda.mem_get_info(on)[0]
+    if sum(parts) + WORKING <= free:
+        return rungs[0]
+    if "model-offload" in rungs and max(parts) + WORKING <= free:
+        return "model-offload"
+    return rungs[-1]
+
+
+def place(tool: Any, rung: str, on: torch.device) -> None:
+    """Put a pipeline, or one network, on a rung. What an earlier rung hooked into it is taken off first."""
+    import torch
+
+    vae = tool if hasattr(tool, "enable_tiling") else getattr(tool, "vae", None)
+    if rung != "resident" and vae is not None and hasattr(vae, "enable_tiling"):
+        vae.enable_tiling()
+    if hasattr(tool, "remove_all_hooks"):
+        tool.remove_all_hooks()
+    if rung == "model-offload":
+        tool.to("cpu")
+        tool.enable_model_cpu_offload(device=on)
+    elif rung == "group-offload":
+        tool.to("cpu")
+        tool.enable_group_offload(onload_device=on, offload_device=torch.device("cpu"), offload_type="leaf_level", **_to_disk(on))
+    else:
+        tool.to(on)
+
+
+def _to_disk(on: torch.device) -> dict[str, Any]:
+    """Where layers wait on a CPU: in a folder that goes when the process does."""
+    if on.type != "cpu":
+        return {}
+    import atexit
+    import shutil
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="realkit-offload-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"offload_to_disk_path": folder}
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is memory that could not be had."""
+    import torch
+
+    while error is not None:
+        said = str(error)
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "CUBLAS_STATUS_ALLOC_FAILED" in said or "can't allocate memory" in said:
+            return True
+        error = error.__cause__
+    return False
+
+
+def release() -> None:
+    """Give back the memory of what is no longer referenced: to Python, to the driver, and to the system."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # of another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def batch_limit(on: torch.device, pixels: int) -> int:

@@ -9,12 +9,13 @@ import secrets
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from realkit import cost, hub, measure, models, placement, scorers, upscalers
+from realkit import cost, hub, loading, measure, models, pipelines, placement, scorers, upscalers
 from realkit.errors import RequestError
-from realkit.samplers import SAMPLERS, check
+from realkit.samplers import SAMPLERS
 from realkit.store import Store, WriteError, write_atomically
 from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
 
@@ -58,10 +59,18 @@ def read(folder: str | Path) -> Run:
     return Run(folder)
 
 
-def run(sweep: Sweep | dict[str, Any] | str | Path, out: str | Path, *, batch: int | None = None) -> Run:
+def run(
+    sweep: Sweep | dict[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    batch: int | None = None,
+    device: Literal["cuda", "cpu"] | None = None,
+    rung: str | None = None,
+) -> Run:
     """Make what a sweep asks for and the folder does not hold yet; run again to go on where it stopped.
 
-    `batch` limits the images of a denoising batch (default: by free memory). Raises RequestError before anything is
+    `batch` limits the images of a denoising batch, `device` and `rung` (placement.RUNGS) say where models run and how much of them stays on
+    the device; all three follow from what the machine has where they are left out. Raises RequestError before anything is
     loaded when the request is wrong; a failure of one batch is a row, and the rest goes on.
     """
     sweep = _sweep(sweep)
@@ -71,9 +80,10 @@ def run(sweep: Sweep | dict[str, Any] | str | Path, out: str | Path, *, batch: i
     locks = _lock(sweep, store)
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
     with store.writing():
-        from realkit.stages import release, stages
+        from realkit.stages import stages
 
-        on = placement.device()
+        on = loading.device_for(device)
+        where = {"device": on.type, "rung": loading.checked_rung(rung, placement.LADDERS["denoise"][on.type], on)}
         environment = measure.environment(on)
         _same_versions(store, environment["versions"])
         planned = _plan(cells, locks, store, batch or placement.batch_limit(on, cells[0].width * cells[0].height))
@@ -81,13 +91,13 @@ def run(sweep: Sweep | dict[str, Any] | str | Path, out: str | Path, *, batch: i
         started = datetime.datetime.now(datetime.UTC)
         name = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         known = {row["run"] for row in store.runs.read()}
-        for stage in stages(store, locks, list(sweep.scorers), name):
+        for stage in stages(store, locks, list(sweep.scorers), name, where):
             jobs = _pending(stage, planned, store)
             if jobs and name not in known:
                 store.runs.append([{"run": name, "started": started.isoformat(timespec="seconds"), "id_version": ID_VERSION, **environment}])
                 known.add(name)
             _work(stage, jobs, store, name)
-            release()
+            placement.release()
         _tables(store)
     return Run(out, frozenset(cell_id(item.cell, item.ids) for item in planned), tuple(sweep.scorers))
 
@@ -96,8 +106,8 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
     """What a run of the sweep would do, without doing it: locks references, loads nothing."""
     sweep = _sweep(sweep)
     locks = {name: models.lock(name) for name in {cell.model for cell in sweep.cells()}}
-    for cell in sweep.cells():
-        check(cell.sampler, cell.steps, locks[cell.model].scheduler)
+    for cell in sweep.cells({name: lock.spec for name, lock in locks.items()}):
+        pipelines.check(cell, locks[cell.model])
     return sweep.describe()
 
 
@@ -123,10 +133,10 @@ def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
     new = {name: models.lock(name) for name in dict.fromkeys(cell.model for cell in cells) if name not in locks}
     for lock in {cell.model: locks[cell.model] for cell in cells if cell.model in locks}.values():
-        for part in (lock.main, *lock.parts.values()):
+        for part in lock.locks:
             hub.verify(part)
     for cell in cells:
-        check(cell.sampler, cell.steps, (locks | new)[cell.model].scheduler)
+        pipelines.check(cell, (locks | new)[cell.model])
     for upscaler in {cell.upscaler for cell in cells} - {None}:
         upscalers.determined(str(upscaler))
     if new:
@@ -174,7 +184,7 @@ def _batches(fresh: dict[str, Cell], limit: int, specs: dict[str, models.ModelSp
     """
     groups: dict[tuple[Any, ...], list[str]] = {}
     for artifact, cell in sorted(fresh.items(), key=lambda item: item[1].seed):
-        groups.setdefault((cell.model, cell.sampler, cell.steps, cell.guidance, cell.width, cell.height), []).append(artifact)
+        groups.setdefault((cell.model, cell.sampler, cell.steps, cell.guidance, cell.width, cell.height, cell.dtype), []).append(artifact)
     model_order = list(dict.fromkeys(cell.model for cell in fresh.values()))
     ordered: list[tuple[int, int, list[str]]] = []
     for key, artifacts in groups.items():
@@ -199,15 +209,17 @@ def _pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
         return rows.get(artifact, {}).get("status") == "ok" and (kind == "score" or store.path(kind, artifact).exists())
 
     def ready(job: Job) -> bool:
-        parent = {"decode": "latents", "upscale": "decoded", "score": "image"}.get(stage.name)
+        parent = {"refine": "begun", "decode": "latents", "upscale": "decoded", "score": "image"}.get(stage.name)
         return parent is None or rows.get(getattr(job.planned[0].ids, parent), {}).get("status") == "ok"
 
     needed: set[str] | None = None
-    if stage.name in ("denoise", "decode"):  # what comes before a picture that is there is not made again
+    if stage.name in ("denoise", "refine", "decode"):  # what comes before a picture that is there is not made again
         unfinished = [item.ids for item in planned if not done(item.ids.image, "upscale")]
-        if stage.name == "denoise":
+        if stage.name != "decode":
             unfinished = [ids for ids in unfinished if not done(ids.decoded, "decode")]
-        needed = {ids.latents if stage.name == "denoise" else ids.decoded for ids in unfinished}
+        if stage.name == "denoise":
+            unfinished = [ids for ids in unfinished if not ids.begun or not done(ids.latents, "refine")]
+        needed = {ids.decoded if stage.name == "decode" else ids.begun or ids.latents if stage.name == "denoise" else ids.latents for ids in unfinished}
 
     def lacking(job: Job) -> bool:
         return any(not done(made, stage.name) and (needed is None or made in needed) for made in job.makes)
@@ -221,7 +233,7 @@ def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
 
     terminal = sys.stderr.isatty()
     with tqdm(
-        total=sum(job.weight for job in jobs), desc=stage.name, disable=not jobs, unit="call" if stage.name == "denoise" else "picture",
+        total=sum(job.weight for job in jobs), desc=stage.name, disable=not jobs, unit="call" if stage.name in ("denoise", "refine") else "picture",
         mininterval=0.5 if terminal else 8, dynamic_ncols=terminal, leave=True,
         bar_format="{desc:<8} {percentage:3.0f}% {n_fmt}/{total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}",
     ) as bar:  # fmt: skip
@@ -229,13 +241,19 @@ def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
             bar.set_postfix_str(tool_name, refresh=False)
             tool, trouble = _attempt(stage.load, tool_name)
             for job in turn:
-                rows, error = _attempt(stage.work, tool, job) if trouble is None else (None, trouble)
+                rows, error = _attempt(pipelines.climbing, tool, partial(stage.work, tool, job)) if trouble is None else (None, trouble)
                 if error is not None:
-                    rows = [_failure(stage, job, artifact, error) for artifact in job.makes]
+                    rows = [_failure(stage, job, artifact, error) | _rung(tool) for artifact in job.makes]
+                    error.__traceback__ = None  # its frames hold the batch's memory
                 at = round(time.time(), 3)
                 store.rows.append({"stage": stage.name, "run": run_name, "at": at, **row} for row in rows or ())
                 bar.update(job.weight)
             del tool
+            placement.release()
+
+
+def _rung(tool: Any) -> dict[str, Any]:
+    return {"rung": tool.rung} if isinstance(tool, pipelines.Placed) else {}
 
 
 def _attempt(work: Any, *arguments: Any) -> tuple[Any, Exception | None]:
@@ -249,7 +267,7 @@ def _attempt(work: Any, *arguments: Any) -> tuple[Any, Exception | None]:
 
 def _failure(stage: Stage, job: Job, artifact: str, error: Exception) -> dict[str, Any]:
     item = job.planned[0]
-    parent = {"denoise": None, "decode": item.ids.latents, "upscale": item.ids.decoded, "score": item.ids.image}[stage.name]
+    parent = {"denoise": None, "refine": item.ids.begun, "decode": item.ids.latents, "upscale": item.ids.decoded, "score": item.ids.image}[stage.name]
     row = {"id": artifact, "parent": parent, "status": "failed", "error_type": type(error).__name__, "error": " ".join(str(error).split())[:500]}
     return row | ({"scorer": job.tool, "prompt": item.cell.prompt if scorers.uses_prompt(job.tool) else None} if stage.name == "score" else {})
 

@@ -18,7 +18,7 @@ LABELS = {"uniform": "", "karras": "Karras", "exponential": "Exponential", "beta
 
 OF_THE_MODEL = {  # fields of a scheduler config that tell how the model was trained; all others are the sampler's, which the table pins
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr",
-    "shift", "use_dynamic_shifting", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type", "shift_terminal",
+    "scaler", "s", "shift", "use_dynamic_shifting", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type", "shift_terminal",
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class Sampler(Spec):
     calls: Literal["n", "n+1", "2n-1", "adaptive"]
     order: int
     noise: Literal["none", "gaussian", "brownian"] = "none"
-    model: Literal["diffusion", "flow"] = "diffusion"
+    model: Literal["diffusion", "flow", "wuerstchen"] = "diffusion"
     most_steps: int = 1000
     paper: str
     reference: str
@@ -58,6 +58,11 @@ class Sampler(Spec):
     def adaptive(self) -> bool:
         """Whether it chooses its steps itself: the number asked for does not matter, and images go one by one."""
         return self.calls == "adaptive"
+
+    @property
+    def divides(self) -> bool:
+        """Whether its way can be cut into legs: not where it lays out the whole of it beforehand, goes back, or begins with a call of its own."""
+        return not self.adaptive and self.calls != "n+1" and self.solver not in ("dpm_fast", "restart")
 
     @property
     def determined(self) -> dict[str, Any]:
@@ -179,7 +184,9 @@ def check_model(name: str, original: dict[str, Any]) -> None:
         kind = "flow"
     elif made_for.startswith("EDM"):
         kind = "EDM"
+    elif made_for.startswith("DDPMWuerstchen"):
+        kind = "wuerstchen"
     if SAMPLERS[name].model != kind:
         able = [label for label, spec in SAMPLERS.items() if spec.model == kind and spec.schedule == "uniform"] or ["none yet"]
-        said = {"flow": "rectified-flow"}.get(kind, kind)
+        said = {"flow": "rectified-flow", "wuerstchen": "Stable Cascade"}.get(kind, kind)
         raise RequestError(f"Sampler {name!r} does not run {said} models. Those that do: {', '.join(able)}")

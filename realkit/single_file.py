@@ -66,7 +66,7 @@ KINDS = {  # each has its folder in catalog/configs
     "sd3": Kind(_mmdit(192**2, None), SD3_PARTS),
     "sd35-medium": Kind(_mmdit(384**2, (4608, 1536)), SD3_PARTS),
 }  # fmt: skip
-SUPPORTED = "supported are whole checkpoints of Stable Diffusion 1, 2, 3 medium and 3.5 medium, SDXL and its refiner, in the original layout"
+SUPPORTED = "supported are whole checkpoints of Stable Diffusion 1, 2, 3 medium and 3.5 medium, SDXL and its refiner, in the original layout; for another give a catalogue entry a `config` folder"
 EMBEDDING = "a textual inversion embedding: give it to a model, not as one"
 # What a file is that is no such checkpoint: the first line of which a tensor's name matches
 OTHERS = {

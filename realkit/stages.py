@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from realkit import measure, models, placement, provenance, scorers, upscalers
+from realkit import loading, measure, pipelines, placement, provenance, scorers, upscalers
 from realkit.measure import Stopwatch
 from realkit.samplers import SAMPLERS
 from realkit.store import Store, write_atomically
@@ -53,9 +52,18 @@ class Stage:
     work: Callable[[Any, Job], list[Row]]
 
 
-def stages(store: Store, locks: dict[str, ModelLock], scoring: list[str], run: str) -> Iterator[Stage]:
-    """The stages in their order, bound to a results folder."""
-    yield Stage("denoise", _denoise_jobs, lambda tool: models.load(tool, locks[tool]), lambda tool, job: _denoise(store, tool, job))
+def stages(store: Store, locks: dict[str, ModelLock], scoring: list[str], run: str, where: dict[str, Any]) -> Iterator[Stage]:
+    """The stages in their order, bound to a results folder; `where` holds the device and first rung that were asked for."""
+
+    def leg(tool: str, second: bool) -> pipelines.Model:
+        name, number = _named(tool)
+        lock = locks[name].then if second else locks[name]
+        assert lock is not None
+        return loading.load(lock.name, lock, dtype=number, decoder=False, **where)
+
+    yield Stage("denoise", partial(_denoise_jobs, second=False), lambda tool: leg(tool, False), lambda tool, job: _denoise(store, tool, job))
+    if any(lock.then for lock in locks.values()):
+        yield Stage("refine", partial(_denoise_jobs, second=True), lambda tool: leg(tool, True), lambda tool, job: _denoise(store, tool, job, locks))
     opener: dict[str, str] = {}  # the first model of each VAE: models that share one share its loading
     for name, lock in locks.items():
         opener.setdefault(lock.vae_fingerprint, name)
@@ -63,49 +71,60 @@ def stages(store: Store, locks: dict[str, ModelLock], scoring: list[str], run: s
     yield Stage(
         "decode",
         lambda planned: _decode_jobs(planned, vae_of),
-        lambda tool: models.load_decoder(locks[tool]),
+        lambda tool: loading.load_decoder(locks[_named(tool)[0]], device=where.get("device"), dtype=_named(tool)[1]),
         lambda tool, job: _decode(store, locks, run, tool, job),
     )
     yield Stage("upscale", _upscale_jobs, upscalers.load, lambda tool, job: _upscale(store, locks, run, tool, job))
     yield Stage("score", lambda planned: _score_jobs(planned, scoring), scorers.load, lambda tool, job: _score(store, tool, job))
 
 
-def release() -> None:
-    """Give back the memory of a tool no longer referenced."""
-    gc.collect()
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _tool(model: str, cell: Cell) -> str:
+    """What a stage loads for a cell: a model, in a number format where one is asked for."""
+    return f"{model} in {cell.dtype}" if cell.dtype else model
 
 
-def _denoise_jobs(planned: list[Planned]) -> list[Job]:
+def _named(tool: str) -> tuple[str, str | None]:
+    model, _, number = tool.rpartition(" in ")
+    return (model, number) if number in placement.DTYPES else (tool, None)
+
+
+def _denoise_jobs(planned: list[Planned], second: bool) -> list[Job]:
+    """Batches of the first leg, or of the second."""
     batches: dict[int, dict[str, Planned]] = {}
     for item in planned:
-        batches.setdefault(item.batch, {}).setdefault(item.ids.latents, item)
+        if not second or item.ids.begun:
+            batches.setdefault(item.batch, {}).setdefault(item.ids.latents if second else item.ids.begun or item.ids.latents, item)
     jobs = []
     for _, items in sorted(batches.items()):
         first = next(iter(items.values())).cell
         calls = SAMPLERS[first.sampler].nfe(first.steps) * len(items)
-        jobs.append(Job(first.model, tuple(items), tuple(items.values()), calls))
+        jobs.append(Job(_tool(first.model, first), tuple(items), tuple(items.values()), calls))
     return jobs
 
 
-def _denoise(store: Store, model: models.Model, job: Job) -> list[Row]:
-    from safetensors.torch import save
+def _denoise(store: Store, model: pipelines.Model, job: Job, locks: dict[str, ModelLock] | None = None) -> list[Row]:
+    """Denoise a batch; with `locks`, its second leg, from what the first left."""
+    import torch
+    from safetensors.torch import load_file, save
 
     first = job.planned[0].cell
-    requests = [models.Request(item.cell.prompt, item.cell.negative, item.cell.seed) for item in job.planned]
-    made = model.denoise(requests, first.sampler, first.steps, first.guidance, (first.width, first.height))
+    requests = [pipelines.Request(item.cell.prompt, item.cell.negative, item.cell.seed) for item in job.planned]
+    went, begun, start = (first.sampler, first.steps, first.guidance), None, 0.0
+    if locks is not None:
+        spec = locks[first.model].spec
+        assert spec.then is not None
+        went, start = pipelines.second_leg(*went, model.spec), spec.then.at
+        begun = torch.stack([_opened(store.path("denoise", item.ids.begun), load_file)["latents"] for item in job.planned])
+    made = model.denoise(requests, *went, (first.width, first.height), begun=begun, start=start)
     size = len(requests)
     shared = {
         "load_s": model.load_s, "encode_s": made.encode_s / size, "denoise_s": made.denoise_s / size, "batch": size, "nfe": made.nfe,
-        "network_passes": made.network_passes, "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type,
+        "network_passes": made.network_passes, "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type, "rung": model.rung,
         **measure.memory(model.device), "scheduler": made.scheduler,
     }  # fmt: skip
     rows = []
-    for artifact, latents, truncated in zip(job.makes, made.latents, made.truncated, strict=True):
-        row = {"id": artifact, "parent": None, "truncated_tokens": truncated, **shared}
+    for artifact, item, latents, truncated in zip(job.makes, job.planned, made.latents, made.truncated, strict=True):
+        row = {"id": artifact, "parent": None if locks is None else item.ids.begun, "truncated_tokens": truncated, **shared}
         if latents.isfinite().all():
             data = save({"latents": latents.contiguous()})
             write_atomically(store.path("denoise", artifact), partial(_pour, data))
@@ -121,17 +140,19 @@ def _pour(data: bytes, file: IO[bytes]) -> None:
 
 def _decode_jobs(planned: list[Planned], vae_of: dict[str, str]) -> list[Job]:
     items = {item.ids.decoded: item for item in reversed(planned)}
-    return _by_tool([Job(vae_of[item.cell.model], (artifact,), (item,)) for artifact, item in reversed(items.items())])
+    return _by_tool([Job(_tool(vae_of[item.cell.model], item.cell), (artifact,), (item,)) for artifact, item in reversed(items.items())])
 
 
-def _decode(store: Store, locks: dict[str, ModelLock], run: str, decode: models.Decoder, job: Job) -> list[Row]:
+def _decode(store: Store, locks: dict[str, ModelLock], run: str, decode: pipelines.Decoder, job: Job) -> list[Row]:
     from safetensors.torch import load_file
 
     item = job.planned[0]
     latents = _opened(store.path("denoise", item.ids.latents), load_file)["latents"]
     with Stopwatch(decode.device) as decoding:
         image = decode(latents)
-    return [_filed(store, locks, run, "decode", item, item.ids.latents, image, {"decode_s": decoding.seconds, "device": decode.device.type})]
+    return [
+        _filed(store, locks, run, "decode", item, item.ids.latents, image, {"decode_s": decoding.seconds, "device": decode.device.type, "rung": decode.rung})
+    ]
 
 
 def _upscale_jobs(planned: list[Planned]) -> list[Job]:

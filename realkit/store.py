@@ -111,7 +111,8 @@ class Store:
 
     def path(self, stage: str, artifact: str) -> Path:
         """Where a stage's file artifact lies."""
-        return self.folder / ("latents" if stage == "denoise" else "images") / f"{artifact}.{'safetensors' if stage == 'denoise' else 'png'}"
+        kind, suffix = ("latents", "safetensors") if stage in ("denoise", "refine") else ("images", "png")
+        return self.folder / kind / f"{artifact}.{suffix}"
 
     def last_rows(self) -> dict[str, dict[str, Any]]:
         """The last row of each artifact id: the one that counts."""

@@ -89,10 +89,10 @@ Target = Annotated[Annotated[Side, Tag("side")] | Annotated[Pair, Tag("pair")], 
 AXES: dict[str, tuple[str, Any]] = {
     "models": ("model", StrictStr), "samplers": ("sampler", StrictStr), "prompts": ("prompt", Annotated[Text, AfterValidator(_prompt)]),
     "negatives": ("negative", Text), "seeds": ("seed", Seed), "steps": ("steps", Steps), "guidance": ("guidance", Guidance),
-    "size": ("size", Size), "upscalers": ("upscaler", StrictStr), "target": ("target", Target),
+    "size": ("size", Size), "dtype": ("dtype", Literal["float32", "float16", "bfloat16"]), "upscalers": ("upscaler", StrictStr), "target": ("target", Target),
 }  # fmt: skip
 SETTINGS = {setting: TypeAdapter(kind) for setting, kind in AXES.values()}
-OPEN = {"sampler", "negative", "steps", "guidance", "size", "upscaler", "target"}  # may be None: the model's recommendation, or none
+OPEN = {"sampler", "negative", "steps", "guidance", "size", "dtype", "upscaler", "target"}  # may be None: the model's recommendation, or none
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ class Cell:
     guidance: float
     width: int
     height: int
+    dtype: str | None = None  # None: by the device
     upscaler: str | None = None
     target: int | tuple[int, int] | None = None
     nfe_budget: int | None = None  # denoiser calls that the equal-nfe profile allowed
@@ -122,11 +123,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Ids:
-    """The names of what a cell's stages make; `image` is the final picture's, the decoded one's where nothing upscales it."""
+    """The names of what a cell's stages make; `latents` are what its last leg leaves, `image` is the final picture's, the decoded one's where nothing upscales it."""
 
     latents: str
     decoded: str
     image: str
+    begun: str = ""  # what the first of two legs leaves
 
 
 class _Loader(yaml.SafeLoader):
@@ -144,7 +146,7 @@ class Sweep(BaseModel):
 
     A value may be a mapping that sets other settings with it: `{"model": "sdxl-turbo", "steps": 4, "guidance": 0}`.
     `seeds=4` means 0 to 3, a list is literal. A prompt "suite:NAME" stands for a suite of the catalogue. `size` is an int for
-    squares or (width, height), multiples of 8; `target` the longer side after upscaling, or (width, height).
+    squares or (width, height), multiples of 8; `dtype` the denoiser's number format (None: by the device); `target` the longer side after upscaling, or (width, height).
 
     `profile` says what samplers are compared at: "equal-steps"; "equal-nfe", where `steps` is the denoiser calls each may take and a
     sampler of two calls a step takes half as many steps; or "recommended", where each model's author decides.
@@ -161,6 +163,7 @@ class Sweep(BaseModel):
     steps: list[Any] = [None]
     guidance: list[Any] = [None]
     size: list[Any] = [None]
+    dtype: list[Any] = [None]
     upscalers: list[Any] = [None]
     target: list[Any] = [None]
     scorers: list[str] = []
@@ -313,6 +316,11 @@ def _cell(settings: dict[str, Any], name: str, spec: ModelSpec, equal_nfe: bool)
     if budget is not None:
         steps = SAMPLERS[sampler].steps_within(budget)
     check_steps(sampler, steps)
+    if spec.steps and not spec.steps[0] <= steps <= spec.steps[1]:
+        made_for = " to ".join(dict.fromkeys(str(count) for count in spec.steps))
+        raise RequestError(
+            f"steps {steps} with model {name!r}: it is distilled for {made_for} steps. Link them: {{model: {name}, steps: {spec.settings.steps}}}"
+        )
     width, height = settings["size"] or (spec.size, spec.size)
     upscaler, target = settings["upscaler"], settings["target"]
     if upscaler is not None and target is None:
@@ -320,7 +328,7 @@ def _cell(settings: dict[str, Any], name: str, spec: ModelSpec, equal_nfe: bool)
     return Cell(
         model=name, sampler=sampler, prompt=settings["prompt"], negative=advised.negative if settings["negative"] is None else settings["negative"],
         seed=settings["seed"], steps=steps, guidance=float(advised.guidance if settings["guidance"] is None else settings["guidance"]),
-        width=width, height=height, upscaler=upscaler, target=target if upscaler is not None else None, nfe_budget=budget,
+        width=width, height=height, dtype=settings["dtype"], upscaler=upscaler, target=target if upscaler is not None else None, nfe_budget=budget,
     )  # fmt: skip
 
 
@@ -334,26 +342,40 @@ def name_of(stage: str, determined: Mapping[str, Any]) -> str:
 
 
 def denoise_determined(cell: Cell, lock: ModelLock) -> dict[str, Any]:
-    """What determines a cell's latents. Guidance and negative prompt do not where there is no guidance (at 1 or below), nor steps
-    where the sampler chooses them."""
-    guided = cell.guidance > 1
+    """What determines a cell's latents, all legs together. Guidance and negative prompt do not where there is no guidance (at 1 or below), nor
+    steps where the sampler chooses them."""
+    from realkit.pipelines import second_leg
+
+    found = _leg_determined(cell, lock, cell.sampler, cell.steps, cell.guidance)
+    found |= {"prompt": cell.prompt, "seed": cell.seed, "width": cell.width, "height": cell.height} | ({"dtype": cell.dtype} if cell.dtype else {})
+    if lock.then and lock.spec.then:
+        went = second_leg(cell.sampler, cell.steps, cell.guidance, lock.then.spec)
+        found["then"] = {"at": lock.spec.then.at, **_leg_determined(cell, lock.then, *went)}
+    return found
+
+
+def _leg_determined(cell: Cell, lock: ModelLock, sampler: str, steps: int, guidance: float) -> dict[str, Any]:
+    guided = guidance > 1
     prints = {part: value for part, value in lock.fingerprint.items() if part != "vae"}
-    sampler = SAMPLERS[cell.sampler]
+    entry = SAMPLERS[sampler]
     return {
-        "model": prints, "family": lock.spec.family, "scheduler": lock.scheduler, "sampler": cell.sampler, "sampler_entry": sampler.determined,
-        "prompt": cell.prompt, "seed": cell.seed, "steps": None if sampler.adaptive else cell.steps,
-        "guidance": cell.guidance if guided else None, "negative": cell.negative if guided else None, "width": cell.width, "height": cell.height,
+        "model": prints, "family": lock.spec.family, "scheduler": lock.scheduler, "sampler": sampler, "sampler_entry": entry.determined,
+        "steps": None if entry.adaptive else steps, "guidance": guidance if guided else None, "negative": cell.negative if guided else None,
     }  # fmt: skip
 
 
 def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
     """The ids of what a cell's stages make; `upscaler` is what determines its upscaler's result, None where it has none."""
-    latents = name_of("denoise", denoise_determined(cell, lock))
+    determined = denoise_determined(cell, lock)
+    latents = name_of("denoise", determined)
     decoded = name_of("decode", {"latents": latents, "vae": lock.vae_fingerprint})
+    then = determined.pop("then", None)
+    begun = name_of("denoise", determined | {"end": then["at"]}) if then else ""
     if upscaler is None:
-        return Ids(latents, decoded, decoded)
-    return Ids(latents, decoded, name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": cell.pixels}))
+        return Ids(latents, decoded, decoded, begun)
+    return Ids(latents, decoded, name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": cell.pixels}), begun)
 
 
 def cell_id(cell: Cell, made: Ids) -> str:
-    return name_of("cell", {"settings": asdict(cell), "image": made.image})
+    settings = {name: value for name, value in asdict(cell).items() if name != "dtype" or value is not None}
+    return name_of("cell", {"settings": settings, "image": made.image})

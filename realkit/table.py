@@ -31,10 +31,12 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "nfe": ("denoise", "lower", "denoiser evaluations; a guided pair is one"),
     "network_passes": ("denoise", "lower", "network passes a picture; a guided pair is two"),
     "batch": ("denoise", "", "pictures denoised together; never pool times of different batches"),
-    "dtype": ("denoise", "", "number format of the denoiser"),
+    "dtype": ("denoise", "", "number format of the denoiser, as asked for or by the device"),
     "device": ("denoise", "", "cpu or cuda"),
+    "rung": ("denoise", "", "rung of the memory ladder: resident, vae-tiling, model-offload or group-offload; never pool times of different rungs"),
+    "decode_rung": ("decode", "", "the same of the VAE"),
     "truncated_tokens": ("denoise", "", "prompt tokens beyond the text encoder's length, which it never saw"),
-    "load_s": ("denoise", "lower", "seconds to load the model, once for all cells it served"),
+    "load_s": ("denoise", "lower", "seconds to load the model, or both legs' models, once for all cells it served"),
     "encode_s": ("denoise", "lower", "seconds to encode the prompts, of the batch over its size"),
     "denoise_s": ("denoise", "lower", "seconds to denoise, of the batch over its size"),
     "decode_s": ("decode", "lower", "seconds to decode the latents"),
@@ -51,6 +53,7 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "status": ("", "", "ok, failed or pending"),
     "error": ("", "", "why it failed"),
 }
+SUMMED = ("load_s", "encode_s", "denoise_s", "nfe", "network_passes")  # over the legs
 PARTS = ("encode_s", "denoise_s", "decode_s", "upscale_s")
 
 
@@ -84,7 +87,10 @@ def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, dict[tup
     found = {name: cell[name] for name in COLUMNS if name in cell} | {"cell": line["id"], "upscaler": cell["upscaler"]}
     for name, (stage, _, _) in COLUMNS.items():
         if row := parts.get(stage):
-            found[name] = row.get(name)
+            found[name] = row.get("rung" if name == "decode_rung" else name)
+    if begun := rows.get(line["ids"].get("begun")):
+        _add_leg(found, begun, parts.setdefault("denoise", None))
+        parts["begun"] = begun
     found |= {row["scorer"]: row["value"] for row in rated if row["status"] == "ok"}
     if times := [row["score_s"] for row in rated if "score_s" in row]:
         found["score_s"] = sum(times)
@@ -99,6 +105,14 @@ def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, dict[tup
     if complete and len({part.get("device") for part in steps}) == 1:
         found["seconds"] = sum(found.get(name) or 0.0 for name in PARTS)
     return found
+
+
+def _add_leg(found: dict[str, Any], first: dict[str, Any], last: dict[str, Any] | None) -> None:
+    """What the first of two legs took, to what the second did: times and calls are summed, of memory the larger counts."""
+    for name, (stage, _, _) in COLUMNS.items():
+        both = [row[name] for row in (first, last) if row and row.get(name) is not None]
+        if stage == "denoise" and both:
+            found[name] = sum(both) if name in SUMMED else max(both) if name.startswith("peak_") else both[0]
 
 
 def dictionary() -> str:

@@ -70,9 +70,9 @@ def test_help_is_no_error():
 
 
 def test_failed_cells_end_with_1(tmp_path, monkeypatch):
-    from realkit import models
+    from realkit import pipelines
 
-    monkeypatch.setattr(models.Model, "denoise", lambda *_: 1 / 0)
+    monkeypatch.setattr(pipelines.Model, "denoise", lambda *_: 1 / 0)
     (tmp_path / "sweep.yaml").write_text(GOOD)
     code, shown, _ = call("run", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
     assert code == 1 and "1 cells failed" in shown
@@ -116,10 +116,10 @@ def test_generate_upscale_score(tmp_path):
 def test_a_picture_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch, out, says):
     from PIL import Image
 
-    from realkit import models, upscalers
+    from realkit import loading, upscalers
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("worked"))
     monkeypatch.setattr(upscalers, "upscale", lambda *_: pytest.fail("worked"))
     Image.new("RGB", (8, 8)).save("in.png")
     for command in (["generate", "a red cube"], ["upscale", "in.png", "--with", "lanczos", "--to", 16]):

@@ -131,5 +131,5 @@ def test_a_hub_id_without_a_network_is_one_line():
 def test_an_empty_folder_and_a_file_without_config(tmp_path, weights):
     with pytest.raises(rk.RequestError, match="holds no weights"):
         models.lock(str(tmp_path))
-    with pytest.raises(rk.RequestError, match="give its catalogue entry a `config` folder"):
+    with pytest.raises(rk.RequestError, match="holds an upscaler: give it as one, not as a model"):
         models.lock(str(weights / "esrgan-x4" / "model.safetensors"))

@@ -32,8 +32,8 @@ def test_a_users_file_adds_entries(tmp_path, monkeypatch):
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     table = Table("model", ModelSpec)
     assert table["mine"].size == 256 and "rehearsal/base" in table
-    (tmp_path / "models.toml").write_text('["mine"]\nsource = "x"\nsizes = 3\n')
-    with pytest.raises(rk.RequestError, match=r"models\.toml cannot be read: sizes: Extra inputs"):
+    (tmp_path / "models.toml").write_text('["mine"]\nsource = "x"\nsises = 3\n')
+    with pytest.raises(rk.RequestError, match=r"models\.toml cannot be read: sises: Extra inputs"):
         len(Table("model", ModelSpec))
 
 

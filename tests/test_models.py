@@ -6,7 +6,7 @@ import realkit as rk
 from realkit import models
 from realkit.hub import Lock
 from realkit.lookup import Table
-from realkit.models import Request
+from realkit.pipelines import Request
 from tests.originals import single_file
 
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"

@@ -107,16 +107,16 @@ def test_other_versions_stop_a_resumed_run(tmp_path):
 
 
 def test_a_failure_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
-    from realkit import models
+    from realkit import pipelines
 
-    whole = models.Model.denoise
+    whole = pipelines.Model.denoise
 
-    def fails_on_euler_a(self, requests, sampler, *rest):
+    def fails_on_euler_a(self, requests, sampler, *rest, **more):
         if sampler == "Euler a":
             raise RuntimeError("no luck\nat all")
-        return whole(self, requests, sampler, *rest)
+        return whole(self, requests, sampler, *rest, **more)
 
-    monkeypatch.setattr(models.Model, "denoise", fails_on_euler_a)
+    monkeypatch.setattr(pipelines.Model, "denoise", fails_on_euler_a)
     done = rk.run(rk.Sweep(**SMALL), tmp_path)
     df = done.table()
     assert done.failed == 4 and set(df.loc[df["sampler"] == "Euler", "status"]) == {"ok"}
@@ -126,17 +126,17 @@ def test_a_failure_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
 
 
 def test_latents_that_are_not_finite_are_a_failed_row(tmp_path, monkeypatch):
-    from realkit import models
+    from realkit import pipelines
 
-    whole = models.Model.denoise
+    whole = pipelines.Model.denoise
 
-    def with_nan(self, requests, *rest):
-        made = whole(self, requests, *rest)
+    def with_nan(self, requests, *rest, **more):
+        made = whole(self, requests, *rest, **more)
         made.latents = made.latents.clone()
         made.latents[1] = float("nan")
         return made
 
-    monkeypatch.setattr(models.Model, "denoise", with_nan)
+    monkeypatch.setattr(pipelines.Model, "denoise", with_nan)
     df = rk.run(rk.Sweep(**SMALL), tmp_path).table()
     assert (df["status"] == "failed").sum() == 2 and df["error"].dropna().str.contains("not finite").all()
 
@@ -245,12 +245,13 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_table(tmp_path):
 
 
 def test_each_tool_is_loaded_once_and_a_shared_vae_too(tmp_path, monkeypatch):
-    from realkit import models
+
+    from realkit import loading
 
     loaded = []
     for name in ("load", "load_decoder"):
-        whole = getattr(models, name)
-        monkeypatch.setattr(models, name, lambda *given, whole=whole, name=name: (loaded.append(name), whole(*given))[1])
+        whole = getattr(loading, name)
+        monkeypatch.setattr(loading, name, lambda *given, whole=whole, name=name, **more: (loaded.append(name), whole(*given, **more))[1])
     rk.run(rk.Sweep(**SMALL | {"models": ["rehearsal/base", "rehearsal/studio"]}), tmp_path)
     assert loaded == ["load", "load", "load_decoder"]
     assert set(rk.read(tmp_path).table()["status"]) == {"ok"}

@@ -6,7 +6,7 @@ import torch
 
 import realkit as rk
 from realkit import samplers
-from realkit.models import Request
+from realkit.pipelines import Request
 
 CONFIG = {
     "_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",

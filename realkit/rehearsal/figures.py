@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import realkit as rk
-from realkit.models import Request
+from realkit.pipelines import Request
 from realkit.rehearsal.data import held_out
 from realkit.rehearsal.scenes import mask, render
 from realkit.rehearsal.ship import WEIGHTS

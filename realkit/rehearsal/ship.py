@@ -13,6 +13,12 @@ from realkit.rehearsal import clip, tokenizer
 from realkit.rehearsal.text2image import SCHEDULE
 
 WEIGHTS = Path(__file__).parent / "weights"
+PARTS = {
+    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "tokenizer_2": ["transformers", "CLIPTokenizer"],
+}  # fmt: skip
+EULER = {"_class_name": "EulerDiscreteScheduler", **SCHEDULE, "interpolation_type": "linear", "use_karras_sigmas": False, "trained_betas": None}
 
 
 def vae(model, latents: torch.Tensor | None, folder: Path = WEIGHTS) -> None:
@@ -30,17 +36,43 @@ def words(text_encoder, folder: Path = WEIGHTS) -> None:
     tokenizer.write(folder / "tokenizer")
 
 
-def text2image(name: str, unet, folder: Path = WEIGHTS) -> None:
+def text2image(name: str, unet, folder: Path = WEIGHTS, spacing: str = "") -> None:
     """UNet, scheduler config and model index; VAE, text encoder and tokenizer come through the catalogue's `parts`."""
     _half(unet).save_pretrained(folder / name / "unet")
     scheduler = {"_class_name": "PNDMScheduler", **SCHEDULE, "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False}
-    _json(folder / name / "scheduler" / "scheduler_config.json", scheduler | {"skip_prk_steps": True, "steps_offset": 1, "trained_betas": None})
-    parts = {
-        "unet": ["diffusers", "UNet2DConditionModel"], "scheduler": ["diffusers", "PNDMScheduler"], "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "safety_checker": [None, None], "feature_extractor": [None, None],
-    }  # fmt: skip
-    _json(folder / name / "model_index.json", {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **parts})
+    scheduler |= {"skip_prk_steps": True, "steps_offset": 1, "trained_betas": None}
+    if spacing:
+        scheduler = EULER | {"timestep_spacing": spacing, "prediction_type": "epsilon"}
+    _json(folder / name / "scheduler" / "scheduler_config.json", scheduler)
+    index = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, "safety_checker": [None, None], "feature_extractor": [None, None]}
+    _json(folder / name / "model_index.json", index | {part: PARTS[part] for part in ("unet", "vae", "text_encoder", "tokenizer")} | _scheduled(scheduler))
+
+
+def second_encoder(text_encoder, folder: Path = WEIGHTS) -> None:
+    _half(text_encoder).save_pretrained(folder / "text_encoder_2")
+
+
+def xl(unet, folder: Path = WEIGHTS) -> None:
+    """A folder in SDXL's layout, for v-prediction."""
+    _half(unet).save_pretrained(folder / "xl" / "unet")
+    scheduler = EULER | {"timestep_spacing": "leading", "steps_offset": 1, "prediction_type": "v_prediction"}
+    _json(folder / "xl" / "scheduler" / "scheduler_config.json", scheduler)
+    index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": False}
+    _json(folder / "xl" / "model_index.json", index | PARTS | _scheduled(scheduler))
+
+
+def refiner(unet, folder: Path = WEIGHTS) -> None:
+    """A folder in the layout of SDXL's refiner."""
+    _half(unet).save_pretrained(folder / "refiner" / "unet")
+    scheduler = EULER | {"timestep_spacing": "leading", "steps_offset": 1, "prediction_type": "epsilon"}
+    _json(folder / "refiner" / "scheduler" / "scheduler_config.json", scheduler)
+    parts = PARTS | {"text_encoder": [None, None], "tokenizer": [None, None]}
+    index = {"_class_name": "StableDiffusionXLImg2ImgPipeline", "force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True}
+    _json(folder / "refiner" / "model_index.json", index | parts | _scheduled(scheduler))
+
+
+def _scheduled(scheduler: dict) -> dict:
+    return {"scheduler": ["diffusers", scheduler["_class_name"]]}
 
 
 def clip_model(model, folder: Path = WEIGHTS) -> None:

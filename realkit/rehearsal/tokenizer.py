@@ -49,3 +49,14 @@ def write(folder: Path) -> None:
     config = special | {"model_max_length": CONTEXT, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2))
+
+
+def write_second(learned: Path, folder: Path) -> None:
+    """The words of another folder for SDXL's second text encoder, which is padded with "!"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_bytes((learned / name).read_bytes())
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": "!"}
+    config = special | {"model_max_length": CONTEXT, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2))

@@ -12,9 +12,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import click
 import torch
 
-from realkit.rehearsal import autoencoder, clip, esrgan, figures, ship, text2image, tokenizer
+from realkit.rehearsal import autoencoder, clip, esrgan, figures, ship, text2image, tokenizer, turbo, xl
 
-STEPS = {"vae": 9000, "decoder": 3000, "base": 20_000, "studio": 1500, "clip": 4000, "esrgan": 6000}
+STEPS = {"vae": 9000, "decoder": 3000, "base": 20_000, "studio": 1500, "turbo": 3000, "xl": 6000, "refiner": 1200, "clip": 4000, "esrgan": 6000}
 
 
 @click.command(help=__doc__)
@@ -63,6 +63,27 @@ def _studio(work: Path, shipped: bool, settings: dict) -> None:
     ship.text2image("studio", text2image.train(work, models, words, z, name="studio", rate=3e-4, **settings)["unet"])
 
 
+def _turbo(work: Path, shipped: bool, settings: dict) -> None:
+    words = _tokenizer()
+    models = text2image.build(words.get_vocab())
+    _take_shipped(models, "base")
+    ship.text2image("turbo", turbo.train(work, models, words, **settings), spacing="trailing")
+
+
+def _xl(work: Path, shipped: bool, settings: dict) -> None:
+    encoders = _encoders()
+    unet = xl.build(xl.XL, _shipped_unet("base"), slice(0, xl.WIDTH))
+    if shipped:
+        unet = _shipped_unet("xl")
+    ship.second_encoder(encoders[1][1])
+    ship.xl(xl.train(work, unet, encoders, xl.latents(work, _shipped_vae()), name="xl", rate=1e-3, **settings))
+
+
+def _refiner(work: Path, shipped: bool, settings: dict) -> None:
+    unet = _shipped_unet("refiner") if shipped else xl.build(xl.REFINER, _shipped_unet("base"), slice(0, xl.WIDTH))
+    ship.refiner(xl.train(work, unet, _encoders()[1:], xl.latents(work, _shipped_vae()), name="refiner", rate=5e-4, **settings))
+
+
 def _clip(work: Path, shipped: bool, settings: dict) -> None:
     from open_clip.tokenizer import HFTokenizer
 
@@ -81,6 +102,21 @@ def _shipped_vae():
     return AutoencoderKL.from_pretrained(ship.WEIGHTS / "vae").float()
 
 
+def _shipped_unet(name: str):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel.from_pretrained(ship.WEIGHTS / name / "unet").float()
+
+
+def _encoders() -> list:
+    """(tokenizer, model) of base's text encoder and of the one made of rehearsal/clip, as `rehearsal/xl` has them."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer.write_second(ship.WEIGHTS / "clip", ship.WEIGHTS / "tokenizer_2")
+    first = CLIPTextModel.from_pretrained(ship.WEIGHTS / "text_encoder").float()
+    return [(_tokenizer(), first), (CLIPTokenizer.from_pretrained(ship.WEIGHTS / "tokenizer_2"), xl.second_encoder(ship.WEIGHTS / "clip"))]
+
+
 def _tokenizer():
     from transformers import CLIPTokenizer
 
@@ -95,7 +131,17 @@ def _take_shipped(models: torch.nn.ModuleDict, name: str) -> None:
     models["text_encoder"].load_state_dict(load_file(ship.WEIGHTS / "text_encoder" / "model.safetensors"))
 
 
-RECIPES = {"vae": _vae, "decoder": _decoder, "base": _base, "studio": _studio, "clip": _clip, "esrgan": _esrgan}
+RECIPES = {
+    "vae": _vae,
+    "decoder": _decoder,
+    "base": _base,
+    "studio": _studio,
+    "turbo": _turbo,
+    "xl": _xl,
+    "refiner": _refiner,
+    "clip": _clip,
+    "esrgan": _esrgan,
+}
 
 if __name__ == "__main__":
     main()

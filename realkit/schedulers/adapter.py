@@ -57,6 +57,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         alphas = self.alphas_cumprod.double().numpy()
         self.trained = np.sqrt((1 - alphas) / alphas)
         self.order = CALLS_A_STEP.get(solver, 1)
+        self._share = (0.0, 1.0)
         self.set_timesteps(1)
 
     @property
@@ -74,6 +75,15 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"{self.config.solver} cannot begin at call {begin_index}: expected {possible}")
         self._begin = self._call = begin_index
 
+    def cut(self, start: float, end: float) -> None:
+        """From the next `set_timesteps` on, go only the steps of this share of the noise schedule (0 to 1): one leg of two, cut between whole steps.
+
+        As in SDXL's two models, a step belongs to the first where its timestep is at least (1 - end) of the trained ones.
+        """
+        if self.config.solver in WHOLE_ONLY:
+            raise ValueError(f"{self.config.solver} cannot be cut into legs")
+        self._share = (start, end)
+
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         """Lay out the levels and the denoiser's timesteps for this many steps."""
         config, extra = self.config, int(self.config.discard_penultimate)
@@ -82,7 +92,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         else:
             levels = SCHEDULES[config.schedule](num_inference_steps + extra, self.trained).tolist()
             levels = [*(levels[:-1] if extra else levels), 0.0]
-        self.num_inference_steps, self._levels = num_inference_steps, [float(level) for level in levels]
+        self.num_inference_steps, self._levels = num_inference_steps, self._of_share([float(level) for level in levels])
         self.sigmas = torch.tensor(self._levels, dtype=torch.float32)
         self._settings = dict(config.settings or {}) | ({"steps": num_inference_steps} if config.solver == "dpm_fast" else {})
         self._begin = self._call = 0
@@ -93,6 +103,16 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         else:
             self._asked = self._rehearse()
             self.timesteps = torch.from_numpy(timestep_of(np.array(self._asked), self.trained)).to(device, torch.float32)
+
+    def _of_share(self, levels: list[float]) -> list[float]:
+        if self._share == (0.0, 1.0):
+            return levels
+        trained, at = len(self.trained), timestep_of(np.array(levels[:-1]), self.trained)
+        first, last = (int((at >= trained - round(share * trained)).sum()) if share < 1 else len(levels) - 1 for share in self._share)
+        first = first if self._share[0] > 0 else 0
+        if first == last:
+            raise ValueError(f"{len(levels) - 1} steps leave none to the leg from {self._share[0]} to {self._share[1]}: take more steps")
+        return levels[first : last + 1]
 
     def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
         """The network's input: x / √(sigma² + 1)."""

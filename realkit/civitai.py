@@ -1,0 +1,124 @@
+"""Civitai's references: civitai:MODEL, civitai:MODEL@VERSION and the site's URLs → the file of a version, its hash and where to fetch it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from realkit import downloads, tokens
+from realkit.errors import RequestError
+
+ENDPOINT = "CIVITAI_ENDPOINT"  # another address of the service, for mirrors
+SITE = "https://civitai.com"
+SHORT = re.compile(r"civitai:(?P<model>\d+)?(@(?P<version>\d+))?", re.IGNORECASE | re.ASCII)
+HOSTS = re.compile(r"(www\.)?civitai\.(com|green|red)")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model, a version of it, or both; the newest version where none is named."""
+
+    model: str = ""
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"civitai:{self.model}" + (f"@{self.version}" if self.version else "")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file as the site publishes it: SHA-256 in lower-case hex, or "" where none is published."""
+
+    version: str
+    name: str
+    sha256: str
+    url: str
+    pickled: bool
+
+
+def parse(ref: str) -> Reference | None:
+    """What a reference names on Civitai; None where it is not of Civitai. Raises RequestError for an address there that names no model."""
+    if ref.lower().startswith("civitai:"):
+        short = SHORT.fullmatch(ref)
+        if not short or not (short["model"] or short["version"]):
+            raise RequestError(f"Civitai reference {ref!r}: expected civitai:MODEL or civitai:MODEL@VERSION, both numbers, such as civitai:4201@245598")
+        return Reference(short["model"] or "", short["version"] or "")
+    if not ref.startswith(("http://", "https://")):
+        return None
+    url = urlsplit(ref)
+    if not HOSTS.fullmatch(url.hostname or "") and f"{url.scheme}://{url.netloc}" != _endpoint():
+        return None
+    if found := re.match(r"/models/(\d+)", url.path):
+        return Reference(found[1], parse_qs(url.query).get("modelVersionId", [""])[0])
+    if found := re.match(r"/api/(?:download/models|v1/model-versions)/(\d+)", url.path):
+        return Reference("", found[1])
+    raise RequestError(f"Civitai address {tokens.scrub(ref)!r}: expected …/models/NUMBER, with ?modelVersionId=NUMBER for one version")
+
+
+def published(ref: Reference, sha: str = "") -> Published:
+    """The model file of a version: the one with this SHA-256, else the primary one. Raises RequestError."""
+    version = _ask(f"model-versions/{ref.version}", ref) if ref.version else _newest(ref)
+    if ref.model and ref.version and str(version.get("modelId", ref.model)) != ref.model:
+        raise RequestError(f"Civitai version {ref.version} belongs to model {version['modelId']}, not {ref.model}: correct the reference")
+    files = [file for file in version.get("files") or [] if file.get("type", "Model") in ("Model", "Pruned Model")]
+    if sha:
+        files = [file for file in files if _sha(file) == sha]
+    safe = [file for file in files if file["name"].endswith(".safetensors")]
+    chosen = next((file for file in safe if file.get("primary")), None) or next(iter(safe or files), None)
+    if chosen is None:
+        wanted = f"the file with SHA-256 {sha[:12]}…" if sha else "a model file"
+        raise RequestError(f"{ref} does not offer {wanted} (any more): take another version")
+    url = chosen.get("downloadUrl") or f"{_endpoint()}/api/download/models/{version['id']}"
+    return Published(str(version["id"]), chosen["name"], _sha(chosen), url, not chosen["name"].endswith(".safetensors"))
+
+
+def _newest(ref: Reference) -> dict[str, Any]:
+    found = _ask(f"models/{ref.model}", ref)
+    if not (versions := found.get("modelVersions")):
+        raise RequestError(f"{ref} has no version that can be downloaded: take another model")
+    newest: dict[str, Any] = versions[0]
+    return newest
+
+
+def _sha(file: dict[str, Any]) -> str:
+    return str((file.get("hashes") or {}).get("SHA256", "")).lower()
+
+
+def _ask(path: str, ref: Reference) -> dict[str, Any]:
+    import requests
+
+    token = tokens.get("civitai")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    for attempt in range(downloads.TRIES):
+        last = attempt == downloads.TRIES - 1
+        try:
+            answer = requests.get(f"{_endpoint()}/api/v1/{path}", headers=headers, timeout=downloads.TIMEOUT_S)
+            if answer.status_code in downloads.WAITED_FOR and not last:
+                time.sleep(downloads.asked_to_wait(answer.headers.get("Retry-After"), attempt))
+                continue
+            answer.raise_for_status()
+            found = answer.json()
+            if not isinstance(found, dict):
+                raise ValueError("no JSON object")
+            return found
+        except requests.HTTPError:
+            status = answer.status_code
+            raise RequestError(f"{ref} cannot be looked up: {downloads.refusal(status, token)}{_hint(status, token)}") from None
+        except (requests.ConnectionError, requests.Timeout) as error:
+            if last or isinstance(error, requests.ConnectionError):
+                raise RequestError(f"{ref} cannot be looked up: {type(error).__name__}. Turn the internet on, or attach the file and give its path") from None
+        except ValueError:
+            raise RequestError(f"{ref} cannot be looked up: the answer is not what Civitai's API gives. Try again later") from None
+    raise AssertionError("unreachable")
+
+
+def _hint(status: int, token: str | None) -> str:
+    return "" if token or status not in (401, 403) else ". Make one at civitai.com/user/account and set CIVITAI_TOKEN"
+
+
+def _endpoint() -> str:
+    return os.environ.get(ENDPOINT, SITE).rstrip("/")

@@ -1,0 +1,220 @@
+"""Loading: a model's locked files → a pipeline on the device, in the number format and on the rung of memory that it fits."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from realkit import hub, placement, single_file
+from realkit.errors import RequestError
+from realkit.families import FAMILIES
+from realkit.models import PART_CLASSES, ModelLock, lock
+from realkit.pipelines import Decoder, Model
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load(
+    name: str,
+    locked: ModelLock | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    rung: str | None = None,
+    decoder: bool = True,
+) -> Model:
+    """A catalogue model, or any other reference, ready on this machine.
+
+    `device` ("cuda", "cpu"), `dtype` ("float32", "float16", "bfloat16") and `rung` (one of placement.RUNGS) are chosen from what the machine has where
+    they are left out. Where memory runs out, higher rungs are tried. Without `decoder` the VAE is not loaded: the model denoises only.
+    Raises RequestError for a name that means nothing, a setting that is none, or files that are damaged.
+    """
+    on = device_for(device)
+    rungs = placement.LADDERS["both" if decoder else "denoise"][on.type]
+    checked_rung(rung, rungs, on)
+    locked = locked or lock(name)
+    family = FAMILIES[locked.spec.family]
+    if family.second and decoder and family.vae == "vae":
+        decoder = False  # the first leg decodes
+    number = placement.dtype(on, dtype, family.half_overflows)
+    import diffusers
+
+    kind = getattr(diffusers, family.pipeline)  # imports what it needs, before the clock starts
+    _quiet()
+    began = time.perf_counter()
+    with _named(locked):
+        pipe = _climbing_load(lambda: _pipeline(locked, kind, number, decoder))
+        start = rung or placement.first_rung(on, rungs, _part_bytes(pipe))
+        stands = _placed(pipe, start, rungs, on)
+    pipe.original_scheduler_config = locked.scheduler
+    return Model(locked, pipe, time.perf_counter() - began, on, stands, rungs, dtype)
+
+
+def load_decoder(locked: ModelLock, *, device: str | None = None, dtype: str | None = None) -> Decoder:
+    """A model's VAE alone, ready on this machine's device."""
+    import diffusers
+
+    locked = locked.decoding
+    family, on = FAMILIES[locked.spec.family], device_for(device)
+    kind = getattr(diffusers, family.vae_class)
+    _quiet()
+    with _named(locked):
+        vae = _climbing_load(lambda: _vae(locked, kind, placement.dtype(on, dtype, family.half_overflows)))
+        rungs = placement.LADDERS["decode"][on.type]
+        stands = _placed(vae, placement.first_rung(on, rungs, [_bytes(vae)]), rungs, on)
+    return Decoder(vae, locked.spec.family, on, stands)
+
+
+def device_for(asked: str | None) -> torch.device:
+    import torch
+
+    found = placement.device()
+    if asked not in (None, "cpu", "cuda"):
+        raise RequestError(f"device {asked!r}: expected 'cuda' or 'cpu'")
+    if asked == "cuda" and found.type != "cuda":
+        raise RequestError("device 'cuda': this machine has no GPU that this torch build serves. What is wrong, and the mend: realkit doctor")
+    return torch.device(asked) if asked else found
+
+
+def checked_rung(asked: str | None, rungs: tuple[str, ...], on: torch.device) -> str | None:
+    if asked is not None and asked not in rungs:
+        raise RequestError(f"rung {asked!r}: expected one of {', '.join(rungs)} on a {'GPU' if on.type == 'cuda' else 'CPU'}")
+    return asked
+
+
+def _placed(tool: Any, rung: str, rungs: tuple[str, ...], on: torch.device) -> str:
+    """Place a tool on a rung or, where memory runs out, on the next that holds it; return that one."""
+    for stands in rungs[rungs.index(rung) :]:
+        try:
+            placement.place(tool, stands, on)
+            return stands
+        except Exception as error:
+            if not placement.out_of_memory(error) or stands == rungs[-1]:
+                raise
+        placement.release()
+    raise AssertionError("unreachable")
+
+
+def _climbing_load(read: Any) -> Any:
+    """Read files into main memory; once more after giving back what can be given, where that runs out."""
+    try:
+        return read()
+    except Exception as error:
+        if not placement.out_of_memory(error):
+            raise
+    placement.release()
+    return read()
+
+
+def _pipeline(locked: ModelLock, kind: Any, number: torch.dtype, decoder: bool) -> Any:
+    family, spec = FAMILIES[locked.spec.family], locked.spec
+    given: dict[str, Any] = dict(family.absent) | {part: None for part, ref in spec.parts.items() if not ref}
+    for part, of in locked.parts.items():
+        if part != family.vae:
+            given[part] = _part(part, of, number, locked)
+    takes_vae = family.vae in _modules(kind)
+    if takes_vae:
+        given[family.vae] = _vae(locked, None, number) if decoder else None
+    if locked.main.single:
+        shipped = spec.config.removeprefix(hub.CONFIG)
+        if shipped in single_file.KINDS:
+            given = {key: value for key, value in single_file.arguments(shipped).items() if key != "config"} | given
+        pipe = kind.from_single_file(str(hub.fetch(locked.main)), config=str(hub.fetch(hub.lock(spec.config))), dtype=number, local_files_only=True, **given)
+    else:
+        pipe = kind.from_pretrained(str(hub.fetch(locked.main)), dtype=number, local_files_only=True, use_safetensors=True, **given)
+    for ref, of in locked.loras.items():
+        _merge_lora(pipe, ref, hub.fetch(of), spec.loras[ref])
+    return pipe
+
+
+def _modules(kind: Any) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(kind.__init__).parameters)
+
+
+def _vae(locked: ModelLock, kind: Any, number: torch.dtype) -> Any:
+    """The VAE, from the part that replaces it or the main reference; in float32 where its config says that float16 overflows it."""
+    import diffusers
+
+    family = FAMILIES[locked.spec.family]
+    kind = kind or getattr(diffusers, family.vae_class)
+    part = locked.parts.get(family.vae)
+    if part and part.single:
+        return kind.from_single_file(str(hub.fetch(part)), config=str(_config_of(locked, family.vae)), dtype=number, local_files_only=True)
+    if part or not locked.main.single:
+        of, below = (part, {}) if part else (locked.main, {"subfolder": family.vae})
+        folder = hub.fetch(of)
+        config = hub.json_object(folder / below.get("subfolder", "") / "config.json")
+        return kind.from_pretrained(str(folder), dtype=placement.vae_dtype(config, number), local_files_only=True, use_safetensors=True, **below)
+    config_at = _config_of(locked, family.vae)
+    number = placement.vae_dtype(hub.json_object(config_at / "config.json"), number)
+    return kind.from_single_file(str(hub.fetch(locked.main)), config=str(config_at), dtype=number, local_files_only=True)
+
+
+def _config_of(locked: ModelLock, part: str) -> Path:
+    """The folder with the config of a part that is a single file."""
+    of = hub.lock(locked.spec.config) if locked.main.single else locked.main
+    return hub.fetch(of) / part
+
+
+def _part(name: str, of: hub.Lock, number: torch.dtype, locked: ModelLock) -> Any:
+    library, kind = PART_CLASSES[name]
+    module = getattr(importlib.import_module(library), kind)
+    path = hub.fetch(of)
+    if name.startswith("tokenizer"):
+        return module.from_pretrained(path)
+    if of.single:
+        if library != "diffusers":
+            raise RequestError(f"Part {name!r} of model {locked.name!r} is a single file: expected a folder with its config.json")
+        return module.from_single_file(str(path), config=str(_config_of(locked, name)), dtype=number, local_files_only=True)
+    return module.from_pretrained(path, dtype=number, use_safetensors=True)
+
+
+def _merge_lora(pipe: Any, ref: str, path: Path, weight: float) -> None:
+    """Add a LoRA to the weights, once: no cost while denoising, and no other state to offload."""
+    from safetensors.torch import load_file
+
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise RequestError(f"LoRA {ref!r} needs the package peft: pip install peft") from None
+    pipe.load_lora_weights(load_file(path), adapter_name="one")
+    pipe.fuse_lora(lora_scale=weight)
+    pipe.unload_lora_weights()
+
+
+def _part_bytes(pipe: Any) -> list[int]:
+    import torch
+
+    return [_bytes(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def _bytes(module: Any) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+@contextmanager
+def _named(locked: ModelLock) -> Iterator[None]:
+    """Turn what the libraries raise while loading into one line that names the model. Out of memory stays what it is."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+        if isinstance(error, RequestError) or placement.out_of_memory(error):
+            raise
+        raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _quiet() -> None:
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    of_diffusers.set_verbosity_error()
+    of_diffusers.disable_progress_bar()
+    of_transformers.set_verbosity_error()
+    of_transformers.disable_progress_bar()
