@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-all lint
+.PHONY: demo test test-all lint bench
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m realkit.demo
@@ -15,6 +15,9 @@ test: $(VENV)/.ready lint
 
 test-all: $(VENV)/.ready lint
 	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m tests.bench_rungs
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check realkit tests

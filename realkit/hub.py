@@ -72,7 +72,7 @@ def lock(ref: str, *, weights: bool = False, variant: str = "", left_out: Collec
 
     `left_out` are parts of a pipeline that come from elsewhere or not at all: of these only the configs are kept. Looks on disk, then among the inputs, then in the network. Raises RequestError when it names nothing, or when weights are damaged or pickled.
     """
-    found = _lock(_plain(ref), weights, variant)
+    found = _lock(plain(ref), weights, variant)
     kept = {name: sha for name, sha in found.files.items() if not (name.split("/")[0] in left_out and PurePosixPath(name).suffix in (*WEIGHTS, *PICKLED))}
     return replace(found, files=kept)
 
@@ -84,21 +84,21 @@ def _lock(ref: str, weights: bool, variant: str) -> Lock:
         found = civitai.published(named)
         allow_pickle(found.name, found.pickled)
         pinned = civitai.Reference(named.model, found.version)
-        sha = found.sha256 or downloads.sha256(_from_civitai(str(pinned), found))
+        sha = found.sha256 or downloads.sha256(_from_civitai(str(pinned), found, ""))
         return Lock(str(pinned), "civitai", found.version, files={SINGLE: sha})
     if ref.startswith(("http://", "https://")):
         allow_pickle(urlsplit(ref).path, _is_pickle(urlsplit(ref).path))
         return Lock(ref, "url", files={SINGLE: downloads.sha256(_from_url(ref))})
     if match := HUB_FILE.match(ref):
         allow_pickle(match["file"], _is_pickle(match["file"]))
-        if mounted := mounts.file(Path(match["file"]).name):
+        if mounted := mounts.file(Path(match["file"]).name, match["id"]):
             return Lock(ref, "hub", match["revision"] or "", files=_of_disk(str(mounted), mounted, "", True).files)
         commit, files = remote.file(match["id"], match["revision"], match["file"])
         return Lock(ref, "hub", commit, files={SINGLE: files[match["file"]]})
     match = HUB_ID.match(ref)
     if not match or ref.startswith((".", "/", "~")) or Path(ref).suffix in (*WEIGHTS, *PICKLED):
         raise RequestError(f"No such file or folder: {shown(ref)}. Give a catalogue name (realkit list models), a hub id, or an existing path")
-    if mounted := mounts.repository(match["id"]):
+    if mounted := mounts.repository(match["id"], match["revision"] or ""):
         found_there = _of_disk(str(mounted), mounted, match["variant"] or variant, weights)
         return Lock(ref, "hub", match["revision"] or "", found_there.variant, found_there.files)
     commit, kept, files = remote.repository(
@@ -148,18 +148,29 @@ def fetch(locked: Lock) -> Path:
         return _plain_file(path, locked.files[SINGLE]) if path.is_file() else _view(path, locked)
     if locked.single:
         return _plain_file(_single(locked), locked.files[SINGLE])
-    name = HUB_ID.match(locked.ref)["id"]  # type: ignore[index]
-    if (mounted := mounts.repository(name)) and all(
-        (mounted / file).is_file() and downloads.sha256(mounted / file) == sha for file, sha in locked.files.items()
-    ):
-        return _view(mounted, locked)
-    return _view(remote.snapshot(name, locked.revision, locked.files), locked)
+    mounted = _mounted(locked)
+    return _view(mounted or remote.snapshot(_repository(locked), locked.revision, locked.files), locked)
+
+
+def _repository(locked: Lock) -> str:
+    return HUB_ID.match(locked.ref)["id"]  # type: ignore[index]
+
+
+def _mounted(locked: Lock) -> Path | None:
+    """The folder among the inputs that holds a hub lock's files: of its revision, or of another with the same contents."""
+    for revision in dict.fromkeys((locked.revision, "")):
+        found = mounts.repository(_repository(locked), revision)
+        if found and all((found / file).is_file() and downloads.sha256(found / file) == sha for file, sha in locked.files.items()):
+            return found
+    return None
 
 
 def _single(locked: Lock) -> Path:
     sha = locked.files[SINGLE]
     if named := civitai.parse(locked.ref):
-        return _from_civitai(locked.ref, None if (downloads.folder("files") / f"{sha}.safetensors").is_file() else civitai.published(named, sha), sha)
+        kept = [path for name in (sha, f"civitai-{locked.revision}") for path in downloads.folder("files").glob(f"{name}.*")]
+        whole = [path for path in kept if path.suffix in (*WEIGHTS, *PICKLED) and downloads.sha256(path) == sha]
+        return whole[0] if whole else _from_civitai(locked.ref, civitai.published(named, sha), sha)
     if locked.kind == "url":
         path = _from_url(locked.ref)
         if downloads.sha256(path) != sha:
@@ -167,7 +178,7 @@ def _single(locked: Lock) -> Path:
         return path
     match = HUB_FILE.match(locked.ref)
     assert match
-    if (mounted := mounts.file(Path(match["file"]).name)) and downloads.sha256(mounted) == sha:
+    if (mounted := mounts.file(Path(match["file"]).name, match["id"])) and downloads.sha256(mounted) == sha:
         return mounted
     return remote.snapshot(match["id"], locked.revision or match["revision"], {match["file"]: sha}) / match["file"]
 
@@ -176,10 +187,11 @@ def read_json(locked: Lock, name: str) -> dict[str, Any]:
     """A small JSON file of a locked folder, without fetching the weights; {} where it has none."""
     if name not in locked.files and locked.kind == "hub":
         return {}
-    if locked.kind == "hub" and not mounts.repository(HUB_ID.match(locked.ref)["id"]):  # type: ignore[index]
-        path = remote.small(HUB_ID.match(locked.ref)["id"], locked.revision, name)  # type: ignore[index]
+    if locked.kind == "hub":
+        mounted = _mounted(locked)
+        path = mounted / name if mounted else remote.small(_repository(locked), locked.revision, name)
     else:
-        path = (fetch(locked) if locked.kind == "hub" else _there(locked)) / name
+        path = _there(locked) / name
     return json_object(path) if path.is_file() else {}
 
 
@@ -224,7 +236,7 @@ def check_safetensors(path: Path) -> None:
         raise RequestError(f"Weight file {str(path)!r} holds no tensor: download it again")
 
 
-def _plain(ref: str) -> str:
+def plain(ref: str) -> str:
     """The hub's web addresses as the references they mean; anything else as it is."""
     if not (url := HUB_URL.match(ref)):
         return ref
@@ -270,12 +282,12 @@ def _there(locked: Lock) -> Path:
     return path
 
 
-def _from_civitai(ref: str, found: civitai.Published | None, sha: str = "") -> Path:
-    sha = sha or (found.sha256 if found else "")
-    path = downloads.folder("files") / (f"{sha}.safetensors" if sha else f"civitai-{found.version if found else ''}.safetensors")
-    if found is None:
-        return path
-    return downloads.download(found.url, path, called=f"{ref} ({found.name})", sha=sha, token=tokens.get("civitai"))
+def _from_civitai(ref: str, found: civitai.Published, sha: str) -> Path:
+    """A version's file, named by its published SHA-256 or, where it has none, by its version."""
+    path = downloads.folder("files") / f"{found.sha256 or f'civitai-{found.version}'}{Path(found.name).suffix}"
+    called = f"{ref} ({found.name})"
+    downloads.download(found.url, path, called=called, sha=found.sha256 or sha, token=civitai.token(found.url), login=civitai.LOGIN)
+    return path if found.sha256 else _sound(path)
 
 
 def _from_url(ref: str) -> Path:
@@ -283,11 +295,16 @@ def _from_url(ref: str) -> Path:
     path = downloads.folder("files") / f"{name}{Path(urlsplit(ref).path).suffix or SINGLE}"
     if not path.is_file():
         downloads.download(ref, path, called=tokens.scrub(ref))
-        try:
-            check_safetensors(path)
-        except RequestError:
-            path.unlink()
-            raise
+    return _sound(path)
+
+
+def _sound(path: Path) -> Path:
+    """A downloaded file without a published hash, its header checked; removed where it is damaged."""
+    try:
+        check_safetensors(path)
+    except RequestError:
+        path.unlink()
+        raise
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat
 
-from realkit import civitai, hub, single_file
+from realkit import civitai, hub, single_file, tokens
 from realkit.errors import RequestError
 from realkit.families import FAMILIES
 from realkit.lookup import Spec, Table, find
@@ -128,6 +128,10 @@ class ModelLock:
 
 def identify(name: str) -> tuple[str, ModelSpec]:
     """A catalogue name as the table spells it, or any other reference as itself, with its entry."""
+    if isinstance(name, str):
+        if tokens.scrub(name) != name:
+            raise RequestError(f"Reference {name!r} holds a token, which would be written into every row: leave it out, and set HF_TOKEN or CIVITAI_TOKEN")
+        name = hub.plain(name)
     if isinstance(name, str) and name.strip() and _is_reference(name):
         known = _listed(name)
         return (known, MODELS[known]) if known else (name, ModelSpec(source=name))

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from realkit import cost, hub, loading, measure, models, pipelines, placement, scorers, upscalers
+from realkit import cost, hub, loading, measure, models, pipelines, placement, scorers, tokens, upscalers
 from realkit.errors import RequestError
 from realkit.samplers import SAMPLERS
 from realkit.store import Store, WriteError, write_atomically
@@ -268,7 +268,7 @@ def _attempt(work: Any, *arguments: Any) -> tuple[Any, Exception | None]:
 def _failure(stage: Stage, job: Job, artifact: str, error: Exception) -> dict[str, Any]:
     item = job.planned[0]
     parent = {"denoise": None, "refine": item.ids.begun, "decode": item.ids.latents, "upscale": item.ids.decoded, "score": item.ids.image}[stage.name]
-    row = {"id": artifact, "parent": parent, "status": "failed", "error_type": type(error).__name__, "error": " ".join(str(error).split())[:500]}
+    row = {"id": artifact, "parent": parent, "status": "failed", "error_type": type(error).__name__, "error": tokens.scrub(" ".join(str(error).split()))[:500]}
     return row | ({"scorer": job.tool, "prompt": item.cell.prompt if scorers.uses_prompt(job.tool) else None} if stage.name == "score" else {})
 
 

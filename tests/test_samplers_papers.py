@@ -160,3 +160,27 @@ def test_quadrature_of_the_multistep_method_is_exact():
 
     weights = _lagrange_integrals([4.0, 5.0, 7.0, 8.0], 4.0, 3.0)
     assert np.dot(weights, [x**3 for x in (4.0, 5.0, 7.0, 8.0)]) == pytest.approx((3.0**4 - 4.0**4) / 4) and exp(0) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_the_wuerstchen_sampler_is_ancestral_sampling_on_a_cosine_schedule(steps):
+    scheduler = samplers.build("DDPM Wuerstchen", {"_class_name": "DDPMWuerstchenScheduler", "scaler": 1.0, "s": 0.008})
+    scheduler.set_timesteps(steps)
+    times = [1 - i / steps for i in range(steps + 1)]
+    assert np.allclose(scheduler.timesteps, times, atol=1e-6)
+
+    def kept(t: float) -> float:  # the share of the signal's variance, arXiv 2102.09672, equation 17
+        ratio = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
+        return float(np.clip(ratio, 0.0001, 0.9999))
+
+    x, drawn, again = start().double(), generators(), generators()
+    mine = x
+    for now, then, t in zip(times, times[1:], scheduler.timesteps, strict=False):
+        noise = torch.tanh(x) * 0.8
+        x = scheduler.step(noise, t.expand(len(x)), x, generator=drawn).prev_sample
+        a = kept(now) / kept(then)
+        mean = (mine - (1 - a) / sqrt(1 - kept(now)) * torch.tanh(mine) * 0.8) / sqrt(a)
+        spread = sqrt((1 - a) * (1 - kept(then)) / (1 - kept(now)))
+        fresh_noise = fresh(again)
+        mine = mean + spread * fresh_noise * (then != 0)
+    assert distance(x, mine) < 1e-5

@@ -21,7 +21,7 @@ from realkit.rehearsal.wording import ATTRIBUTES, captions, parse
 
 PICTURES = 512
 AMONG = 32  # captions a picture's own is to be found among
-STEPS, BATCH = 20, 16
+BATCH = 16
 
 
 def vae(count: int = 256) -> dict[str, float]:
@@ -66,17 +66,67 @@ def studio() -> dict[str, float]:
     return generated("rehearsal/studio")
 
 
-def generated(name: str) -> dict[str, float]:
-    """As `clip`, for pictures that a model generates from held-out captions with its recommended sampler and guidance."""
+def turbo() -> dict[str, Any]:
+    """As `base`, in its four steps without guidance; `of_base` is the share of base's first place that it keeps."""
+    found = generated("rehearsal/turbo")
+    of = json.loads((WEIGHTS / "base" / "figures.json").read_text(encoding="utf-8"))["first_of_32"]
+    return found | {"of_base": round(found["first_of_32"] / of, 3)}
+
+
+def xl() -> dict[str, Any]:
+    """As `base`; and how much sharper a picture is whose original size is said to be full, not 32 pixels (mean gradient, percent more)."""
+    pipe, settings = rk.load("rehearsal/xl").pipe, rk.load("rehearsal/xl").spec.settings
+    edges: dict[int, list[float]] = {128: [], 32: []}
+    for seed, (caption, _) in enumerate(held_out(32)):
+        for original, found in edges.items():
+            sizes = {"original_size": (original, original), "negative_original_size": (128, 128), "width": 128, "height": 128}
+            made = pipe(
+                caption, negative_prompt="", num_inference_steps=settings.steps, guidance_scale=settings.guidance, output_type="np",
+                generator=torch.Generator().manual_seed(seed), **sizes,
+            ).images[0]  # fmt: skip
+            found.append(float(np.abs(np.diff(made, axis=0)).mean() + np.abs(np.diff(made, axis=1)).mean()))
+    return {**generated("rehearsal/xl"), "sharper_by_original_size": round(100 * (np.mean(edges[128]) / np.mean(edges[32]) - 1), 1)}
+
+
+def refiner() -> dict[str, Any]:
+    """As `base`, for xl with the refiner's leg; and how well each denoises held-out latents at timestep 100 (PSNR in dB of what they take for clean)."""
+    model = rk.load("rehearsal/xl+refiner")
+    second = model.second
+    assert second is not None
+    noise_to = torch.Generator().manual_seed(0)
+    errors: dict[str, list[float]] = {"denoised_db": [], "denoised_by_xl_db": []}
+    from realkit.rehearsal.training import to_tensor
+
+    for caption, seed in held_out(128):
+        x = to_tensor(np.array(render(caption, seed))[None])
+        with torch.inference_mode():
+            clean = model.pipe.vae.encode(x).latent_dist.mean * model.pipe.vae.config.scaling_factor
+            noise = torch.randn(clean.shape, generator=noise_to)
+            for name, leg, ids in (("denoised_db", second, [128, 128, 0, 0, 6]), ("denoised_by_xl_db", model, [128, 128, 0, 0, 128, 128])):
+                alpha = leg.pipe.scheduler.alphas_cumprod[100]
+                noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+                words = leg.family.encode(leg.pipe, [caption], [""], False)
+                added = {"text_embeds": words["pooled_prompt_embeds"], "time_ids": torch.tensor([ids], dtype=torch.float32)}
+                said = leg.pipe.unet(noisy, torch.tensor(100), words["prompt_embeds"], added_cond_kwargs=added).sample
+                v = leg.locked.scheduler["prediction_type"] == "v_prediction"
+                back = alpha.sqrt() * noisy - (1 - alpha).sqrt() * said if v else (noisy - (1 - alpha).sqrt() * said) / alpha.sqrt()
+                errors[name].append(float(-10 * torch.log10(((back - clean) ** 2).mean() / clean.var())))
+    return {**generated("rehearsal/xl+refiner"), **{name: _mean(found) for name, found in errors.items()}}
+
+
+def generated(name: str) -> dict[str, Any]:
+    """As `clip`, for pictures that a model generates from held-out captions with what it recommends."""
     model = rk.load(name)
+    settings, size = model.spec.settings, (model.spec.size, model.spec.size)
     said = [caption for caption, _ in held_out(PICTURES)]
     pictures: list[Image.Image] = []
     for start in range(0, len(said), BATCH):
         requests = [Request(caption, "", seed) for seed, caption in enumerate(said[start : start + BATCH], start)]
-        settings = model.spec.settings
-        made = model.denoise(requests, settings.sampler, STEPS, settings.guidance, (model.spec.size, model.spec.size))
-        pictures += [model.decode(latents) for latents in made.latents]
-    return {"steps": STEPS, "guidance": model.spec.settings.guidance, **judge(pictures, said)}
+        made = model.denoise(requests, settings.sampler, settings.steps, settings.guidance, size).latents
+        if model.second:
+            made = model.second.denoise(requests, settings.sampler, settings.steps, settings.guidance, size, begun=made, start=model.end).latents
+        pictures += [model.decode(latents) for latents in made]
+    return {"steps": settings.steps, "guidance": settings.guidance, **judge(pictures, said)}
 
 
 def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
@@ -154,7 +204,8 @@ def _percent(found: list[bool]) -> float:
 
 
 FIGURES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
-    "vae": (vae, "vae"), "clip": (clip, "clip"), "base": (base, "base"), "studio": (studio, "studio"), "esrgan": (esrgan, "esrgan-x4")
+    "vae": (vae, "vae"), "clip": (clip, "clip"), "base": (base, "base"), "studio": (studio, "studio"), "turbo": (turbo, "turbo"), "xl": (xl, "xl"),
+    "refiner": (refiner, "refiner"), "esrgan": (esrgan, "esrgan-x4")
 }  # fmt: skip
 
 

@@ -25,9 +25,7 @@ def vae(model, latents: torch.Tensor | None, folder: Path = WEIGHTS) -> None:
     """The VAE as diffusers keeps it; `latents`, where given, are unscaled and set its scaling factor to 1/std."""
     if latents is not None:
         model.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
-    half = _half(model)
-    half.register_to_config(_name_or_path="")  # where the weights it went on from lay is nobody's business
-    half.save_pretrained(folder / "vae")
+    _half(model).save_pretrained(folder / "vae")
 
 
 def words(text_encoder, folder: Path = WEIGHTS) -> None:
@@ -99,7 +97,10 @@ def esrgan(model: nn.Module, folder: Path = WEIGHTS) -> None:
 
 
 def _half(model):
-    return copy.deepcopy(model).half().cpu()
+    half = copy.deepcopy(model).half().cpu()
+    if hasattr(half, "register_to_config"):
+        half.register_to_config(_name_or_path="")  # where the weights it went on from lay is nobody's business
+    return half
 
 
 def _json(path: Path, data: dict) -> None:
