@@ -125,7 +125,7 @@ class Family:
     arguments: Callable[[Any, Going], dict[str, Any]] = _from_noise
     shape: Callable[[Any, tuple[int, int], Any], tuple[int, int, int]] = _eighth
     vae: str = "vae"
-    vae_class: str = "AutoencoderKL"
+    vae_class: str = "diffusers.AutoencoderKL"
     unscaled: Callable[[Any, torch.Tensor], torch.Tensor] = _scaled
     signed: bool = True  # whether decoded pixels are in [-1, 1], not [0, 1]
     absent: dict[str, Any] = field(default_factory=dict)  # parts of the pipeline that are never loaded
@@ -156,6 +156,6 @@ FAMILIES = {
     ),
     "cascade-decoder": Family(
         "StableCascadeDecoderPipeline", _encode_cascade, 1024, 10.0, denoiser="decoder", arguments=_cascade_decoder, shape=_of_cascade_decoder, second=True,
-        vae="vqgan", vae_class="PaellaVQModel", unscaled=_quantised, signed=False, half_overflows=True,
+        vae="vqgan", vae_class="diffusers.pipelines.stable_cascade.pipeline_stable_cascade.PaellaVQModel", unscaled=_quantised, signed=False, half_overflows=True,
     ),
 }  # fmt: skip

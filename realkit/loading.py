@@ -57,11 +57,9 @@ def load(
 
 def load_decoder(locked: ModelLock, *, device: str | None = None, dtype: str | None = None) -> Decoder:
     """A model's VAE alone, ready on this machine's device."""
-    import diffusers
-
     locked = locked.decoding
     family, on = FAMILIES[locked.spec.family], device_for(device)
-    kind = getattr(diffusers, family.vae_class)
+    kind = _class(family.vae_class)
     _quiet()
     with _named(locked):
         vae = _climbing_load(lambda: _vae(locked, kind, placement.dtype(on, dtype, family.half_overflows)))
@@ -118,6 +116,7 @@ def _pipeline(locked: ModelLock, kind: Any, number: torch.dtype, decoder: bool) 
         if part != family.vae:
             given[part] = _part(part, of, number, locked)
     takes_vae = family.vae in _modules(kind)
+    _class(family.vae_class)
     if takes_vae:
         given[family.vae] = _vae(locked, None, number) if decoder else None
     if locked.main.single:
@@ -132,6 +131,14 @@ def _pipeline(locked: ModelLock, kind: Any, number: torch.dtype, decoder: bool) 
     return pipe
 
 
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    found = importlib.import_module(module)
+    if name == "PaellaVQModel" and not hasattr(pipelines := importlib.import_module("diffusers.pipelines"), "wuerstchen"):
+        pipelines.wuerstchen = found  # type: ignore[attr-defined]  # where Stable Cascade's index names it, and diffusers has it no more
+    return getattr(found, name)
+
+
 def _modules(kind: Any) -> set[str]:
     import inspect
 
@@ -140,10 +147,8 @@ def _modules(kind: Any) -> set[str]:
 
 def _vae(locked: ModelLock, kind: Any, number: torch.dtype) -> Any:
     """The VAE, from the part that replaces it or the main reference; in float32 where its config says that float16 overflows it."""
-    import diffusers
-
     family = FAMILIES[locked.spec.family]
-    kind = kind or getattr(diffusers, family.vae_class)
+    kind = kind or _class(family.vae_class)
     part = locked.parts.get(family.vae)
     if part and part.single:
         return kind.from_single_file(str(hub.fetch(part)), config=str(_config_of(locked, family.vae)), dtype=number, local_files_only=True)
@@ -204,7 +209,7 @@ def _named(locked: ModelLock) -> Iterator[None]:
     """Turn what the libraries raise while loading into one line that names the model. Out of memory stays what it is."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError) as error:
         if isinstance(error, RequestError) or placement.out_of_memory(error):
             raise
         raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error

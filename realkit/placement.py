@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from realkit.errors import RequestError
@@ -30,11 +31,15 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def device() -> torch.device:
-    """The GPU if this torch build has kernels for it, else the CPU."""
+    """The GPU if this torch build has kernels for it, else the CPU; warns of a GPU that goes unused."""
     import torch
 
-    if torch.cuda.is_available() and has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()):
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()):
         return torch.device("cuda")
+    name = torch.cuda.get_device_name()
+    warnings.warn(f"{name} is not used: this torch build has no kernels for it. The mend: realkit doctor", RuntimeWarning, stacklevel=2)
     return torch.device("cpu")
 
 
