@@ -16,6 +16,8 @@ from realkit.errors import RequestError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from realkit.models import Settings
+
 PICTURES = (".png", ".jpg", ".jpeg")  # formats to write
 
 
@@ -82,8 +84,10 @@ def plan(sweep: Path) -> None:
 @click.argument("what", type=click.Choice(["models", "samplers", "upscalers", "scorers", "prompts"]))
 def list_(what: str) -> None:
     """List a table of the catalogue."""
-    for name, *facts in _LISTS[what]():
-        click.echo(f"{name:<24} {'  '.join(str(fact) for fact in facts)}".rstrip())
+    lines = [[str(fact) for fact in line] for line in _LISTS[what]()]
+    widths = [min(48, max(map(len, column))) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(f"{fact:<{width}}" for fact, width in zip(line, widths, strict=True)).rstrip())
 
 
 @main.command()
@@ -195,7 +199,10 @@ def doctor(as_json: bool) -> None:
 def _models() -> list[tuple[object, ...]]:
     from realkit.models import MODELS
 
-    return [(name, f"{spec.size}²", spec.family, spec.licence, spec.about) for name, spec in MODELS.items()]
+    def advised(of: Settings) -> str:
+        return f"{of.sampler}, {of.steps} steps, CFG {of.guidance:g}"
+
+    return [(name, f"{spec.size}²", advised(spec.settings), f"commercial: {spec.commercial}", spec.licence, spec.about) for name, spec in MODELS.items()]
 
 
 def _samplers() -> list[tuple[object, ...]]:

@@ -69,9 +69,8 @@ def run(name: str, steps: int, *, points: int = 64, seed: int = 0, to_zero: bool
 
     spec = SAMPLERS[find(SAMPLERS, name)]
     if spec.model != "diffusion" or spec.most_steps < 1000:
-        raise RequestError(
-            f"Sampler {name!r} is for {'rectified-flow' if spec.model == 'flow' else "Stable Cascade's" if spec.model == 'wuerstchen' else 'consistency'} models: it has no order on this target"
-        )
+        kind = {"flow": "rectified-flow", "wuerstchen": "Stable Cascade"}.get(spec.model, "consistency")
+        raise RequestError(f"Sampler {name!r} is for {kind} models: it has no order on this target")
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(points, 2, generator=generator, dtype=torch.float64)
     return _solve(spec, x, steps, generator, to_zero, settings) if spec.solver else _schedule(name, x, steps, generator, to_zero, settings)
