@@ -15,6 +15,7 @@ from realkit.errors import RequestError
 ENDPOINT = "CIVITAI_ENDPOINT"  # another address of the service, for mirrors
 SITE = "https://civitai.com"
 SHORT = re.compile(r"civitai:(?P<model>\d+)?(@(?P<version>\d+))?", re.IGNORECASE | re.ASCII)
+LOGIN = "Make one at civitai.com/user/account and set CIVITAI_TOKEN (environment, Kaggle or Colab secrets)"
 HOSTS = re.compile(r"(www\.)?civitai\.(com|green|red)")
 
 
@@ -66,7 +67,7 @@ def published(ref: Reference, sha: str = "") -> Published:
         raise RequestError(f"Civitai version {ref.version} belongs to model {version['modelId']}, not {ref.model}: correct the reference")
     files = [file for file in version.get("files") or [] if file.get("type", "Model") in ("Model", "Pruned Model")]
     if sha:
-        files = [file for file in files if _sha(file) == sha]
+        files = [file for file in files if _sha(file) in (sha, "")]
     safe = [file for file in files if file["name"].endswith(".safetensors")]
     chosen = next((file for file in safe if file.get("primary")), None) or next(iter(safe or files), None)
     if chosen is None:
@@ -74,6 +75,13 @@ def published(ref: Reference, sha: str = "") -> Published:
         raise RequestError(f"{ref} does not offer {wanted} (any more): take another version")
     url = chosen.get("downloadUrl") or f"{_endpoint()}/api/download/models/{version['id']}"
     return Published(str(version["id"]), chosen["name"], _sha(chosen), url, not chosen["name"].endswith(".safetensors"))
+
+
+def token(url: str) -> str | None:
+    """The token, for the service's own addresses: whatever else an answer names gets none."""
+    at = urlsplit(url)
+    own = f"{at.scheme}://{at.netloc}" == _endpoint() or (at.scheme == "https" and HOSTS.fullmatch(at.hostname or ""))
+    return tokens.get("civitai") if own else None
 
 
 def _newest(ref: Reference) -> dict[str, Any]:
@@ -107,17 +115,13 @@ def _ask(path: str, ref: Reference) -> dict[str, Any]:
             return found
         except requests.HTTPError:
             status = answer.status_code
-            raise RequestError(f"{ref} cannot be looked up: {downloads.refusal(status, token)}{_hint(status, token)}") from None
-        except (requests.ConnectionError, requests.Timeout) as error:
-            if last or isinstance(error, requests.ConnectionError):
-                raise RequestError(f"{ref} cannot be looked up: {type(error).__name__}. Turn the internet on, or attach the file and give its path") from None
+            raise RequestError(f"{ref} cannot be looked up: {downloads.refusal(status, token, LOGIN)}") from None
         except ValueError:
             raise RequestError(f"{ref} cannot be looked up: the answer is not what Civitai's API gives. Try again later") from None
+        except requests.RequestException as error:
+            if last or isinstance(error, requests.ConnectionError):
+                raise RequestError(f"{ref} cannot be looked up: {type(error).__name__}. Turn the internet on, or attach the file and give its path") from None
     raise AssertionError("unreachable")
-
-
-def _hint(status: int, token: str | None) -> str:
-    return "" if token or status not in (401, 403) else ". Make one at civitai.com/user/account and set CIVITAI_TOKEN"
 
 
 def _endpoint() -> str:

@@ -15,7 +15,8 @@ from realkit import tokens
 from realkit.errors import RequestError
 
 CACHE = "REALKIT_CACHE"  # folder of downloads and conversions; default: realkit below the user's cache folder
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes from which on a file's hash is kept
+STEP = 1 << 16  # bytes read at once: what has come of such a piece is lost when the connection ends
 TRIES = 6  # of a connection that is refused, cut or asked to wait
 WAIT_S = 120  # the longest wait that a server may ask for
 TIMEOUT_S = (15, 60)  # to connect, and between bytes
@@ -67,10 +68,11 @@ def note(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def download(url: str, path: Path, *, called: str, sha: str = "", token: str | None = None) -> Path:
+def download(url: str, path: Path, *, called: str, sha: str = "", token: str | None = None, login: str = "") -> Path:
     """Fetch a URL to `path`: whole and, where `sha` is given, verified, or not at all. What an interruption left is resumed.
 
-    `called` names it in errors and progress. The token goes to the first host only, never to where it redirects. Raises RequestError.
+    `called` names it in errors and progress, `login` says how to come by a token. The token goes to the first host only, never to where it redirects.
+    Raises RequestError.
     """
     import requests
     from filelock import FileLock
@@ -81,14 +83,14 @@ def download(url: str, path: Path, *, called: str, sha: str = "", token: str | N
             return path
         for attempt in range(TRIES):
             try:
-                _stream(url, part, called, token)
+                _stream(url, part, called, token, login)
                 break
             except requests.HTTPError as error:
                 refusing = error.response
                 assert refusing is not None
                 status = refusing.status_code
                 if status not in WAITED_FOR or attempt == TRIES - 1:
-                    raise RequestError(f"{called} cannot be downloaded: {refusal(status, token)}") from None
+                    raise RequestError(f"{called} cannot be downloaded: {refusal(status, token, login)}") from None
                 time.sleep(asked_to_wait(refusing.headers.get("Retry-After"), attempt))
             except requests.RequestException as error:
                 if attempt == TRIES - 1:
@@ -104,7 +106,7 @@ def download(url: str, path: Path, *, called: str, sha: str = "", token: str | N
     return path
 
 
-def _stream(url: str, part: Path, called: str, token: str | None) -> None:
+def _stream(url: str, part: Path, called: str, token: str | None, login: str) -> None:
     """Append to `part` what is missing of a URL; raise requests' errors where the server refuses or the connection ends too early."""
     import requests
     from tqdm import tqdm
@@ -120,7 +122,7 @@ def _stream(url: str, part: Path, called: str, token: str | None) -> None:
             raise requests.ConnectionError("began anew")
         answer.raise_for_status()
         if answer.headers.get("Content-Type", "").startswith("text/html"):
-            raise RequestError(f"{called} cannot be downloaded: the server answered with a web page, which usually asks to log in; set the token")
+            raise RequestError(f"{called} cannot be downloaded: the server answered with a web page, which usually {_wanted(token, login)}")
         etag = answer.headers.get("ETag", "")
         known = mark.read_text(encoding="utf-8") if mark.exists() else ""
         resumed = answer.status_code == 206 and have > 0 and etag == known
@@ -133,7 +135,7 @@ def _stream(url: str, part: Path, called: str, token: str | None) -> None:
         mark.write_text(etag, encoding="utf-8")
         got = 0
         with part.open("ab" if resumed else "wb") as file, tqdm(total=have + missing or None, initial=have, desc=called[:40], unit="B", unit_scale=True) as bar:
-            for chunk in answer.iter_content(CHUNK):
+            for chunk in answer.iter_content(STEP):
                 file.write(chunk)
                 got += len(chunk)
                 bar.update(len(chunk))
@@ -154,11 +156,15 @@ def asked_to_wait(header: str | None, attempt: int) -> float:
     return min(0.5 * 2.0**attempt, WAIT_S)
 
 
-def refusal(status: int, token: str | None) -> str:
-    """What an HTTP status means for the one who asked."""
+def refusal(status: int, token: str | None, login: str = "") -> str:
+    """What an HTTP status means for the one who asked; `login` says how to come by a token."""
     if status in (401, 403):
-        return f"the server answered {status}; " + ("the token may not fetch it" if token else "it wants a token")
+        return f"the server answered {status}: it {_wanted(token, login)}"
     return {404: "the server has no such file (404)", 429: "the server asks to wait (429): try again later"}.get(status, f"the server answered {status}")
+
+
+def _wanted(token: str | None, login: str) -> str:
+    return ("wants another token than the one it was given" if token else "wants a token") + (f". {login}" if login else "")
 
 
 def scrubbed(error: Exception) -> str:

@@ -12,6 +12,7 @@ INPUTS = "REALKIT_INPUTS"  # folders of inputs, separated as in $PATH
 KAGGLE = Path("/kaggle/input")
 KINDS = ("datasets", "models", "notebooks")  # first folder of the new form: KIND/OWNER/SLUG/…; the old form begins with SLUG
 DEEPEST = 8  # folders below the inputs: models/owner/slug/framework/variation/version/… and one more
+SAYING_NOTHING = {"model", "pytorch_model", "diffusion_pytorch_model", "pytorch_lora_weights", "adapter_model"}  # names of files in many repositories
 HEADS = ("model_index.json", "config.json", "open_clip_config.json")  # of a folder that a loader can read
 
 
@@ -47,24 +48,45 @@ def explicit(ref: str) -> Path | None:
     raise RequestError(f"{ref!r} is not among the inputs: attach {wanted!r} (Add Input in the notebook's side panel), then run again")
 
 
-def repository(name: str) -> Path | None:
+def repository(name: str, revision: str = "") -> Path | None:
     """The folder among the inputs that holds the hub repository OWNER/NAME: below a folder called like it, or the hub's own cache.
 
-    Where several do, one whose path bears the owner too comes first, then by path.
+    Where several do, one whose path bears the owner too comes first, then by path. Of a cache, the snapshot of this revision and no other.
     """
-    owner, _, repo = name.partition("/")
     found = []
     for folder, heads in _folders():
-        parts = [_fold(part) for part in folder.parts]
-        if _fold(f"models--{owner}--{repo}") in parts or _fold(repo) in parts or _fold(f"{owner}-{repo}") in parts:
-            found.append((_fold(owner) not in parts, HEADS.index(heads[0]), len(parts), folder))
+        if _bears(folder, name) and _of_revision(folder, revision):
+            found.append((not _bears(folder, name, owner=True), HEADS.index(heads[0]), len(folder.parts), folder))
     return min(found)[3] if found else None
 
 
-def file(name: str) -> Path | None:
-    """The file of this name among the inputs; the one closest to the top where several bear it."""
+def file(name: str, repo: str) -> Path | None:
+    """The file of this name among the inputs: below a folder called like its repository OWNER/NAME, else the one closest to the top.
+
+    A file whose name is that of many is taken only from such a folder.
+    """
     found = [Path(folder) / name for root in roots() for folder, _, names in _walk(root) if name in names]
-    return min(found, key=lambda path: (len(path.parts), path)) if found else None
+    if Path(name).stem in SAYING_NOTHING:
+        found = [path for path in found if _bears(path.parent, repo)]
+    return min(found, key=lambda path: (not _bears(path.parent, repo), len(path.parts), path)) if found else None
+
+
+def _bears(folder: Path, name: str, owner: bool = False) -> bool:
+    """Whether a folder's path bears a repository's name, alone or (with `owner`, only) with its owner's."""
+    whose, _, repo = name.partition("/")
+    parts = {_fold(part) for part in folder.parts}
+    both = {_fold(f"models--{whose}--{repo}"), _fold(f"{whose}-{repo}")}
+    return bool(parts & both) or (_fold(repo) in parts and (not owner or _fold(whose) in parts))
+
+
+def _of_revision(folder: Path, revision: str) -> bool:
+    """Whether a folder is of this revision, as far as it can be told: in the hub's cache, models--OWNER--NAME/snapshots/COMMIT."""
+    if "snapshots" not in folder.parts:
+        return True
+    place = folder.parts.index("snapshots")
+    main = Path(*folder.parts[:place], "refs", revision or "main")
+    wanted = main.read_text(encoding="utf-8").strip() if main.is_file() else revision
+    return not wanted or folder.parts[place + 1 : place + 2] == (wanted,)
 
 
 def offered() -> str:

@@ -1,0 +1,293 @@
+"""Civitai's references against its API on loopback: what is chosen, what is fetched and verified, what is refused, and who gets to see the token."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import realkit as rk
+from realkit import civitai, downloads, hub, models
+from tests import miniatures
+from tests.civitai_server import File, Version, serving
+from tests.hub_server import Manners, nowhere, python, realkit
+
+TOKEN = "a-token-of-32-letters-and-numbers"
+NAME = "photo_v2.safetensors"
+PHOTO = [Version(7, 22, [File(Path("v2"), NAME)]), Version(7, 21, [File(Path("v1"), "photo_v1.safetensors")])]
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch) -> dict[str, Path]:
+    """Files to publish, small but real; the cache beside them, and no token."""
+    for name in [key for key in os.environ if key.lower().endswith("_proxy") or key.startswith("CIVITAI")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(downloads.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv("REALKIT_INPUTS", str(tmp_path / "none"))
+    monkeypatch.setattr(downloads.time, "sleep", lambda _: None)
+    import torch
+    from safetensors.torch import save_file
+
+    for name in ("v1", "v2"):
+        save_file({name: torch.ones(30_000)}, tmp_path / name)
+    torch.save({"state_dict": {"w": torch.ones(3)}}, tmp_path / "pickle")
+    return {name: tmp_path / name for name in ("v1", "v2", "pickle")}
+
+
+def shelved(shelf, versions) -> list[Version]:
+    return [Version(v.model, v.number, [File(shelf[str(f.path)], f.name, f.primary, f.hashed, f.kind) for f in v.files]) for v in versions]
+
+
+@pytest.fixture
+def site(shelf, monkeypatch):
+    with serving(shelved(shelf, PHOTO)) as found:
+        monkeypatch.setenv(civitai.ENDPOINT, found.endpoint)
+        yield found
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def left() -> list[str]:
+    return sorted(path.name for path in downloads.folder("files").iterdir() if not path.name.endswith(".lock"))
+
+
+@pytest.mark.parametrize(("ref", "version"), [("civitai:7", "22"), ("civitai:7@21", "21"), ("civitai:@21", "21"), ("CivitAI:7@22", "22")])
+def test_a_reference_is_pinned_to_a_version_and_nothing_is_fetched_for_it(site, shelf, ref, version):
+    locked = hub.lock(ref)
+    assert (locked.kind, locked.revision) == ("civitai", version) and locked.ref.endswith(f"@{version}")
+    assert locked.files == {".safetensors": sha(shelf[f"v{version[1]}"])} and left() == []
+    assert hub.lock(locked.ref) == locked
+
+
+@pytest.mark.parametrize(
+    ("path", "version"),
+    [
+        ("/models/7/a-photo-model", "22"),
+        ("/models/7?modelVersionId=21", "21"),
+        ("/models/7/photo?modelVersionId=21", "21"),
+        ("/api/download/models/21?type=Model&format=SafeTensor", "21"),
+    ],
+)
+def test_the_addresses_that_the_site_shows(site, path, version):
+    assert hub.lock(site.endpoint + path).revision == version
+    assert civitai.parse("https://civitai.com" + path).version in ("", version)
+
+
+@pytest.mark.parametrize("ref", ["civitai:", "civitai:photo", "civitai:7@", "civitai:7@x", "civitai:7 "])
+def test_what_names_no_model_is_refused_before_anything_is_asked(site, ref):
+    with pytest.raises(rk.RequestError, match="expected civitai:MODEL or civitai:MODEL@VERSION"):
+        hub.lock(ref)
+    assert not site.requests
+
+
+def test_an_address_without_a_model(site):
+    with pytest.raises(rk.RequestError, match=r"expected …/models/NUMBER") as error:
+        hub.lock(f"{site.endpoint}/user/someone?token={TOKEN}")
+    assert TOKEN not in str(error.value)
+
+
+def test_a_file_is_fetched_once_verified_and_found_again_without_the_site(site, shelf, monkeypatch):
+    locked = hub.lock("civitai:7")
+    assert hub.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
+    assert [request.store for request in site.requests] == [False, False, False, True]  # looked up when locked and when fetched, redirected, sent
+    monkeypatch.setenv(civitai.ENDPOINT, nowhere())
+    assert hub.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
+
+
+def test_the_token_goes_to_the_site_and_not_to_where_it_redirects(site, monkeypatch):
+    monkeypatch.setenv("CIVITAI_TOKEN", TOKEN)
+    hub.fetch(hub.lock("civitai:7"))
+    assert {request.authorization for request in site.requests if not request.store} == {f"Bearer {TOKEN}"}
+    assert [request.authorization for request in site.requests if request.store] == [""]
+
+
+def test_the_token_goes_to_no_other_address_that_an_answer_names(site, monkeypatch):
+    monkeypatch.setenv("CIVITAI_TOKEN", TOKEN)
+    assert civitai.token(f"{site.endpoint}/api/download/models/22") == civitai.token("https://civitai.com/api/download/models/22") == TOKEN
+    assert [civitai.token(url) for url in ("http://civitai.com/a", "https://civitai.com.example.org/a", f"{site.store}/22/{NAME}")] == [None] * 3
+
+
+def test_after_a_cut_only_the_missing_bytes_are_asked_for(site, shelf):
+    site.manners[NAME] = Manners(cuts=1)
+    assert hub.fetch(hub.lock("civitai:7")).read_bytes() == shelf["v2"].read_bytes()
+    sent = [request.range for request in site.requests if request.store]
+    half = shelf["v2"].stat().st_size // 2
+    assert sent[0] == "" and sent[1:] == ([f"bytes={half - half % downloads.STEP}-"] if half >= downloads.STEP else [""])
+
+
+def test_an_interrupted_run_is_gone_on_with_by_the_next(site, shelf):
+    locked = hub.lock("civitai:7")
+    data, part = shelf["v2"].read_bytes(), downloads.folder("files") / f"{locked.files['.safetensors']}.safetensors.part"
+    part.write_bytes(data[:1000])
+    part.with_name(f"{part.name}.etag").write_text(f'"{hashlib.md5(data).hexdigest()}"')
+    assert hub.fetch(locked).read_bytes() == data
+    assert site.requests[-1].range == "bytes=1000-" and not part.exists()
+
+
+def test_other_contents_than_published_are_removed(site, shelf):
+    locked = hub.lock("civitai:7")
+    site.manners[NAME] = Manners(altered=True)
+    with pytest.raises(rk.RequestError, match=rf"^civitai:7@22 \({NAME}\) was downloaded with SHA-256 .*: it is removed, run again") as error:
+        hub.fetch(locked)
+    assert "\n" not in str(error.value) and left() == []
+    site.manners.clear()
+    assert hub.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
+
+
+def test_a_version_that_was_replaced_since_it_was_locked_is_not_taken(site, shelf):
+    locked = hub.lock("civitai:7")
+    shelf["v2"].write_bytes(shelf["v1"].read_bytes())
+    with pytest.raises(rk.RequestError, match=r"^civitai:7@22 does not offer the file with SHA-256 .* \(any more\): take another version"):
+        hub.fetch(locked)
+
+
+@pytest.mark.parametrize("where", ["api", "download"])
+@pytest.mark.parametrize("given", ["", "a-token-that-opens-nothing"])
+def test_what_wants_a_token_says_which_and_where_to_get_it(site, where, given, monkeypatch):
+    if given:
+        monkeypatch.setenv("CIVITAI_TOKEN", given)
+    site.manners[where] = Manners(token=TOKEN)
+    with pytest.raises(rk.RequestError, match=r"^civitai:7.* answered 40[13]: it wants .*civitai\.com/user/account and set CIVITAI_TOKEN") as error:
+        hub.fetch(hub.lock("civitai:7"))
+    assert "\n" not in str(error.value) and not (given and given in str(error.value)) and left() == []
+    monkeypatch.setenv("CIVITAI_TOKEN", TOKEN)
+    assert hub.fetch(hub.lock("civitai:7")).is_file()
+
+
+def test_a_page_that_asks_to_log_in_is_no_model(site):
+    site.manners["download"] = Manners(status=200)
+    with pytest.raises(rk.RequestError, match=r"the server answered with a web page, which usually wants a token\. .*CIVITAI_TOKEN"):
+        hub.fetch(hub.lock("civitai:7"))
+    assert left() == []
+
+
+@pytest.mark.parametrize(
+    ("manners", "says"),
+    [
+        (Manners(status=404), r"the server has no such file \(404\)"),
+        (Manners(status=503), "the server answered 503"),
+        (Manners(status=200), "the answer is not what Civitai's API gives"),
+    ],
+)
+def test_what_the_api_answers_instead(site, manners, says):
+    site.manners["api"] = manners
+    with pytest.raises(rk.RequestError, match=f"^civitai:7 cannot be looked up: {says}"):
+        hub.lock("civitai:7")
+
+
+def test_the_site_asks_to_wait(site, shelf):
+    site.manners |= {"api": Manners(waits=2), "download": Manners(waits=1)}
+    assert hub.fetch(hub.lock("civitai:7")).read_bytes() == shelf["v2"].read_bytes()
+
+
+def test_the_site_cannot_be_reached(site, monkeypatch):
+    monkeypatch.setenv(civitai.ENDPOINT, nowhere())
+    with pytest.raises(rk.RequestError, match=r"^civitai:7 cannot be looked up: ConnectionError\. Turn the internet on, or attach the file"):
+        hub.lock("civitai:7")
+
+
+def test_a_version_of_another_model(site):
+    with pytest.raises(rk.RequestError, match="Civitai version 22 belongs to model 7, not 8"):
+        hub.lock("civitai:8@22")
+
+
+def test_of_several_files_the_primary_one_that_is_no_pickle(shelf, monkeypatch):
+    full, pruned, vae = (
+        File(shelf["pickle"], "photo.ckpt"),
+        File(shelf["v1"], "photo.safetensors", False),
+        File(shelf["v2"], "vae.safetensors", False, kind="VAE"),
+    )
+    with serving([Version(7, 22, [vae, full, pruned])]) as site:
+        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
+        locked = hub.lock("civitai:7")
+        assert locked.files[".safetensors"] == sha(shelf["v1"]) and hub.fetch(locked).read_bytes() == shelf["v1"].read_bytes()
+
+
+def test_a_version_that_is_pickled_only(shelf, monkeypatch):
+    with serving([Version(7, 22, [File(shelf["pickle"], "photo.ckpt")])]) as site:
+        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
+        with pytest.raises(rk.RequestError, match=r"'photo\.ckpt': expected \.safetensors; pickled .*REALKIT_ALLOW_PICKLE=1"):
+            hub.lock("civitai:7")
+        assert not [request for request in site.requests if request.store]
+        monkeypatch.setenv(hub.ALLOW_PICKLE, "1")
+        from safetensors.torch import load_file
+
+        locked = hub.lock("civitai:7")
+        assert load_file(hub.fetch(locked))["w"].tolist() == [1, 1, 1]
+        monkeypatch.delenv(hub.ALLOW_PICKLE)
+        with pytest.raises(rk.RequestError, match="REALKIT_ALLOW_PICKLE=1"):
+            hub.fetch(locked)
+
+
+def test_a_file_without_a_published_hash_is_locked_by_what_it_holds(shelf, monkeypatch):
+    with serving([Version(7, 22, [File(shelf["v2"], NAME, hashed=False)])]) as site:
+        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
+        locked = hub.lock("civitai:7")
+        assert locked.files == {".safetensors": sha(shelf["v2"])}
+        assert hub.fetch(locked).read_bytes() == shelf["v2"].read_bytes() and hub.lock("civitai:7") == locked
+        assert len([request for request in site.requests if request.store]) == 1
+        downloads.folder("files").joinpath("civitai-22.safetensors").unlink()
+        shelf["v2"].write_bytes(shelf["v1"].read_bytes())
+        with pytest.raises(rk.RequestError, match="was downloaded with SHA-256"):
+            hub.fetch(locked)
+
+
+def test_a_file_without_a_published_hash_that_is_no_model_is_not_kept(shelf, monkeypatch):
+    shelf["v2"].write_bytes(b"not what the name says")
+    with serving([Version(7, 22, [File(shelf["v2"], NAME, hashed=False)])]) as site:
+        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
+        with pytest.raises(rk.RequestError, match="no valid safetensors header"):
+            hub.lock("civitai:7")
+        assert left() == []
+
+
+def test_a_catalogue_entry_has_its_civitai_page_among_its_names():
+    assert models.identify("civitai:4201")[0] == models.identify("https://civitai.com/models/4201/realistic-vision-v60-b1")[0] == "realistic-vision-6"
+    assert models.identify("civitai:4201@501240")[0] == "civitai:4201@501240"
+
+
+SWEEP = "models: photo\nprompts: a photo of a red cube\nsamplers: Euler\nsteps: 2\nsize: 64\n"
+
+
+def test_a_model_of_the_site_makes_a_picture_and_no_trace_of_the_token_is_left(tmp_path):
+    file = miniatures.single("sd1", tmp_path / "photo.safetensors")
+    entry = {"family": "sd1", "source": "civitai:999001", "config": str(miniatures.configs("sd1", tmp_path / "config"))}
+    (tmp_path / "models.toml").write_text("[photo]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in entry.items()))
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    home, out = tmp_path / "home", tmp_path / "out"
+    given = {"REALKIT_CATALOG": str(tmp_path), "CIVITAI_TOKEN": TOKEN}
+    with serving([Version(999001, 22, [File(file, "photo.safetensors")])], {"api": Manners(token=TOKEN), "download": Manners(token=TOKEN)}) as site:
+        given[civitai.ENDPOINT] = site.endpoint
+        done = realkit(["run", str(tmp_path / "sweep.yaml"), "--out", str(out)], home, nowhere(), **given)
+        assert done.returncode == 0 and "1 cells ok" in done.stdout, done.stderr[-2000:]
+        assert "civitai:999001@22 (photo.safetensors)" in done.stderr  # its progress
+        refused = realkit(["plan", str(tmp_path / "sweep.yaml")], home, nowhere(), **given | {"CIVITAI_TOKEN": f"wrong-{TOKEN}"})
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "CIVITAI_TOKEN" in refused.stderr
+        site.manners["photo.safetensors"] = Manners(status=500)
+    lock = json.loads((out / "sweep.lock.json").read_text())["models"]["photo"]
+    assert lock["main"]["ref"] == "civitai:999001@22" and lock["main"]["files"] == {".safetensors": sha(file)}
+    written = [path for root in (out, home) for path in root.rglob("*") if path.is_file()]
+    assert len(written) > 10 and not [path for path in written if TOKEN.encode() in path.read_bytes()]
+    assert TOKEN not in done.stdout + done.stderr + refused.stdout + refused.stderr
+
+
+def test_what_the_libraries_log_bears_no_token(tmp_path):
+    (tmp_path / "v2").write_bytes(b"nothing")
+    code = """
+        import logging, os, sys
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+        from realkit import hub, RequestError
+        try:
+            hub.fetch(hub.lock("civitai:7"))
+        except RequestError as error:
+            print(error)
+    """
+    with serving([Version(7, 22, [File(tmp_path / "v2", NAME)])], {NAME: Manners(status=403)}) as site:
+        done = python(code, tmp_path / "home", nowhere(), CIVITAI_TOKEN=TOKEN, CIVITAI_ENDPOINT=site.endpoint)
+    assert done.returncode == 0 and "answered 403" in done.stdout and "GET /api/download" in done.stderr
+    assert TOKEN not in done.stdout + done.stderr

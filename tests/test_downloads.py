@@ -1,0 +1,194 @@
+"""Plain downloads: resumed, verified, never half-written; and the hashes of files, computed once for each state of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import realkit as rk
+from realkit import downloads
+from tests.hub_server import Manners, files, nowhere
+
+DATA = bytes(range(251)) * 4000  # about a mebibyte
+SHA = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A server's folder with one file; the cache beside it."""
+    for name in [key for key in os.environ if key.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(downloads.CACHE, str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "a.safetensors").write_bytes(DATA)
+    return tmp_path / "served"
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """The seconds that a download would have waited, which it does not."""
+    waited: list[float] = []
+    monkeypatch.setattr(downloads.time, "sleep", waited.append)
+    return waited
+
+
+def fetch(server, sha=SHA, **options):
+    target = downloads.folder("files") / "a.safetensors"
+    return downloads.download(f"{server.endpoint}/a.safetensors", target, called="A model", sha=sha, **options)
+
+
+def left() -> list[str]:
+    """What lies in the cache, locks aside."""
+    return sorted(path.name for path in downloads.folder("files").iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_file_is_fetched_once_and_its_progress_shown(place, capsys):
+    with files(place) as server:
+        assert fetch(server).read_bytes() == DATA
+        assert "A model: 100%" in capsys.readouterr().err and left() == ["a.safetensors"]
+        assert fetch(server).read_bytes() == DATA and len(server.requests) == 1
+
+
+def test_after_a_cut_only_the_missing_bytes_are_asked_for(place, waits):
+    came = len(DATA) // 2
+    with files(place, {"a.safetensors": Manners(cuts=1)}) as server:
+        assert fetch(server).read_bytes() == DATA
+        assert server.ranges == ["", f"bytes={came - came % downloads.STEP}-"] and waits == [0.5]
+
+
+@pytest.mark.parametrize("sha", [SHA, ""])
+def test_a_connection_that_never_holds_is_one_line_and_the_next_run_goes_on(place, waits, sha):
+    with files(place, {"a.safetensors": Manners(cuts=-1)}) as server:
+        with pytest.raises(rk.RequestError, match=r"^A model cannot be downloaded: \w+ at 127\.0\.0\.1\. Run again to go on where it stopped") as error:
+            fetch(server, sha)
+        assert "\n" not in str(error.value) and len(server.requests) == downloads.TRIES
+        assert "a.safetensors" not in left() and "a.safetensors.part" in left()
+        there = (downloads.folder("files") / "a.safetensors.part").stat().st_size
+        server.manners.clear()
+        assert fetch(server, sha).read_bytes() == DATA
+        assert server.ranges[-1] == f"bytes={there}-" and left() == ["a.safetensors"]
+
+
+def test_nobody_listens(place, waits):
+    with pytest.raises(rk.RequestError, match=r"^A model cannot be downloaded: ConnectionError at 127\.0"):
+        downloads.download(f"{nowhere()}/a", downloads.folder("files") / "a.safetensors", called="A model")
+    assert waits == [0.5, 1, 2, 4, 8] and left() == []
+
+
+def test_the_remains_of_another_file_are_not_gone_on_with(place, waits):
+    part = downloads.folder("files") / "a.safetensors.part"
+    with files(place) as server:
+        part.write_bytes(b"of another version")
+        part.with_name(f"{part.name}.etag").write_text('"another"')
+        assert fetch(server, "").read_bytes() == DATA
+        assert server.ranges == ["bytes=18-", ""] and left() == ["a.safetensors"]
+
+
+def test_remains_longer_than_the_file_are_dropped(place, waits):
+    (downloads.folder("files") / "a.safetensors.part").write_bytes(DATA + b"more")
+    with files(place) as server:
+        assert fetch(server).read_bytes() == DATA and left() == ["a.safetensors"]
+
+
+def test_a_server_that_knows_no_ranges_sends_all_again(place, waits):
+    with files(place, {"a.safetensors": Manners(cuts=1, whole=True)}) as server:
+        assert fetch(server).read_bytes() == DATA
+
+
+def test_other_contents_than_published_are_removed(place):
+    with files(place, {"a.safetensors": Manners(altered=True)}) as server:
+        with pytest.raises(rk.RequestError, match=rf"with SHA-256 \w{{12}}…, expected {SHA[:12]}…: it is removed, run again"):
+            fetch(server)
+        assert left() == []
+        server.manners.clear()
+        assert fetch(server).read_bytes() == DATA
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_anew(place):
+    (downloads.folder("files") / "a.safetensors").write_bytes(DATA[:-1])
+    with files(place) as server:
+        assert fetch(server).read_bytes() == DATA and server.ranges == [""]
+
+
+def test_it_waits_as_long_as_the_server_asks(place, waits):
+    with files(place, {"a.safetensors": Manners(waits=2)}) as server:
+        assert fetch(server).read_bytes() == DATA and waits == [1, 1]
+    assert [downloads.asked_to_wait(header, 2) for header in ("7", "99999", "Wed, 21 Oct 2026 07:28:00 GMT", None)] == [7, 120, 2, 2]
+
+
+def test_a_server_that_asks_to_wait_for_ever(place, waits):
+    with files(place, {"a.safetensors": Manners(waits=99)}) as server, pytest.raises(rk.RequestError, match=r"asks to wait \(429\): try again later"):
+        fetch(server)
+    assert len(waits) == downloads.TRIES - 1 and left() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "token", "says"),
+    [
+        (401, None, "answered 401: it wants a token. Set IT"),
+        (403, "a-secret", "answered 403: it wants another token than the one it was given. Set IT"),
+        (404, None, r"the server has no such file \(404\)"),
+        (451, None, "the server answered 451"),
+    ],
+)
+def test_what_a_server_refuses_is_not_asked_for_again(place, waits, status, token, says):
+    with files(place, {"a.safetensors": Manners(status=status)}) as server:
+        with pytest.raises(rk.RequestError, match=f"^A model cannot be downloaded: .*{says}") as error:
+            fetch(server, token=token, login="Set IT")
+        assert "a-secret" not in str(error.value) and len(server.requests) == 1 and not waits and left() == []
+
+
+def test_the_token_is_sent(place):
+    with files(place) as server:
+        fetch(server, token="a-secret")
+        assert server.requests[0].authorization == "Bearer a-secret"
+
+
+def test_a_full_disk_is_said_before_anything_is_written(place, monkeypatch):
+    usage = shutil.disk_usage(place)._replace(free=downloads.SPARE)
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)
+    with files(place) as server, pytest.raises(rk.RequestError, match=r"A model needs 0\.0 GiB, .* has 0\.2 GiB free: make room, or set \$REALKIT_CACHE"):
+        fetch(server)
+    assert left() == []
+
+
+def test_two_that_want_the_same_file_fetch_it_once(place):
+    with files(place) as server, ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda _: fetch(server).read_bytes() == DATA, range(4)))
+        assert found == [True] * 4 and len(server.requests) == 1
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(downloads.CACHE, str(tmp_path / "file" / "cache"))
+    with pytest.raises(rk.RequestError, match=r"The cache '.*' cannot be made: .*\. Set \$REALKIT_CACHE"):
+        downloads.folder("files")
+
+
+def test_a_hash_is_computed_once_for_each_state_of_a_file(place, monkeypatch):
+    path, computed = place / "large", []
+    digest = downloads._digest
+    monkeypatch.setattr(downloads, "_digest", lambda of: computed.append(of) or digest(of))
+    path.write_bytes(b"0" * downloads.CHUNK)
+    os.utime(path, (1, 1))
+    assert downloads.sha256(path) == downloads.sha256(path) == hashlib.sha256(b"0" * downloads.CHUNK).hexdigest() and len(computed) == 1
+    path.write_bytes(b"1" * downloads.CHUNK)
+    os.utime(path, (1, 1))  # the same size and modification time
+    assert downloads.sha256(path) == hashlib.sha256(b"1" * downloads.CHUNK).hexdigest() and len(computed) == 2
+    (place / "link").symlink_to(path)
+    assert downloads.sha256(place / "link") == downloads.sha256(path) and len(computed) == 2
+
+
+def test_no_note_is_kept_of_a_file_that_may_still_be_written(place):
+    path = place / "large"
+    path.write_bytes(b"0" * downloads.CHUNK)
+    downloads.sha256(path)
+    assert not list(downloads.folder("hashes").iterdir())
+    os.utime(path, (1, 1))
+    downloads.sha256(path)
+    assert len(list(downloads.folder("hashes").iterdir())) == 1
