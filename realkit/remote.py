@@ -175,7 +175,7 @@ def _broken(name: str, error: Exception) -> str:
     if isinstance(error, OSError) and getattr(error, "errno", None) == 28:
         free = shutil.disk_usage(Path.home()).free / 2**30
         return f"the disk is full ({free:.1f} GiB free): make room, or set HF_HOME to a larger disk"
-    return f"{said[:200]}. Run again to go on where it stopped"
+    return f"{said[:200]}. Run again: what is whole is kept"
 
 
 def _unreachable(name: str, offline: bool, error: Exception) -> str:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ class Manners:
     refused: int = 0  # the answer to every request of a file's contents: the listing is given
     waits: int = 0  # times that 429 with Retry-After comes first
     cuts: int = 0  # times that the connection ends half-way; -1: always
+    hangs: int = 0  # times that nothing more comes half-way, until the hub is released
     altered: bool = False  # the contents are others than those listed, and as long
     whole: bool = False  # everything is sent, whatever range is asked for
 
@@ -61,6 +63,8 @@ class Hub:
     manners: dict[str, Manners] = field(default_factory=dict)  # by repository id, or by id/path of a file
     requests: list[Asked] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
+    hanging: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
     @property
     def ranges(self) -> list[str]:
@@ -202,7 +206,11 @@ class Answering(BaseHTTPRequestHandler):
             headers = {**headers, "Content-Range": f"bytes {start}-{whole - 1}/{whole}"}
             data, status = data[start:], 206
         cut = bool(manners.cuts) and self.command == "GET" and hub.due(name, "cut", manners.cuts)
-        self.send(status, data, headers, sent=len(data) // 2 if cut else len(data))
+        hang = self.command == "GET" and hub.due(name, "hang", manners.hangs)
+        self.send(status, data, headers, sent=len(data) // 2 if cut or hang else len(data))
+        if hang:
+            hub.hanging.set()
+            hub.released.wait(60)
 
     def send(self, status: int, data: bytes, headers: Mapping[str, str], sent: int | None = None) -> None:
         """Answer, with the first `sent` bytes only of what is announced."""
@@ -282,18 +290,33 @@ OTHERS = ("HF_", "HUGGING", "REALKIT_", "CIVITAI_", "XDG_CACHE")
 
 def child(command: list[str], home: Path, *, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments, its caches and its home below `home`. The test fails where it reached for another address than loopback."""
-    guard, reached = home / "guard", home / "reached"
+    made, reached = _environment(home), home / "reached"
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=made | environment, timeout=timeout, cwd=home)
+    assert not reached.exists(), f"reached for {reached.read_text()}\n{done.stderr[-2000:]}"
+    return done
+
+
+def _environment(home: Path) -> dict[str, str]:
+    guard = home / "guard"
     guard.mkdir(parents=True, exist_ok=True)
     (guard / "sitecustomize.py").write_text(GUARD, encoding="utf-8")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(OTHERS) and not key.lower().endswith("_proxy")}
     own = {
         "HOME": str(home), "HF_HOME": str(home / "hf"), "REALKIT_CACHE": str(home / "cache"), "REALKIT_INPUTS": str(home / "no-inputs"),
-        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "REACHED": str(reached),
+        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "REACHED": str(home / "reached"),
         "PYTHONPATH": os.pathsep.join([str(guard), str(ROOT)]),
     }  # fmt: skip
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=kept | own | environment, timeout=timeout, cwd=home)
-    assert not reached.exists(), f"reached for {reached.read_text()}\n{done.stderr[-2000:]}"
-    return done
+    return kept | own
+
+
+def killed(code: str, home: Path, hub: Hub, **environment: str) -> None:
+    """Run a program and kill it while a download hangs half-way."""
+    environment = _environment(home) | {"HF_ENDPOINT": hub.endpoint} | environment
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment, cwd=home) as process:
+        assert hub.hanging.wait(60), "nothing was asked for"
+        time.sleep(0.5)  # until what was sent has been read
+        process.kill()
+    hub.released.set()
 
 
 def python(code: str, home: Path, endpoint: str, *, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:

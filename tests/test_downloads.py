@@ -12,7 +12,7 @@ import pytest
 
 import realkit as rk
 from realkit import downloads
-from tests.hub_server import Manners, files, nowhere
+from tests.hub_server import Manners, files, killed, nowhere
 
 DATA = bytes(range(251)) * 4000  # about a mebibyte
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -72,6 +72,18 @@ def test_a_connection_that_never_holds_is_one_line_and_the_next_run_goes_on(plac
         server.manners.clear()
         assert fetch(server, sha).read_bytes() == DATA
         assert server.ranges[-1] == f"bytes={there}-" and left() == ["a.safetensors"]
+
+
+def test_what_a_killed_process_left_is_gone_on_with(place, tmp_path):
+    with files(place, {"a.safetensors": Manners(hangs=1)}) as server:
+        code = f"""
+            from realkit import downloads
+            downloads.download("{server.endpoint}/a.safetensors", downloads.folder("files") / "a.safetensors", called="A model", sha="{SHA}")
+        """
+        killed(code, tmp_path, server)
+        there = (downloads.folder("files") / "a.safetensors.part").stat().st_size
+        assert 0 < there < len(DATA) and "a.safetensors" not in left()
+        assert fetch(server).read_bytes() == DATA and server.ranges == ["", f"bytes={there}-"]
 
 
 def test_nobody_listens(place, waits):

@@ -1,0 +1,222 @@
+"""What a hub can do wrong: each ends in one line that says what to do, leaves nothing half-written, and a healthy hub mends it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import miniatures
+from tests.hub_server import COMMIT, Hub, Manners, killed, nowhere, python, realkit, serving
+
+TOKEN = "hf_aTokenOfLettersAndNumbers0123456789"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+HUB_TOKEN = r"set HF_TOKEN \(environment, Kaggle or Colab secrets\)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a repository, or its UNet's file, misbehaves; what the line then says, or "" where it is waited for; which token is given."""
+
+    manners: Manners
+    says: str = ""
+    file: bool = False
+    token: str = ""
+
+
+CASES = {
+    "gated": Case(Manners(gated=True, token=TOKEN), rf"it is gated and there is no token\. Accept its licence at https://huggingface\.co/some/gated, then {HUB_TOKEN}"),
+    "gated-for-this-token": Case(Manners(gated=True, token=TOKEN), r"it is gated and the token does not open it\. Accept its licence at", token="hf_anotherToken"),
+    "private": Case(Manners(token=TOKEN), r"there is no such repository, or it is private and there is no token\. Look at https://huggingface\.co/some/private"),
+    "private-for-this-token": Case(Manners(token=TOKEN), "it is private and the token does not open it", token="hf_anotherToken"),
+    "forbidden": Case(Manners(status=403), f"the hub answered 403 and there is no token.*{HUB_TOKEN}"),
+    "files-forbidden": Case(Manners(refused=403), f"the hub answered 403 and there is no token.*{HUB_TOKEN}"),
+    "down": Case(Manners(status=503), "the hub answered 503"),
+    "files-down": Case(Manners(refused=500), "the hub answered 500"),
+    "busy": Case(Manners(waits=99), r"the hub asks to wait \(429\): try again later, with HF_TOKEN set the limits are wider"),
+    "file-gone": Case(Manners(refused=404), "'some/file-gone'.*there is no such file", file=True),
+    "truncated": Case(Manners(cuts=-1), r"'some/truncated' cannot be fetched: .*Run again: what is whole is kept", file=True),
+    "altered": Case(Manners(altered=True), rf"File '{UNET}' of hub model 'some/altered' does not have the published SHA-256: it is removed, run again", file=True),
+    "cut-twice": Case(Manners(cuts=2), file=True),
+    "busy-twice": Case(Manners(waits=2)),
+    "file-busy-twice": Case(Manners(waits=2), file=True),
+}  # fmt: skip
+LOADS = """
+    import io, json, os, sys, time, traceback
+    from contextlib import redirect_stderr, redirect_stdout
+
+    waited = []
+    time.sleep = waited.append
+    import realkit as rk
+    from realkit.cli import main
+
+    def load(name, token):
+        os.environ.pop("HF_TOKEN", None)
+        os.environ |= {"HF_TOKEN": token} if token else {}
+        waited.clear()
+        try:
+            image = rk.load(name)("a photo of a red cube", sampler="Euler", steps=1, size=64, guidance=0)
+            return {"size": image.size, "waited": list(waited)}
+        except rk.RequestError as error:
+            return {"refused": str(error), "waited": list(waited)}
+        except Exception:
+            return {"raised": traceback.format_exc()}
+
+    def command(*arguments):
+        out, error = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(error):
+            try:
+                main(arguments, prog_name="realkit")
+            except SystemExit as end:
+                return {"code": end.code or 0, "stdout": out.getvalue(), "stderr": error.getvalue()}
+
+    cases, commands = json.loads(os.environ["ASKED"])
+    found = {name: load(f"some/{name}", token) for name, token in cases.items()}
+    os.environ.pop("HF_TOKEN", None)
+    print("FOUND" + json.dumps([found, {name: command(*arguments) for name, arguments in commands.items()}]))
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of the cases and commands against a sick hub, then against it healed; and what lay in the cache in between."""
+
+    sick: tuple[dict[str, Any], dict[str, Any]]
+    healed: tuple[dict[str, Any], dict[str, Any]]
+    half: list[str]
+    wrong: list[str]
+    requests: list[Any]
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    return miniatures.miniature("sd1", tmp_path_factory.mktemp("repository") / "sd1")
+
+
+@pytest.fixture(scope="module")
+def ran(repository, tmp_path_factory) -> Ran:
+    place = tmp_path_factory.mktemp("failures")
+    (place / "sweep.yaml").write_text("models: some/run\nprompts: a\nsamplers: Euler\nsteps: 1\nsize: 64\nguidance: 0\n")
+    commands = {
+        "generate": ["generate", "a cube", "--model", "some/generate", "--sampler", "Euler", "--steps", "1", "--size", "64", "--out", str(place / "a.png")],
+        "run": ["run", str(place / "sweep.yaml"), "--out", str(place / "out")],
+    }
+    names = [*CASES, *commands]
+    manners = {f"some/{name}/{UNET}" if case.file else f"some/{name}": case.manners for name, case in CASES.items()}
+    manners |= {f"some/{name}/{UNET}": Manners(altered=True) for name in commands}
+    with serving({f"some/{name}": repository for name in names}, manners) as hub:
+        sick = loads(place, hub, {name: case.token for name, case in CASES.items()}, commands)
+        cache = place / "home" / "hf" / "hub"
+        served = {path.relative_to(repository): path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+        snapshots = [path for path in cache.glob(f"models--some--*/snapshots/{COMMIT}/**/*") if path.is_file()]
+        wrong = [str(path) for path in snapshots if path.read_bytes() != served[Path(str(path).split(f"{COMMIT}/")[1])]]
+        half = [str(path) for path in cache.rglob("*.incomplete")]
+        requests = list(hub.requests)
+        hub.manners = {f"some/{name}": Manners(gated=case.manners.gated, token=case.manners.token) for name, case in CASES.items()}
+        healed = loads(place, hub, {name: case.manners.token for name, case in CASES.items()}, commands)
+    return Ran(sick, healed, half, wrong, requests, place / "out")
+
+
+def loads(place: Path, hub: Hub, cases: dict[str, str], commands: dict[str, list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    done = python(LOADS, place / "home", hub.endpoint, ASKED=json.dumps([cases, commands]))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, ended = json.loads(done.stdout.split("FOUND")[1])
+    return found, ended
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.says])
+def test_a_failure_is_one_line_that_says_what_to_do(name, ran):
+    found = ran.sick[0][name]
+    said = found.get("refused", "")
+    assert said and "\n" not in said and re.search(CASES[name].says, said), found
+    assert f"some/{name}" in said and len(said) < 400 and "hf_" not in said
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.says])
+def test_what_passes_is_waited_for(name, ran):
+    assert ran.sick[0][name].get("size") == [64, 64], ran.sick[0][name]
+    if CASES[name].manners.waits:
+        assert {1, 2} & set(ran.sick[0][name]["waited"])  # what the hub asked for, or as its client does a second more
+
+
+def test_nothing_half_written_or_wrong_is_left(ran):
+    assert ran.half == [] and ran.wrong == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_healthy_hub_mends_it(name, ran):
+    assert ran.healed[0][name].get("size") == [64, 64], ran.healed[0][name]
+
+
+def test_a_command_ends_with_its_line_and_2(ran):
+    ended = ran.sick[1]["generate"]
+    assert ended["code"] == 2 and [line for line in ended["stderr"].splitlines() if line.startswith("realkit: File 'unet/")], ended
+    assert "Traceback" not in ended["stderr"]
+    assert ran.healed[1]["generate"]["code"] == 0
+
+
+def test_weights_that_cannot_be_had_in_the_middle_of_a_run_are_a_row_and_1(ran):
+    """Locking needs their published hashes alone, so that a run has begun when they are fetched: other models go on."""
+    ended = ran.sick[1]["run"]
+    assert ended["code"] == 1 and "1 cells failed" in ended["stdout"] and "Traceback" not in ended["stderr"], ended
+    assert ran.healed[1]["run"]["code"] == 0 and "1 cells ok" in ran.healed[1]["run"]["stdout"]
+    rows = [json.loads(line) for line in (ran.out / "rows.jsonl").read_text().splitlines()]
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert [row["error_type"] for row in failed] == ["RequestError"] and "does not have the published SHA-256" in failed[0]["error"]
+    assert rows[-1]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("manners", "says"),
+    [(Manners(gated=True, token=TOKEN), "it is gated"), (Manners(token=TOKEN), "it is private"), (Manners(refused=404), "there is no such file")],
+)
+def test_planning_ends_with_its_line_and_2(repository, tmp_path, manners, says):
+    (tmp_path / "sweep.yaml").write_text("models: sd3-medium\nprompts: a\n")
+    with serving({"stabilityai/stable-diffusion-3-medium-diffusers": repository}, {"stabilityai/stable-diffusion-3-medium-diffusers": manners}) as hub:
+        done = realkit(["plan", str(tmp_path / "sweep.yaml")], tmp_path / "home", hub.endpoint)
+    assert done.returncode == 2 and re.search(rf"^realkit: .*stable-diffusion-3-medium-diffusers.*{says}.*\n$", done.stderr), done.stderr
+
+
+def test_no_connection_at_all(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("models: sd-1.5\nprompts: a\n")
+    for given, why in (({}, r"no connection \(ConnectError\)"), ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set")):
+        done = realkit(["plan", str(tmp_path / "sweep.yaml")], tmp_path / "home", nowhere(), **given)
+        assert done.returncode == 2 and re.search(rf"^realkit: .*{why}, and it is not in the cache: turn the internet on\n$", done.stderr), done.stderr
+
+
+def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_loaded(repository, tmp_path):
+    code = """
+        from realkit import hub, models
+        print(hub.fetch(models.lock("some/model").main))
+    """
+    with serving({"some/model": repository}, {f"some/model/{UNET}": Manners(hangs=1)}) as hub:
+        killed(code, tmp_path, hub)
+        place = tmp_path / "hf" / "hub" / "models--some--model"
+        assert list(place.rglob("*.incomplete")) and not (place / "snapshots" / COMMIT / UNET).exists()
+        done = python(code, tmp_path, hub.endpoint)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (Path(done.stdout.strip()) / UNET).read_bytes() == (repository / UNET).read_bytes()
+
+
+def test_after_a_cut_of_a_large_file_only_what_is_missing_is_asked_for(tmp_path):
+    """The hub's client keeps whole pieces of ten megabytes."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    (tmp_path / "repository").mkdir()
+    save_file({"a": np.arange(6 << 20, dtype=np.float32)}, path := tmp_path / "repository" / "large.safetensors")
+    code = """
+        from realkit import hub
+        print(hub.fetch(hub.lock("some/model/large.safetensors")))
+    """
+    with serving({"some/model": path.parent}, {"some/model/large.safetensors": Manners(cuts=1)}) as hub:
+        done = python(code, tmp_path, hub.endpoint)
+        starts = [int(request.range.removeprefix("bytes=").rstrip("-") or 0) for request in hub.requests if request.store]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Path(done.stdout.strip()).read_bytes() == path.read_bytes()
+    assert len(starts) == 2 and starts[0] == 0 and starts[1] > 5_000_000
