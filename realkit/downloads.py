@@ -160,7 +160,7 @@ def refusal(status: int, token: str | None, login: str = "") -> str:
     """What an HTTP status means for the one who asked; `login` says how to come by a token."""
     if status in (401, 403):
         return f"the server answered {status}: it {_wanted(token, login)}"
-    return {404: "the server has no such file (404)", 429: "the server asks to wait (429): try again later"}.get(status, f"the server answered {status}")
+    return {404: "the server has no such file (404)", 429: "the server asks to wait (429): try again later"}.get(status, f"the server answered {status}: try again later")
 
 
 def _wanted(token: str | None, login: str) -> str:

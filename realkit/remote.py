@@ -154,11 +154,11 @@ def _refusal(name: str, error: Any) -> str:
     if isinstance(error, RepositoryNotFoundError):
         return f"there is no such repository, or it is private and {token}. Look at {page}"
     if isinstance(error, EntryNotFoundError):
-        return "there is no such file"
+        return "there is no such file. Take another revision, or another repository"
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if status in (401, 403):
         return f"the hub answered {status} and {token}. Look at {page}, then set HF_TOKEN (environment, Kaggle or Colab secrets)"
-    return {429: "the hub asks to wait (429): try again later, with HF_TOKEN set the limits are wider"}.get(status, f"the hub answered {status}")
+    return "the hub asks to wait (429): try again later, with HF_TOKEN set the limits are wider" if status == 429 else f"the hub answered {status}: try again later"
 
 
 def _broken(name: str, error: Exception) -> str:
