@@ -73,6 +73,9 @@ BARS = {
     "vae": {"psnr_db": 33, "object_psnr_db": 30},
     "clip": {"first_of_32": 90},
     "base": {"first_of_32": 80, "colour": 85, "floor": 85, "time": 85, "shape": 80, "material": 65},
+    "turbo": {"of_base": 0.9, "first_of_32": 80},
+    "xl": {"first_of_32": 90, "colour": 85, "floor": 85, "time": 85, "shape": 80, "material": 65},
+    "refiner": {"first_of_32": 90},
 }
 
 
