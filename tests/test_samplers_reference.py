@@ -21,6 +21,7 @@ ELSEWHERE = {
     "DDPM": "equal to k-diffusion's Euler a on its levels, below", "PLMS": "test_samplers_papers", "DEIS": "test_samplers_papers",
     "UniPC": "test_samplers_papers and its order of convergence", "LCM": "test_samplers_papers", "TCD": "test_samplers_papers",
     "SA-Solver": "test_samplers_papers, in distribution", "Flow Euler": "test_samplers_papers", "Flow Heun": "test_samplers_papers",
+    "DDPM Wuerstchen": "test_samplers_papers",
 }  # fmt: skip
 REFERENCED = [name for name, spec in rk.SAMPLERS.items() if spec.reference.startswith("k-diffusion") and spec.solver]
 
