@@ -20,6 +20,21 @@ KAGGLE = Path("/kaggle")
 PATIENCE = 10.0  # seconds that a secrets service may take
 ASK_AGAIN = 60.0  # seconds until an absent secret is asked for again: each question is a network call, and a person may add one meanwhile
 SHORTEST = 6  # characters of a value worth hiding; to hide shorter ones would blacken ordinary words
+VALUE = r"""(?:=|%(?:25)*3d)["']?)(?:(?!%(?:25)*26)[^\s&"'<>)\]},;#])+"""
+# What says itself that it is a secret → what is shown for it. Addresses come percent-encoded too, in redirects.
+SECRETS = tuple(
+    (re.compile(pattern, re.IGNORECASE), shown)
+    for pattern, shown in (
+        (r"((?:token|api[_-]?key|access[_-]?key(?:id)?|signature|credentials?|passw(?:or)?d|secret)" + VALUE, r"\1***"),
+        # ordinary words where they are no parameter of an address
+        (r"((?:[?&#]|%(?:25)*(?:3f|26|23))(?:amp;)?(?:[\w.-]*[_.-])?(?:key|authkey|sig|auth|pwd|pass|jwt|hmac)" + VALUE, r"\1***"),
+        (r"""(authorization["']?\s*[:=,]\s*b?["']?(?:bearer|basic|token)\s+)[^\s"',;<>}\])]+""", r"\1***"),
+        # user:password@; one that holds /, ? or # is told from a port
+        (r"""(?<=://)(?:[^\s/?#"'<>]+|[^\s/?#@:\["'<>]+:(?!\d{0,5}(?:[/?#]|$))[^\s"'<>]*?)@""", "***@"),
+        (r"""((?::|%3a)%2f%2f)(?:(?!%2f|%3f|%23)[^\s/?#&"'<>])+(@|%40)""", r"\1***\2"),
+        (r"(?:(?<![a-z0-9])|(?<=%[0-9a-f]{2}))(?-i:hf_)(?:oauth_[\w.=-]{20,}|[a-z0-9]{20,})", "***"),
+    )
+)
 
 _answers: dict[tuple[str, str], tuple[str, float]] = {}  # (source, name) → its value or "", and when it was asked for
 _silent: set[str] = set()  # sources that did not answer in time
@@ -37,12 +52,18 @@ def where(service: Service) -> str | None:
 
 
 def scrub(text: str) -> str:
-    """The text with `***` for every known token, plain or percent-encoded, and for whatever stands in `token=…` or an Authorization header."""
+    """The text with `***` for every known token, plain or percent-encoded, and for whatever says itself that it is a secret (SECRETS)."""
     for value in sorted(_seen | _present(), key=len, reverse=True):
         if len(value) >= SHORTEST:
             text = re.sub("".join(f"(?:{re.escape(c)}|{_encoded(c)})" for c in value), "***", text)
-    text = re.sub(r"""(?i)(token(?:=|%3d)["']?)(?:(?!%26)[^\s&"'<>)\]},;#])+""", r"\1***", text)
-    return re.sub(r"""(?i)(authorization["']?\s*[:=,]\s*b?["']?(?:bearer|basic|token)\s+)[^\s"',;<>}\])]+""", r"\1***", text)
+    for pattern, shown in SECRETS:
+        text = pattern.sub(shown, text)
+    return text
+
+
+def holds_secret(text: str) -> bool:
+    """Whether there is anything to hide in a text; a reference that holds a secret is refused, since references are written into every row."""
+    return scrub(text) != text
 
 
 def on_kaggle() -> bool:

@@ -185,11 +185,49 @@ def test_a_longer_token_goes_whole(monkeypatch):
         ("{'authorization': 'Bearer abc', 'x': 'y'}", "{'authorization': 'Bearer ***', 'x': 'y'}"),
         ('{"Authorization": "Bearer abc"}', '{"Authorization": "Bearer ***"}'),
         ("(b'Authorization', b'Bearer abc')", "(b'Authorization', b'Bearer ***')"),
+        ("https://someone:pa:ss@w0rd@host.org/a.safetensors", "https://***@host.org/a.safetensors"),
+        ("ProxyError('socks5://me:pass@proxy:1080/')", "ProxyError('socks5://***@proxy:1080/')"),
+        ("https://only-a-token@host.org/a", "https://***@host.org/a"),
+        ("https://me:with/sl#sh?s@host.org/a", "https://***@host.org/a"),
+        ("to=https%3A%2F%2Fme%3Apass%40host.org%2Fa%40b", "to=https%3A%2F%2F***%40host.org%2Fa%40b"),
+        ("https://a.b/c?api_key=abc&x=1", "https://a.b/c?api_key=***&x=1"),
+        ("https://a.b/c?x=1&key=abc", "https://a.b/c?x=1&key=***"),
+        ("https://a.b/c?subscription-key=abc&amp;sig=def%3D", "https://a.b/c?subscription-key=***&amp;sig=***"),
+        ("https://s3/c?X-Amz-Credential=AK%2F1&X-Amz-Date=2&X-Amz-Signature=0f", "https://s3/c?X-Amz-Credential=***&X-Amz-Date=2&X-Amz-Signature=***"),
+        ("https://gs/c?X-Goog-Signature=0f&Expires=9&Signature=x", "https://gs/c?X-Goog-Signature=***&Expires=9&Signature=***"),
+        ("to=https%253A%252F%252Fa%253Fkey%253Dabc%2526x%253D1", "to=https%253A%252F%252Fa%253Fkey%253D***%2526x%253D1"),
+        ("https://a.b/c?password=abc, client_secret=def", "https://a.b/c?password=***, client_secret=***"),
+        (f"said hf_{'aB3' * 11}x to, or=hf_{'aB3' * 7} and %3Dhf_{'aB3' * 7}", "said *** to, or=*** and %3D***"),
+        ("hf_oauth_eyJhbGciOiJIUzI1NiJ9.eyJz-dWIi_OiIx.c2ln: expired", "***: expired"),
         ("tokens = 77, a bearer of news, the token was cut", "tokens = 77, a bearer of news, the token was cut"),
     ],
 )
 def test_unknown_tokens_are_scrubbed_where_they_say_what_they_are(text, clean):
     assert tokens.scrub(text) == clean
+
+
+def test_what_holds_no_secret_stays_as_it_is():
+    from realkit.models import MODELS
+
+    references = [ref for spec in MODELS.values() for ref in (spec.source, *spec.parts.values(), *spec.loras, *spec.aliases, spec.about, spec.settings_from)]
+    assert len(references) > 50
+    for text in [
+        *references, "hf-internal-testing/tiny-stable-diffusion-torch", "hf_transfer and hf_xet", "owner/name@main:fp16", "http://127.0.0.1:8080/a@b",
+        "https://civitai.com/models/4201/photo?modelVersionId=245598", "https://civitai.com/api/download/models/33?type=VAE&format=SafeTensor&size=full&fp=fp16",
+        "https://huggingface.co/owner/name/resolve/main/a.safetensors?download=true", "http://[::1]:80/a@b", "file://C:/models/a@b", "https://a.b:443?to=a@b",
+        "sorted(names, key=len)", "KeyError: 'key'; a monkey=1, sig=2", "someone@host.org wrote", "civitai:4201@245598?type=VAE", "***", "https://***@a.b/?key=***",
+    ]:  # fmt: skip
+        assert tokens.scrub(text) == text and not tokens.holds_secret(text)
+
+
+@pytest.mark.parametrize("ref", ["https://me:pass@host.org/a.safetensors", "https://host.org/a.safetensors?api_key=abc", f"someone/hf_{'aB3' * 11}x"])
+def test_a_reference_that_holds_a_secret_is_refused_and_not_quoted(ref):
+    from realkit import RequestError, models
+
+    assert tokens.holds_secret(ref)
+    with pytest.raises(RequestError, match=r"\*\*\*.*holds a (token|secret).*leave it out") as error:
+        models.identify(ref)
+    assert not any(secret in str(error.value) for secret in ("pass", "abc", "aB3"))
 
 
 def test_values_too_short_to_be_tokens_blacken_nothing(monkeypatch):
