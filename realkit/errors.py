@@ -7,4 +7,4 @@ class RequestError(ValueError):
     """A request that cannot be met as written. One line, without secrets: what was given, what was expected, what to do. Exit code 2."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(tokens.scrub(message))
+        super().__init__(" ".join(tokens.scrub(message).splitlines()))

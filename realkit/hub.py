@@ -83,7 +83,7 @@ def _lock(ref: str, weights: bool, variant: str) -> Lock:
     if named := civitai.parse(ref):
         found = civitai.published(named)
         allow_pickle(found.name, found.pickled)
-        pinned = civitai.Reference(named.model, found.version)
+        pinned = replace(named, version=found.version)
         sha = found.sha256 or downloads.sha256(_from_civitai(str(pinned), found, ""))
         return Lock(str(pinned), "civitai", found.version, files={SINGLE: sha})
     if ref.startswith(("http://", "https://")):
@@ -168,7 +168,7 @@ def _mounted(locked: Lock) -> Path | None:
 def _single(locked: Lock) -> Path:
     sha = locked.files[SINGLE]
     if named := civitai.parse(locked.ref):
-        kept = [path for name in (sha, f"civitai-{locked.revision}") for path in downloads.folder("files").glob(f"{name}.*")]
+        kept = [path for name in (sha, f"civitai-{locked.revision}") for path in downloads.folder("files").glob(f"{name}[.-]*")]
         whole = [path for path in kept if path.suffix in (*WEIGHTS, *PICKLED) and downloads.sha256(path) == sha]
         return whole[0] if whole else _from_civitai(locked.ref, civitai.published(named, sha), sha)
     if locked.kind == "url":
@@ -283,8 +283,8 @@ def _there(locked: Lock) -> Path:
 
 
 def _from_civitai(ref: str, found: civitai.Published, sha: str) -> Path:
-    """A version's file, named by its published SHA-256 or, where it has none, by its version."""
-    path = downloads.folder("files") / f"{found.sha256 or f'civitai-{found.version}'}{Path(found.name).suffix}"
+    """A version's file, named by its published SHA-256 or, where it has none, by its version and what was asked of it."""
+    path = downloads.folder("files") / f"{found.stem}{Path(found.name).suffix}"
     called = f"{ref} ({found.name})"
     downloads.download(found.url, path, called=called, sha=found.sha256 or sha, token=civitai.token(found.url), login=civitai.LOGIN)
     return path if found.sha256 else _sound(path)

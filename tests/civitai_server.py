@@ -22,6 +22,8 @@ class File:
     primary: bool = True
     hashed: bool = True  # whether its SHA-256 is published
     kind: str = "Model"
+    size: str = "pruned"
+    fp: str = "fp16"
 
 
 @dataclass(frozen=True)
@@ -89,5 +91,5 @@ def _file(site: Hub, version: Version, file: File) -> dict[str, Any]:
     address = f"{site.endpoint}/api/download/models/{version.number}" + ("" if file.primary else f"?file={file.name}")
     kind = "SafeTensor" if file.name.endswith(".safetensors") else "PickleTensor"
     hashes = {"SHA256": hashlib.sha256(data).hexdigest().upper(), "CRC32": "00000000"} if file.hashed else {}
-    found = {"id": 1, "name": file.name, "type": file.kind, "sizeKB": len(data) / 1024, "metadata": {"format": kind, "fp": "fp16", "size": "pruned"}}
+    found = {"id": 1, "name": file.name, "type": file.kind, "sizeKB": len(data) / 1024, "metadata": {"format": kind, "fp": file.fp, "size": file.size}}
     return found | {"hashes": hashes, "downloadUrl": address} | ({"primary": True} if file.primary else {})

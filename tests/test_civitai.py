@@ -31,10 +31,10 @@ def shelf(tmp_path, monkeypatch) -> dict[str, Path]:
     import torch
     from safetensors.torch import save_file
 
-    for name in ("v1", "v2"):
+    for name in ("v1", "v2", "vae"):
         save_file({name: torch.ones(30_000)}, tmp_path / name)
     torch.save({"state_dict": {"w": torch.ones(3)}}, tmp_path / "pickle")
-    return {name: tmp_path / name for name in ("v1", "v2", "pickle")}
+    return {name: tmp_path / name for name in ("v1", "v2", "vae", "pickle")}
 
 
 def shelved(shelf, versions) -> list[Version]:
@@ -78,17 +78,100 @@ def test_the_addresses_that_the_site_shows(site, path, version):
     assert civitai.parse("https://civitai.com" + path).version in ("", version)
 
 
-@pytest.mark.parametrize("ref", ["civitai:", "civitai:photo", "civitai:7@", "civitai:7@x", "civitai:7 "])
+@pytest.mark.parametrize("ref", ["civitai:", "civitai:7?", "civitai:photo", "civitai:7@", "civitai:7@x", "civitai:7 "])
 def test_what_names_no_model_is_refused_before_anything_is_asked(site, ref):
     with pytest.raises(rk.RequestError, match="expected civitai:MODEL or civitai:MODEL@VERSION"):
         hub.lock(ref)
     assert not site.requests
 
 
-def test_an_address_without_a_model(site):
+@pytest.mark.parametrize(
+    "path", ["/user/someone", "/models/7abc", "/models/7?modelVersionId=abc", "/models/7/photo?modelVersionId=", "/api/download/models/22x"]
+)
+def test_an_address_without_a_model_or_version_is_refused_before_anything_is_asked(site, path):
     with pytest.raises(rk.RequestError, match=r"expected …/models/NUMBER") as error:
-        hub.lock(f"{site.endpoint}/user/someone?token={TOKEN}")
-    assert TOKEN not in str(error.value)
+        hub.lock(f"{site.endpoint}{path}{'&' if '?' in path else '?'}token={TOKEN}")
+    assert TOKEN not in str(error.value) and not site.requests
+
+
+@pytest.fixture(params=[True, False], ids=["hashed", "unhashed"])
+def several(shelf, monkeypatch, request):
+    """A version of several files: the model in full and pruned, a pickle of it, and its VAE."""
+    files = [
+        File(shelf["v1"], "photo.safetensors", hashed=request.param, size="full", fp="fp32"),
+        File(shelf["v2"], "photo_pruned.safetensors", False, request.param),
+        File(shelf["pickle"], "photo.ckpt", False, request.param),
+        File(shelf["vae"], "photo.vae.safetensors", False, request.param, kind="VAE"),
+    ]
+    with serving([Version(7, 33, files)]) as found:
+        monkeypatch.setenv(civitai.ENDPOINT, found.endpoint)
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "pinned"),
+    [
+        ("", "v1", ""),
+        ("?type=VAE&format=SafeTensor", "vae", "?type=VAE&format=SafeTensor"),
+        ("?type=vae", "vae", "?type=vae"),
+        ("?type=Model&format=SafeTensor&size=full&fp=fp32&token=&other=1", "v1", "?type=Model&format=SafeTensor&size=full&fp=fp32"),
+        ("?fp=fp16&size=pruned&format=SafeTensor", "v2", "?format=SafeTensor&size=pruned&fp=fp16"),
+    ],
+)
+def test_the_query_of_a_download_address_chooses_among_the_files_and_is_kept(several, shelf, query, name, pinned):
+    main = hub.fetch(hub.lock("civitai:7@33"))
+    locked = hub.lock(f"{several.endpoint}/api/download/models/33{query}")
+    assert locked.ref == f"civitai:@33{pinned}" and locked.files == {".safetensors": sha(shelf[name])}
+    assert hub.lock(locked.ref) == locked == hub.lock(locked.ref.replace("civitai", "Civitai"))
+    assert hub.fetch(locked).read_bytes() == shelf[name].read_bytes() and main.read_bytes() == shelf["v1"].read_bytes()
+    asked = len(several.requests)
+    assert hub.fetch(locked).read_bytes() == shelf[name].read_bytes() and len(several.requests) == asked  # from the cache
+    for path in downloads.folder("files").glob("*.safetensors"):
+        path.unlink()
+    assert hub.fetch(locked).read_bytes() == shelf[name].read_bytes()
+
+
+def test_the_version_is_pinned_and_what_is_asked_of_the_file_too(several, shelf):
+    locked = hub.lock("civitai:7?type=VAE")
+    assert locked.ref == "civitai:7@33?type=VAE" and locked.files == {".safetensors": sha(shelf["vae"])}
+
+
+def test_a_pickle_that_is_asked_for_is_one(several):
+    with pytest.raises(rk.RequestError, match=r"'photo\.ckpt': expected \.safetensors; pickled"):
+        hub.lock(f"{several.endpoint}/api/download/models/33?format=PickleTensor")
+
+
+def test_a_file_that_the_version_does_not_have(several):
+    with pytest.raises(
+        rk.RequestError, match=r"^civitai:@33\?type=VAE&fp=fp32 does not offer such a file: it has \?type=Model&format=SafeTensor&size=full&fp=fp32 "
+    ) as error:
+        hub.lock(f"{several.endpoint}/api/download/models/33?type=VAE&fp=fp32")
+    assert "?type=VAE&format=SafeTensor&size=pruned&fp=fp16 (photo.vae.safetensors). Take one of these" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_address_that_is_none():
+    with pytest.raises(rk.RequestError, match=r"^Address 'http://\[a/models/7' is none that can be read"):
+        civitai.parse("http://[a/models/7")
+
+
+def test_what_the_site_calls_a_file_cannot_break_the_line(shelf, monkeypatch):
+    with serving([Version(7, 22, [File(shelf["pickle"], "photo\nrealkit: all is well.zip")])]) as site:
+        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
+        with pytest.raises(rk.RequestError, match=r"\(photo realkit: all is well\.zip\)") as error:
+            hub.lock("civitai:7?type=VAE")
+        assert "\n" not in str(error.value)
+
+
+def test_a_reference_that_asks_for_what_no_file_has(several):
+    with pytest.raises(rk.RequestError, match=r"asks for 'vae': expected some of type, format, size, fp"):
+        hub.lock("civitai:7@33?vae=1")
+    assert not several.requests
+
+
+def test_without_a_published_address_the_file_is_described_to_the_site():
+    described = civitai._described({"name": "a", "type": "Pruned Model", "metadata": {"format": "SafeTensor", "size": None, "fp": "fp16"}})
+    assert civitai._query(described) == "?type=Pruned%20Model&format=SafeTensor&fp=fp16"
+    assert civitai.parse(f"civitai:7@33{civitai._query(described)}").asked == described
 
 
 def test_a_file_is_fetched_once_verified_and_found_again_without_the_site(site, shelf, monkeypatch):
