@@ -131,6 +131,7 @@ class Family:
     absent: dict[str, Any] = field(default_factory=dict)  # parts of the pipeline that are never loaded
     configs: tuple[str, ...] = ()  # shipped configs of its single files; the first that a file's tensors fit
     second: bool = False  # a leg that goes on from another's latents
+    usual: dict[str, Any] = field(default_factory=dict)  # settings of a model that no entry recommends any for, where the general ones do not fit
     half_overflows: bool = False  # a range that float16 does not hold: bfloat16, or float32 where that is slow
 
 
@@ -149,13 +150,15 @@ FAMILIES = {
     ),
     "sd3": Family(
         "StableDiffusion3Pipeline", _encode_three_towers, 1024, 6.0, denoiser="transformer", configs=("sd3", "sd35-medium"),
-        absent={"feature_extractor": None, "image_encoder": None},
+        absent={"feature_extractor": None, "image_encoder": None}, usual={"sampler": "Flow Euler", "steps": 28, "guidance": 5.0},
     ),
     "cascade": Family(
-        "StableCascadePriorPipeline", _encode_cascade, 1024, 4.1, denoiser="prior", arguments=_prior, shape=_of_prior, absent=CASCADE, half_overflows=True
+        "StableCascadePriorPipeline", _encode_cascade, 1024, 4.1, denoiser="prior", arguments=_prior, shape=_of_prior, absent=CASCADE, half_overflows=True,
+        usual={"sampler": "DDPM Wuerstchen", "steps": 20, "guidance": 4.0},
     ),
     "cascade-decoder": Family(
         "StableCascadeDecoderPipeline", _encode_cascade, 1024, 10.0, denoiser="decoder", arguments=_cascade_decoder, shape=_of_cascade_decoder, second=True,
         vae="vqgan", vae_class="diffusers.pipelines.stable_cascade.pipeline_stable_cascade.PaellaVQModel", unscaled=_quantised, signed=False, half_overflows=True,
+        usual={"sampler": "DDPM Wuerstchen", "steps": 10, "guidance": 0.0},
     ),
 }  # fmt: skip

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 
+TINY = "diffusers.AutoencoderTiny"  # what TAESD is
+
+
 def load(
     name: str,
     locked: ModelLock | None = None,
@@ -36,7 +39,7 @@ def load(
     """
     on = device_for(device)
     rungs = placement.LADDERS["both" if decoder else "denoise"][on.type]
-    checked_rung(rung, rungs, on)
+    rung = placement.nearest(checked_rung(rung, on), rungs)
     locked = locked or lock(name)
     family = FAMILIES[locked.spec.family]
     if family.second and decoder and family.vae == "vae":
@@ -55,16 +58,17 @@ def load(
     return Model(locked, pipe, time.perf_counter() - began, on, stands, rungs, dtype)
 
 
-def load_decoder(locked: ModelLock, *, device: str | None = None, dtype: str | None = None) -> Decoder:
-    """A model's VAE alone, ready on this machine's device."""
+def load_decoder(locked: ModelLock, *, device: str | None = None, dtype: str | None = None, rung: str | None = None) -> Decoder:
+    """A model's VAE alone, ready on this machine's device; the arguments are those of `load`."""
     locked = locked.decoding
     family, on = FAMILIES[locked.spec.family], device_for(device)
-    kind = _class(family.vae_class)
+    _class(family.vae_class)  # imports what it needs, before any clock starts
     _quiet()
     with _named(locked):
-        vae = _climbing_load(lambda: _vae(locked, kind, placement.dtype(on, dtype, family.half_overflows)))
+        vae = _climbing_load(lambda: _vae(locked, placement.dtype(on, dtype, family.half_overflows)))
         rungs = placement.LADDERS["decode"][on.type]
-        stands = _placed(vae, placement.first_rung(on, rungs, [_bytes(vae)]), rungs, on)
+        rung = placement.nearest(checked_rung(rung, on), rungs)
+        stands = _placed(vae, rung or placement.first_rung(on, rungs, [_bytes(vae)]), rungs, on)
     return Decoder(vae, locked.spec.family, on, stands)
 
 
@@ -79,7 +83,8 @@ def device_for(asked: str | None) -> torch.device:
     return torch.device(asked) if asked else found
 
 
-def checked_rung(asked: str | None, rungs: tuple[str, ...], on: torch.device) -> str | None:
+def checked_rung(asked: str | None, on: torch.device) -> str | None:
+    rungs = placement.LADDERS["both"][on.type]
     if asked is not None and asked not in rungs:
         raise RequestError(f"rung {asked!r}: expected one of {', '.join(rungs)} on a {'GPU' if on.type == 'cuda' else 'CPU'}")
     return asked
@@ -111,19 +116,21 @@ def _climbing_load(read: Any) -> Any:
 
 def _pipeline(locked: ModelLock, kind: Any, number: torch.dtype, decoder: bool) -> Any:
     family, spec = FAMILIES[locked.spec.family], locked.spec
-    given: dict[str, Any] = dict(family.absent) | {part: None for part, ref in spec.parts.items() if not ref}
+    index = hub.read_json(locked.configs, "model_index.json")
+    without = [part for part, found in index.items() if found == [None, None] and part in _modules(kind)] + [p for p, ref in spec.parts.items() if not ref]
+    given: dict[str, Any] = dict(family.absent) | dict.fromkeys(without)
     for part, of in locked.parts.items():
         if part != family.vae:
-            given[part] = _part(part, of, number, locked)
+            given[part] = _part(part, of, number, locked, index.get(part))
     takes_vae = family.vae in _modules(kind)
     _class(family.vae_class)
     if takes_vae:
-        given[family.vae] = _vae(locked, None, number) if decoder else None
+        given[family.vae] = _vae(locked, number) if decoder else None
     if locked.main.single:
         shipped = spec.config.removeprefix(hub.CONFIG)
         if shipped in single_file.KINDS:
             given = {key: value for key, value in single_file.arguments(shipped).items() if key != "config"} | given
-        pipe = kind.from_single_file(str(hub.fetch(locked.main)), config=str(hub.fetch(hub.lock(spec.config))), dtype=number, local_files_only=True, **given)
+        pipe = kind.from_single_file(str(hub.fetch(locked.main)), config=str(hub.fetch(locked.configs)), dtype=number, local_files_only=True, **given)
     else:
         pipe = kind.from_pretrained(str(hub.fetch(locked.main)), dtype=number, local_files_only=True, use_safetensors=True, **given)
     for ref, of in locked.loras.items():
@@ -145,31 +152,25 @@ def _modules(kind: Any) -> set[str]:
     return set(inspect.signature(kind.__init__).parameters)
 
 
-def _vae(locked: ModelLock, kind: Any, number: torch.dtype) -> Any:
+def _vae(locked: ModelLock, number: torch.dtype) -> Any:
     """The VAE, from the part that replaces it or the main reference; in float32 where its config says that float16 overflows it."""
     family = FAMILIES[locked.spec.family]
-    kind = kind or _class(family.vae_class)
     part = locked.parts.get(family.vae)
-    if part and part.single:
-        return kind.from_single_file(str(hub.fetch(part)), config=str(_config_of(locked, family.vae)), dtype=number, local_files_only=True)
-    if part or not locked.main.single:
-        of, below = (part, {}) if part else (locked.main, {"subfolder": family.vae})
-        folder = hub.fetch(of)
-        config = hub.json_object(folder / below.get("subfolder", "") / "config.json")
-        return kind.from_pretrained(str(folder), dtype=placement.vae_dtype(config, number), local_files_only=True, use_safetensors=True, **below)
-    config_at = _config_of(locked, family.vae)
-    number = placement.vae_dtype(hub.json_object(config_at / "config.json"), number)
-    return kind.from_single_file(str(hub.fetch(locked.main)), config=str(config_at), dtype=number, local_files_only=True)
+    if part and not part.single:
+        of, config_at = part, hub.fetch(part)
+    else:
+        of, config_at = part or locked.main, hub.fetch(locked.configs) / family.vae
+    config = hub.json_object(config_at / "config.json")
+    number = placement.vae_dtype(config, number)
+    kind = _class(TINY if config.get("_class_name") == "AutoencoderTiny" else family.vae_class)
+    if of.single:
+        return kind.from_single_file(str(hub.fetch(of)), config=str(config_at), dtype=number, local_files_only=True)
+    return kind.from_pretrained(str(config_at), dtype=number, local_files_only=True, use_safetensors=True)
 
 
-def _config_of(locked: ModelLock, part: str) -> Path:
-    """The folder with the config of a part that is a single file."""
-    of = hub.lock(locked.spec.config) if locked.main.single else locked.main
-    return hub.fetch(of) / part
-
-
-def _part(name: str, of: hub.Lock, number: torch.dtype, locked: ModelLock) -> Any:
-    library, kind = PART_CLASSES[name]
+def _part(name: str, of: hub.Lock, number: torch.dtype, locked: ModelLock, indexed: Any) -> Any:
+    """A part that replaces the model's own, of the class that the model's index names."""
+    library, kind = indexed if isinstance(indexed, list) and all(indexed) else PART_CLASSES[name]
     module = getattr(importlib.import_module(library), kind)
     path = hub.fetch(of)
     if name.startswith("tokenizer"):
@@ -177,7 +178,7 @@ def _part(name: str, of: hub.Lock, number: torch.dtype, locked: ModelLock) -> An
     if of.single:
         if library != "diffusers":
             raise RequestError(f"Part {name!r} of model {locked.name!r} is a single file: expected a folder with its config.json")
-        return module.from_single_file(str(path), config=str(_config_of(locked, name)), dtype=number, local_files_only=True)
+        return module.from_single_file(str(path), config=str(hub.fetch(locked.configs) / name), dtype=number, local_files_only=True)
     return module.from_pretrained(path, dtype=number, use_safetensors=True)
 
 

@@ -49,9 +49,16 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
         entries: dict[str, SpecT] = {}
         for source in sources:
             try:
-                entries |= {name: self._spec(**entry) for name, entry in tomllib.loads(source.read_text(encoding="utf-8")).items()}
-            except (OSError, ValueError, TypeError, RecursionError) as error:
+                read = tomllib.loads(source.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
                 raise RequestError(f"Catalogue file {source} cannot be read: {one_line(error)}") from error
+            for name, entry in read.items():
+                if not isinstance(entry, dict):
+                    raise RequestError(f"Catalogue file {source}: {name!r} is {shown(entry)}, expected a table of settings, [{name}]")
+                try:
+                    entries[name] = self._spec(**entry)
+                except ValidationError as error:
+                    raise RequestError(f"Catalogue file {source}, entry {name!r}: {one_line(error)}") from error
         return entries
 
     def __getitem__(self, name: str) -> SpecT:

@@ -178,7 +178,8 @@ class Model(Placed):
         if self.locked.then and self._second is None:
             from realkit.loading import load
 
-            self._second = load(self.locked.then.name, self.locked.then, device=self.device.type, dtype=self._asked_dtype)
+            rung = None if self.rung == self.rungs[0] else self.rung
+            self._second = load(self.locked.then.name, self.locked.then, device=self.device.type, dtype=self._asked_dtype, rung=rung)
         return self._second
 
     def denoise(

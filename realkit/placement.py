@@ -95,6 +95,12 @@ def first_rung(on: torch.device, rungs: tuple[str, ...], parts: list[int]) -> st
     return rungs[-1]
 
 
+def nearest(asked: str | None, rungs: tuple[str, ...]) -> str | None:
+    """The rung of a ladder that holds no less than the one asked for: that one, or the next below it."""
+    order = list(RUNGS)
+    return asked and max((rung for rung in rungs if order.index(rung) <= order.index(asked)), key=order.index)
+
+
 def place(tool: Any, rung: str, on: torch.device) -> None:
     """Put a pipeline, or one network, on a rung. What an earlier rung hooked into it is taken off first."""
     import torch

@@ -83,7 +83,7 @@ def run(
         from realkit.stages import stages
 
         on = loading.device_for(device)
-        where = {"device": on.type, "rung": loading.checked_rung(rung, placement.LADDERS["denoise"][on.type], on)}
+        where = {"device": on.type, "rung": loading.checked_rung(rung, on)}
         environment = measure.environment(on)
         _same_versions(store, environment["versions"])
         planned = _plan(cells, locks, store, batch or placement.batch_limit(on, cells[0].width * cells[0].height))

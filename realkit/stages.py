@@ -71,7 +71,7 @@ def stages(store: Store, locks: dict[str, ModelLock], scoring: list[str], run: s
     yield Stage(
         "decode",
         lambda planned: _decode_jobs(planned, vae_of),
-        lambda tool: loading.load_decoder(locks[_named(tool)[0]], device=where.get("device"), dtype=_named(tool)[1]),
+        lambda tool: loading.load_decoder(locks[_named(tool)[0]], dtype=_named(tool)[1], **where),
         lambda tool, job: _decode(store, locks, run, tool, job),
     )
     yield Stage("upscale", _upscale_jobs, upscalers.load, lambda tool, job: _upscale(store, locks, run, tool, job))

@@ -88,6 +88,19 @@ def networks(kind: str, *, t5: bool = False, seed: int = PIPELINE) -> SimpleName
     return SimpleNamespace(**made)
 
 
+def loose(kind: str, part: str, ref: str = "") -> Any:
+    """A part that is published by itself, under the reference `ref`: of another kind where TAESD is a pipeline's VAE."""
+    if "taesd" not in ref:
+        return getattr(networks(kind, seed=LOOSE), part)
+    import torch
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(LOOSE)
+    narrow, few = (8, 8, 8, 8), (1, 1, 1, 1)
+    widths = {"encoder_block_out_channels": narrow, "decoder_block_out_channels": narrow, "num_encoder_blocks": few, "num_decoder_blocks": few}
+    return AutoencoderTiny(**widths)
+
+
 def single(kind: str, path: Path, *, without: Iterable[str] = ()) -> Path:
     """Write a kind as one checkpoint in its original layout, half precision, `without` some of its parts ("vae")."""
     from safetensors.torch import save_file
@@ -195,7 +208,7 @@ def alone(kind: str, part: str, path: Path) -> Path:
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half().contiguous() for key, value in getattr(networks(kind, seed=LOOSE), part).state_dict().items()}, path)
+    save_file({key: value.half().contiguous() for key, value in loose(kind, part).state_dict().items()}, path)
     return path
 
 
@@ -265,7 +278,7 @@ class Shelf:
         if part.startswith("tokenizer"):
             shutil.copytree(WEIGHTS / "tokenizer", folder, dirs_exist_ok=True)
         elif not (folder / "config.json").exists():
-            getattr(networks(kind, seed=LOOSE), part).save_pretrained(folder)
+            loose(kind, part, name).save_pretrained(folder)
             pickle_weights(folder, beside=True)
 
 

@@ -59,6 +59,28 @@ def test_civitai_pages_mean_their_entries_unless_a_version_is_named(number, name
     assert models.identify(version) == (version, ModelSpec(source=version))
 
 
+@pytest.mark.parametrize(
+    ("reference", "source", "of"),
+    [
+        ("stabilityai/sdxl-turbo@main", "stabilityai/sdxl-turbo@main:fp16", "sdxl-turbo"),
+        ("runwayml/stable-diffusion-v1-5@abc:non_ema", "stable-diffusion-v1-5/stable-diffusion-v1-5@abc:non_ema", "sd-1.5"),
+        ("runwayml/stable-diffusion-v1-5/v1-5-pruned.safetensors", "stable-diffusion-v1-5/stable-diffusion-v1-5/v1-5-pruned.safetensors", "sd-1.5"),
+        ("huggingface.co/stabilityai/sdxl-turbo/tree/v2", "stabilityai/sdxl-turbo@v2:fp16", "sdxl-turbo"),
+        ("digiplay/NextPhoto_v3@1f", "digiplay/NextPhoto_v3@1f/nextphoto_v30.safetensors", "nextphoto-3"),
+    ],
+)
+def test_a_revision_a_variant_or_a_file_of_a_known_repository_keeps_its_entrys_settings(reference, source, of):
+    name, spec = models.identify(reference)
+    assert name.startswith(reference.removeprefix("huggingface.co/").split("@")[0].split("/tree")[0]) and spec.source == source
+    assert (spec.settings, spec.size, spec.steps, spec.licence) == (rk.MODELS[of].settings, rk.MODELS[of].size, rk.MODELS[of].steps, rk.MODELS[of].licence)
+
+
+def test_a_plain_reference_that_equals_an_entrys_is_the_entry():
+    assert models.identify("stabilityai/sdxl-turbo:fp16")[0] == models.identify("huggingface.co/stabilityai/sdxl-turbo")[0] == "sdxl-turbo"
+    with pytest.raises(rk.RequestError, match="the revision comes before the variant, 'owner/name@main:fp16'"):
+        models.identify("owner/name:fp16@main")
+
+
 @every_model
 def test_an_entry_is_of_a_known_family_and_its_references_are_of_known_forms(name):
     spec = rk.MODELS[name]
@@ -127,7 +149,11 @@ def test_a_file_for_so_many_steps_is_run_in_so_many_on_trailing_timesteps(name, 
 
 def test_what_the_models_need_besides_their_files():
     known = rk.MODELS
-    assert all(spec.parts["vae"] == "madebyollin/sdxl-vae-fp16-fix" for name, spec in known.items() if spec.family == "sdxl" and "rehearsal" not in name)
+    assert all(
+        spec.parts["vae"] in ("madebyollin/sdxl-vae-fp16-fix", "madebyollin/taesdxl")
+        for name, spec in known.items()
+        if spec.family == "sdxl" and "rehearsal" not in name
+    )
     assert known["realistic-vision-6"].parts["vae"] == "stabilityai/sd-vae-ft-mse"
     assert {known[name].prediction for name in ("sd-2.0", "sd-2.1")} == {"v_prediction"} and known["sd-2.1-base"].prediction == "epsilon"
     assert [name for name, spec in known.items() if spec.gated] == ["sd3-medium", "sd3.5-medium"]

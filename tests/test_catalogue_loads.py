@@ -14,7 +14,7 @@ from realkit import hub
 from realkit.families import FAMILIES
 from realkit.models import MODELS, ModelSpec
 from tests.hub_server import python, serving
-from tests.miniatures import LOOSE, PIPELINE, Shelf, kind_of, networks, own_catalogue, pickled
+from tests.miniatures import Shelf, kind_of, loose, networks, own_catalogue, pickled
 
 ENTRIES = {name: spec for name, spec in MODELS.items() if not name.startswith("rehearsal/")}
 GROUPS = {"sd1": "sd1", "sd2": "sd1"}  # families that share a child process; all others share another
@@ -111,14 +111,14 @@ def assert_its_parts(spec: ModelSpec, found: dict[str, Any]) -> None:
     family = FAMILIES[spec.family]
     for name, part in (("denoiser", family.denoiser), ("vae", family.vae)):
         if found[name]:
-            own = numbers(networks(kind_of(spec), seed=LOOSE if part in spec.parts else PIPELINE), part)
+            own = numbers(loose(kind_of(spec), part, spec.parts[part]) if part in spec.parts else getattr(networks(kind_of(spec)), part))
             assert found[name] == pytest.approx(own, abs=1e-3), name
     if spec.loras:
-        assert found["attends"] != pytest.approx(numbers(networks(kind_of(spec)), family.denoiser, "attn1.to_q.weight"), abs=1e-2)
+        assert found["attends"] != pytest.approx(numbers(getattr(networks(kind_of(spec)), family.denoiser), "attn1.to_q.weight"), abs=1e-2)
 
 
-def numbers(made: Any, part: str, ending: str = "") -> list[float]:
-    found: list[float] = next(p for name, p in getattr(made, part).named_parameters() if name.endswith(ending)).flatten()[:4].tolist()
+def numbers(network: Any, ending: str = "") -> list[float]:
+    found: list[float] = next(p for name, p in network.named_parameters() if name.endswith(ending)).flatten()[:4].tolist()
     return found
 
 

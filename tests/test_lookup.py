@@ -33,7 +33,14 @@ def test_a_users_file_adds_entries(tmp_path, monkeypatch):
     table = Table("model", ModelSpec)
     assert table["mine"].size == 256 and "rehearsal/base" in table
     (tmp_path / "models.toml").write_text('["mine"]\nsource = "x"\nsises = 3\n')
-    with pytest.raises(rk.RequestError, match=r"models\.toml cannot be read: sises: Extra inputs"):
+    with pytest.raises(rk.RequestError, match=r"models\.toml, entry 'mine': sises: Extra inputs"):
+        len(Table("model", ModelSpec))
+
+
+def test_an_entry_that_is_no_table_is_named(tmp_path, monkeypatch):
+    (tmp_path / "models.toml").write_text("mine = 3\n")
+    monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
+    with pytest.raises(rk.RequestError, match=r"'mine' is 3, expected a table of settings, \[mine\]"):
         len(Table("model", ModelSpec))
 
 
