@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -24,11 +25,15 @@ WAITED_FOR = {408, 429, 500, 502, 503, 504}
 SPARE = 200 << 20  # bytes left free on the disk
 
 
+def root() -> Path:
+    """Where the cache is, or will be."""
+    own = os.environ.get(CACHE)
+    return Path(own).expanduser() if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "realkit"
+
+
 def folder(*below: str) -> Path:
     """A folder of the cache, made if it is not there."""
-    own = os.environ.get(CACHE)
-    path = Path(own).expanduser() if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "realkit"
-    path = path.joinpath(*below)
+    path = root().joinpath(*below)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,31 +83,34 @@ def download(url: str, path: Path, *, called: str, sha: str = "", token: str | N
     from filelock import FileLock
 
     part = path.with_name(f"{path.name}.part")
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if path.is_file() and (not sha or sha256(path) == sha):
-            return path
-        for attempt in range(TRIES):
-            try:
-                _stream(url, part, called, token, login)
-                break
-            except requests.HTTPError as error:
-                refusing = error.response
-                assert refusing is not None
-                status = refusing.status_code
-                if status not in WAITED_FOR or attempt == TRIES - 1:
-                    raise RequestError(f"{called} cannot be downloaded: {refusal(status, token, login)}") from None
-                time.sleep(asked_to_wait(refusing.headers.get("Retry-After"), attempt))
-            except requests.RequestException as error:
-                if attempt == TRIES - 1:
-                    reason = f"{type(error).__name__} at {urlsplit(url).hostname}"
-                    raise RequestError(f"{called} cannot be downloaded: {reason}. Run again to go on where it stopped, or attach the file") from None
-                time.sleep(asked_to_wait(None, attempt))
-            except OSError as error:
-                raise RequestError(f"{called} cannot be written to {str(path.parent)!r}: {error.strerror or type(error).__name__}") from None
-        if sha and (found := _digest(part)) != sha:
-            part.unlink()
-            raise RequestError(f"{called} was downloaded with SHA-256 {found[:12]}…, expected {sha[:12]}…: it is removed, run again or report it to its source")
-        part.replace(path)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.is_file() and (not sha or sha256(path) == sha):
+                return path
+            for attempt in range(TRIES):
+                try:
+                    _stream(url, part, called, token, login)
+                    break
+                except requests.HTTPError as error:
+                    refusing = error.response
+                    assert refusing is not None
+                    status = refusing.status_code
+                    if status not in WAITED_FOR or attempt == TRIES - 1:
+                        raise RequestError(f"{called} cannot be downloaded: {refusal(status, token, login)}") from None
+                    time.sleep(asked_to_wait(refusing.headers.get("Retry-After"), attempt))
+                except requests.RequestException as error:
+                    if attempt == TRIES - 1:
+                        reason = f"{type(error).__name__} at {urlsplit(url).hostname}"
+                        raise RequestError(f"{called} cannot be downloaded: {reason}. Run again to go on where it stopped, or attach the file") from None
+                    time.sleep(asked_to_wait(None, attempt))
+            if sha and (found := _digest(part)) != sha:
+                part.unlink()
+                raise RequestError(
+                    f"{called} was downloaded with SHA-256 {found[:12]}…, expected {sha[:12]}…: it is removed, run again or report it to its source"
+                )
+            part.replace(path)
+    except OSError as error:
+        raise unwritten(called, path.parent, error) from None
     return path
 
 
@@ -131,7 +139,7 @@ def _stream(url: str, part: Path, called: str, token: str | None, login: str) ->
             raise requests.ConnectionError("another file than before")
         have = have if resumed else 0
         missing = int(answer.headers.get("Content-Length") or 0)
-        _room(part.parent, missing, called)
+        room(part.parent, missing, called)
         mark.write_text(etag, encoding="utf-8")
         got = 0
         with part.open("ab" if resumed else "wb") as file, tqdm(total=have + missing or None, initial=have, desc=called[:40], unit="B", unit_scale=True) as bar:
@@ -144,10 +152,34 @@ def _stream(url: str, part: Path, called: str, token: str | None, login: str) ->
     mark.unlink(missing_ok=True)
 
 
-def _room(where: Path, needed: int, called: str) -> None:
-    free = shutil.disk_usage(where).free
-    if needed + SPARE > free:
-        raise RequestError(f"{called} needs {needed / 2**30:.1f} GiB, {str(where)!r} has {free / 2**30:.1f} GiB free: make room, or set ${CACHE}")
+def room(where: Path, needed: int, called: str) -> None:
+    """Raise RequestError where a disk has no room for so many bytes and a few to spare."""
+    if needed + SPARE > free(where):
+        raise RequestError(f"{called} needs {needed / 2**30:.1f} GiB and {SPARE / 2**30:.1f} to spare, {_room_of(where)}")
+
+
+def free(where: Path) -> int:
+    """Bytes free on the disk that holds a folder, or will hold it."""
+    return shutil.disk_usage(existing(where)).free
+
+
+def existing(path: Path) -> Path:
+    """The path, or of those above it the first that is there."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+
+
+def unwritten(called: str, where: Path, error: OSError, needed: int = 0) -> RequestError:
+    """What to say where a file cannot be written; a full disk fails late where nobody knew how much would come, or something else fills it."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full:
+        reason = f"the disk is full, {f'it needs {needed / 2**30:.1f} GiB, ' if needed else ''}{_room_of(where)}"
+    else:
+        reason = f"{error.strerror or type(error).__name__}. Set ${CACHE} to a folder that can be written"
+    return RequestError(f"{called} cannot be written to {str(where)!r}: {reason}")
+
+
+def _room_of(where: Path) -> str:
+    return f"{str(where)!r} has {free(where) / 2**30:.1f} GiB free: make room, or set ${CACHE} to a folder on another disk"
 
 
 def asked_to_wait(header: str | None, attempt: int) -> float:
@@ -160,7 +192,9 @@ def refusal(status: int, token: str | None, login: str = "") -> str:
     """What an HTTP status means for the one who asked; `login` says how to come by a token."""
     if status in (401, 403):
         return f"the server answered {status}: it {_wanted(token, login)}"
-    return {404: "the server has no such file (404)", 429: "the server asks to wait (429): try again later"}.get(status, f"the server answered {status}: try again later")
+    return {404: "the server has no such file (404)", 429: "the server asks to wait (429): try again later"}.get(
+        status, f"the server answered {status}: try again later"
+    )
 
 
 def _wanted(token: str | None, login: str) -> str:

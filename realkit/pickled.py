@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from realkit import downloads
 from realkit.errors import RequestError
+
+KNOWN = ("state_dict", "params_ema", "params", "model")  # under what checkpoints keep their tensors
+DEEPEST = 4  # of these within each other; a pickle can hold itself
 
 
 def converted(path: Path, sha: str) -> Path:
@@ -15,25 +19,69 @@ def converted(path: Path, sha: str) -> Path:
     made = downloads.folder("converted") / f"{sha}.safetensors"
     if made.is_file():
         return made
-    import torch
+    tensors = _tensors(path)
+    called, needed = f"Checkpoint {path.name!r} as .safetensors", sum(value.numel() * value.element_size() for value in tensors.values())
+    downloads.room(made.parent, needed, called)
+    try:
+        _save(tensors, made)
+    except Exception as error:
+        if number := re.search(r"os error (\d+)", str(error)):  # safetensors gives a system's error in words
+            error = OSError(int(number[1]), os.strerror(int(number[1])))
+        if isinstance(error, OSError):
+            raise downloads.unwritten(called, made.parent, error, needed) from None
+        raise RequestError(f"Checkpoint {path.name!r} cannot be made a .safetensors file ({downloads.scrubbed(error)[:160]}): take one") from None
+    return made
+
+
+def _save(tensors: dict[str, Any], made: Path) -> None:
+    """Write a file, whole or not at all."""
     from safetensors.torch import save_file
 
+    part = made.with_name(f"{made.name}.{os.getpid()}")
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler refuses in many words; each means that the file is not read
-        said = " ".join(str(error).split())[:160]
-        raise RequestError(f"Checkpoint {path.name!r} holds more than tensors, or is damaged ({said}): take a .safetensors file") from None
-    while isinstance(found, dict) and not any(isinstance(value, torch.Tensor) for value in found.values()):
-        inner = next((found[key] for key in ("state_dict", "params_ema", "params", "model") if isinstance(found.get(key), dict)), None)
-        if inner is None:
-            raise RequestError(f"Checkpoint {path.name!r} holds no tensors under any known name: take a .safetensors file")
-        found = inner
+        save_file(tensors, part, metadata={"format": "pt"})
+        part.replace(made)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds by name, contiguous and each in memory of its own."""
+    import torch
+
+    found = _read(path)
+    for _ in range(DEEPEST):
+        if not isinstance(found, dict) or any(isinstance(value, torch.Tensor) for value in found.values()):
+            break
+        found = next((found[key] for key in KNOWN if isinstance(found.get(key), dict)), {})
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict):
         raise RequestError(f"Checkpoint {path.name!r} holds {type(found).__name__}, expected tensors by name: take a .safetensors file")
     tensors = {str(name): value.contiguous().clone() for name, value in found.items() if isinstance(value, torch.Tensor)}
-    part = made.with_name(f"{made.name}.{os.getpid()}")
-    save_file(tensors, part, metadata={"format": "pt"})
-    part.replace(made)
-    return made
+    if not tensors:
+        raise RequestError(f"Checkpoint {path.name!r} holds no tensors under any known name: take a .safetensors file")
+    return tensors
+
+
+def _read(path: Path) -> Any:
+    """What the restricted unpickler makes of a file. Of torch's error only the name of what it refuses is said: its advice is to read the file unrestricted."""
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # it refuses in many ways; each means that the file is not read
+        said, lost = str(error), "take a .safetensors file"
+        if isinstance(error, OSError) and error.filename:
+            why = f"cannot be read: {error.strerror}"
+        elif isinstance(error, MemoryError) or "allocate memory" in said:
+            why, lost = "does not fit into memory", "shut down other programs, or take a .safetensors file"
+        elif refused := re.search(r"GLOBAL ([\w.]{1,80})|(TorchScript) archive", said):
+            why = f"holds more than tensors (refused: {refused[1] or refused[2]})"
+        elif isinstance(error, pickle.UnpicklingError):
+            why = "holds more than tensors, or is damaged"
+        else:
+            why, lost = "is damaged", "fetch it again, or take a .safetensors file"
+        raise RequestError(f"Checkpoint {path.name!r} {why}: {lost}") from None

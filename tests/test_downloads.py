@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -164,9 +165,33 @@ def test_the_token_is_sent(place):
 def test_a_full_disk_is_said_before_anything_is_written(place, monkeypatch):
     usage = shutil.disk_usage(place)._replace(free=downloads.SPARE)
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)
-    with files(place) as server, pytest.raises(rk.RequestError, match=r"A model needs 0\.0 GiB, .* has 0\.2 GiB free: make room, or set \$REALKIT_CACHE"):
+    with (
+        files(place) as server,
+        pytest.raises(rk.RequestError, match=r"A model needs 0\.0 GiB and 0\.2 to spare, .* has 0\.2 GiB free: make room, or set \$REALKIT_CACHE"),
+    ):
         fetch(server)
     assert left() == []
+
+
+@pytest.mark.parametrize(("number", "says"), [(errno.ENOSPC, r"the disk is full, '.*' has \d+\.\d GiB free: make room"), (errno.EIO, "Input/output error")])
+def test_a_disk_that_fails_on_the_way_says_what_to_do(place, monkeypatch, number, says):
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(downloads, "_stream", fails)
+    with files(place) as server, pytest.raises(rk.RequestError, match=rf"^A model cannot be written to '.*': {says}.* \$REALKIT_CACHE to a folder"):
+        fetch(server)
+
+
+def test_a_lock_that_cannot_be_taken_is_one_line(place):
+    (downloads.folder("files") / ".a.safetensors.lock").mkdir()
+    with files(place) as server, pytest.raises(rk.RequestError, match=r"^A model cannot be written to '.*': .*\. Set \$REALKIT_CACHE"):
+        fetch(server)
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path):
+    assert downloads.existing(tmp_path / "a" / "b") == tmp_path
+    assert downloads.free(tmp_path / "a" / "b") > 0
 
 
 def test_two_that_want_the_same_file_fetch_it_once(place):

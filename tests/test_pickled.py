@@ -1,10 +1,15 @@
 """Pickled checkpoints: refused, or read without running anything."""
 
+import errno
 import os
+import pathlib
 import pickle
+import shutil
+import subprocess
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import realkit as rk
@@ -33,7 +38,7 @@ def test_a_malicious_pickle_fails_and_does_not_run(tmp_path, monkeypatch, wrap):
     path = tmp_path / "evil.ckpt"
     torch.save(wrap(Harm(tmp_path / "ran")), path)
     monkeypatch.setenv(hub.ALLOW_PICKLE, "1")
-    with pytest.raises(rk.RequestError, match=r"'evil\.ckpt' holds more than tensors") as error:
+    with pytest.raises(rk.RequestError, match=r"^Checkpoint 'evil\.ckpt' holds more than tensors \(refused: \w+\.mkdir\): take a \.safetensors file$") as error:
         hub.fetch(hub.lock(str(path)))
     assert not (tmp_path / "ran").exists() and "\n" not in str(error.value)
     pickle.loads(pickle.dumps(Harm(tmp_path / "ran")))
@@ -74,6 +79,88 @@ def test_a_checkpoint_without_tensors_is_one_line(tmp_path, content):
 def test_a_damaged_pickle_leaves_nothing_behind(tmp_path, cache):
     torch.save({"a": torch.ones(100)}, tmp_path / "m.ckpt")
     (tmp_path / "m.ckpt").write_bytes((tmp_path / "m.ckpt").read_bytes()[:-200])
-    with pytest.raises(rk.RequestError, match="damaged"):
+    with pytest.raises(rk.RequestError, match=r"^Checkpoint 'm\.ckpt' is damaged: fetch it again, or take a \.safetensors file$"):
         converted(tmp_path / "m.ckpt", "0" * 64)
     assert not list((cache / "converted").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is damaged: fetch it again"),
+        (b"<!DOCTYPE html>", "holds more than tensors, or is damaged: take"),
+        (pickle.dumps(Harm("ran"), 2), r"holds more than tensors \(refused: \w+\.mkdir\)"),
+    ],
+)
+def test_what_is_no_checkpoint_at_all(tmp_path, content, says):
+    (tmp_path / "m.ckpt").write_bytes(content)
+    with pytest.raises(rk.RequestError, match=rf"^Checkpoint 'm\.ckpt' {says}") as error:
+        converted(tmp_path / "m.ckpt", "0" * 64)
+    assert "torch" not in str(error.value) and "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("held", [pathlib.PurePosixPath("x"), torch.nn.Linear(2, 2)])
+def test_torchs_advice_to_read_it_unrestricted_is_not_passed_on(tmp_path, held):
+    torch.save({"a": torch.ones(2), "b": held}, tmp_path / "m.ckpt")
+    with pytest.raises(rk.RequestError, match=r"holds more than tensors \(refused: (pathlib|torch\.nn)[\w.]+\): take a \.safetensors file$"):
+        converted(tmp_path / "m.ckpt", "0" * 64)
+
+
+def test_a_checkpoint_that_holds_itself(tmp_path):
+    held = {"epoch": 1}
+    held["model"] = held
+    torch.save(held, tmp_path / "m.ckpt")
+    with pytest.raises(rk.RequestError, match="holds no tensors under any known name"):
+        converted(tmp_path / "m.ckpt", "0" * 64)
+
+
+def test_a_state_without_tensors_is_not_converted(tmp_path, cache):
+    torch.save({"state_dict": {"epoch": 1}, "rate": torch.ones(())}, tmp_path / "m.ckpt")
+    with pytest.raises(rk.RequestError, match="holds no tensors under any known name"):
+        converted(tmp_path / "m.ckpt", "0" * 64)
+    assert not list((cache / "converted").iterdir())
+
+
+@pytest.fixture
+def large(tmp_path):
+    torch.save({"a": torch.ones(1 << 20)}, tmp_path / "m.ckpt")
+    return tmp_path / "m.ckpt"
+
+
+def test_no_room_is_said_before_anything_is_written(large, cache, monkeypatch):
+    usage = shutil.disk_usage(large.parent)._replace(free=downloads.SPARE)
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(
+        rk.RequestError, match=r"^Checkpoint 'm\.ckpt' as \.safetensors needs 0\.0 GiB and 0\.2 to spare, '.*' has 0\.2 GiB free: make room, or set"
+    ):
+        converted(large, "0" * 64)
+    assert not list((cache / "converted").iterdir())
+
+
+FULL = r"^Checkpoint 'm\.ckpt' as \.safetensors cannot be written to '.*': the disk is full, it needs 0\.0 GiB, '.*' has \d+\.\d GiB free: make room, or set "
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")])
+def test_a_disk_that_fills_while_it_is_written(large, cache, monkeypatch, error):
+    def fails(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr("safetensors.torch.save_file", fails)
+    with pytest.raises(rk.RequestError, match=FULL) as said:
+        converted(large, "0" * 64)
+    assert "\n" not in str(said.value) and not list((cache / "converted").iterdir())
+
+
+def test_a_disk_that_is_full(large, tmp_path, monkeypatch):
+    (disk := tmp_path / "disk").mkdir()
+    if not shutil.which("mount") or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        monkeypatch.setenv(downloads.CACHE, str(disk))
+        monkeypatch.setattr(downloads, "room", lambda *_: None)
+        with pytest.raises(rk.RequestError, match=FULL):
+            converted(large, "0" * 64)
+        assert not list((disk / "converted").iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
