@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import shutil
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,7 +159,11 @@ def _refusal(name: str, error: Any) -> str:
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if status in (401, 403):
         return f"the hub answered {status} and {token}. Look at {page}, then set HF_TOKEN (environment, Kaggle or Colab secrets)"
-    return "the hub asks to wait (429): try again later, with HF_TOKEN set the limits are wider" if status == 429 else f"the hub answered {status}: try again later"
+    return (
+        "the hub asks to wait (429): try again later, with HF_TOKEN set the limits are wider"
+        if status == 429
+        else f"the hub answered {status}: try again later"
+    )
 
 
 def _broken(name: str, error: Exception) -> str:
@@ -172,10 +177,21 @@ def _broken(name: str, error: Exception) -> str:
         return _unreachable(name, isinstance(why, OfflineModeIsEnabled), why)
     if "onsistency check" in said or "should be of size" in said:
         return "a file came shorter than announced. Run again: what is whole is kept"
-    if isinstance(error, OSError) and getattr(error, "errno", None) == 28:
-        free = shutil.disk_usage(Path.home()).free / 2**30
-        return f"the disk is full ({free:.1f} GiB free): make room, or set HF_HOME to a larger disk"
+    if _full(error):
+        from huggingface_hub import constants
+
+        cache = Path(constants.HF_HUB_CACHE)
+        name = "HF_HUB_CACHE" if os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") else "HF_HOME"
+        free = f"{str(cache)!r} has {downloads.free(cache) / 2**30:.1f} GiB free"
+        return f"the disk of the hub's cache is full ({free}): make room, or set {name} to a folder on another disk"
     return f"{said[:200]}. Run again: what is whole is kept"
+
+
+def _full(error: BaseException | None) -> bool:
+    """Whether a disk is full, by the error or what it came of; the hub's fast transfer gives a system's error in words."""
+    if error is None:
+        return False
+    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left on device" in str(error) or _full(error.__cause__)
 
 
 def _unreachable(name: str, offline: bool, error: Exception) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import realkit as rk
+from realkit import downloads, remote
 from tests import miniatures
 from tests.hub_server import COMMIT, Hub, Manners, killed, nowhere, python, realkit, serving
 
@@ -180,6 +184,39 @@ def test_planning_ends_with_its_line_and_2(repository, tmp_path, manners, says):
     with serving({"stabilityai/stable-diffusion-3-medium-diffusers": repository}, {"stabilityai/stable-diffusion-3-medium-diffusers": manners}) as hub:
         done = realkit(["plan", str(tmp_path / "sweep.yaml")], tmp_path / "home", hub.endpoint)
     assert done.returncode == 2 and re.search(rf"^realkit: .*stable-diffusion-3-medium-diffusers.*{says}.*\n$", done.stderr), done.stderr
+
+
+def full():
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+def wrapped(error, *, cause=None):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error", [full(), RuntimeError("Data processing error: I/O error: No space left on device (os error 28)"), wrapped(RuntimeError("it failed"), cause=full())]
+)
+@pytest.mark.parametrize(("given", "name"), [("", "HF_HOME"), ("HF_HUB_CACHE", "HF_HUB_CACHE")])
+def test_a_full_disk_is_the_one_that_holds_the_hubs_cache(tmp_path, monkeypatch, error, given, name):
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    if given:
+        monkeypatch.setenv(given, "set")
+    cache, asked = tmp_path / "other" / "hub", []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    usage = shutil.disk_usage(tmp_path)._replace(free=3 << 30)
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: asked.append(path) or usage)
+
+    def fails():
+        raise error
+
+    with pytest.raises(
+        rk.RequestError, match=rf"^'a' of hub model 'some/model' cannot be fetched: the disk of .* \('{cache}' has 3\.0 GiB free\): .* set {name} to"
+    ) as said:
+        remote._asking("some/model", fails, "a")
+    assert asked == [tmp_path] and "\n" not in str(said.value)
 
 
 def test_no_connection_at_all(tmp_path):
