@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from realkit.downloads import CACHE
 from realkit.machine import NOTEBOOKS, USED, Disk, Facts, Gpu, gather
 from realkit.placement import has_kernels
 from realkit.tokens import NAMES, Service
@@ -18,6 +19,8 @@ WHEELS = "https://download.pytorch.org/whl"
 CU126_TORCH = f"pip install torch==2.10.0+cu126 torchvision==0.25.0+cu126 --index-url {WHEELS}/cu126"
 NEW_TORCH = "pip uninstall -y torch torchvision && pip install torch torchvision"
 CUDA_NEEDS_DRIVER = {11: 450, 12: 525, 13: 580}  # NVIDIA's minor version compatibility: CUDA's major version → oldest driver
+SMALL_GPU = 4  # GiB; with less, Stable Diffusion 1.5 leaves too little to work in
+SHOWN = 20  # inputs named
 LOWER_BOUND = 14  # from torch 2.14 on, torchvision (0.29.1) asks for a torch at least as new, no longer for exactly one
 
 
@@ -44,7 +47,12 @@ def passes(found: list[Finding]) -> bool:
 
 def _python(facts: Facts) -> Iterator[Finding]:
     if _numbers(facts.python) < (3, 11):
-        yield Finding("failure", "python", f"Python {facts.python}: realkit needs 3.11 or newer", "make PYTHON=python3.12 demo")
+        newer = {
+            "Kaggle": "Notebook settings > Environment > Always use latest environment",
+            "Colab": "Runtime > Change runtime type > Runtime version > Latest",
+        }
+        mend = newer.get(facts.place, "make PYTHON=python3.12 demo")
+        yield Finding("failure", "python", f"Python {facts.python}: realkit needs 3.11 or newer", mend)
     else:
         yield Finding("ok", "python", f"Python {facts.python}")
 
@@ -59,6 +67,14 @@ def _gpu(facts: Facts) -> Iterator[Finding]:
         if has_kernels(capability, list(facts.archs)):
             native = "bf16 is native" if capability >= (8, 0) else "no native bf16: half precision is float16"
             yield Finding("ok", "gpu", f"{named}, {dotted}, has kernels in torch {facts.versions['torch']}; {native}")
+            if number == 0 and gpu.memory_gib and gpu.memory_gib < SMALL_GPU:
+                what = f"{gpu.name} has {gpu.memory_gib:.1f} GiB of memory: Stable Diffusion 1.5 in half precision takes 2.6 GB of it before it begins"
+                yield Finding(
+                    "warning",
+                    "gpu",
+                    what,
+                    'The rehearsal models; or --rung group-offload (in Python rung="group-offload"), which keeps one layer at a time there',
+                )
         else:
             what = f"{named}, {dotted}: torch calls it available, but {facts.versions['torch']} has kernels for {', '.join(facts.archs) or 'none'} only"
             if number == 0:
@@ -203,9 +219,11 @@ def _disk(facts: Facts) -> Iterator[Finding]:
             yield Finding("ok", "disk", what)
             continue
         ways = ["delete old results folders or give --out on another disk"] if "results" in disk.holds else []
-        if "cache" in disk.holds:
+        if "hub's cache" in disk.holds:
             other = "HF_HOME=/tmp/huggingface keeps it out of /kaggle/working" if facts.place == "Kaggle" else "HF_HOME=FOLDER moves it to another disk"
             ways.append(f"hf cache ls lists the hub's cache, hf cache rm empties it, {other}")
+        if "downloads" in disk.holds:
+            ways.append(f"{CACHE}=FOLDER moves the downloads to another disk")
         limit = "; /kaggle/working holds 20 GB in all" if facts.place == "Kaggle" else ""
         level: Literal["warning", "failure"] = "failure" if disk.free_gb < 1 else "warning"
         short = "nothing can be made" if level == "failure" else "Stable Diffusion 1.5 in half precision takes 2.6 GB, SDXL 7 GB"
@@ -214,8 +232,10 @@ def _disk(facts: Facts) -> Iterator[Finding]:
 
 def _memory(facts: Facts) -> Iterator[Finding]:
     free = facts.ram_free_gib
-    if free is not None and free < 8:
-        mend = "Shut down other notebooks and programs" + ("; or Runtime > Change runtime type > High-RAM" if facts.place == "Colab" else "")
+    mend = "Shut down other notebooks and programs" + ("; or Runtime > Change runtime type > High-RAM" if facts.place == "Colab" else "")
+    if free is not None and free < 1:
+        yield Finding("failure", "memory", f"{free:.1f} GiB of RAM free: torch and the smallest model take about one", mend)
+    elif free is not None and free < 8:
         yield Finding("warning", "memory", f"{free:.1f} GiB of RAM free: SDXL's weights pass through 7 GB of it", mend)
     elif free is not None:
         yield Finding("ok", "memory", f"{free:.1f} GiB of RAM free")
@@ -248,8 +268,9 @@ def _tokens(facts: Facts) -> Iterator[Finding]:
 def _place(facts: Facts) -> Iterator[Finding]:
     where = {"Kaggle": "a Kaggle notebook", "Colab": "Colab", "Jupyter": "a notebook", "plain": "an ordinary Python"}[facts.place]
     yield Finding("ok", "place", f"Runs in {where}")
-    if facts.place == "Kaggle":
-        yield Finding("ok", "place", f"Attached: {', '.join(facts.inputs)}" if facts.inputs else "No inputs attached")
+    if facts.place == "Kaggle" or facts.inputs:
+        more = f" and {len(facts.inputs) - SHOWN} more" if len(facts.inputs) > SHOWN else ""
+        yield Finding("ok", "place", f"Attached: {', '.join(facts.inputs[:SHOWN])}{more}" if facts.inputs else "No inputs attached")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

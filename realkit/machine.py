@@ -17,6 +17,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any, Literal
 
+from realkit import downloads, mounts
 from realkit.tokens import NAMES, Service, on_colab, on_kaggle, scrub, where, within
 
 Place = Literal["Kaggle", "Colab", "Jupyter", "plain"]
@@ -74,7 +75,7 @@ class Facts:
     hub_host: str = "huggingface.co"
     hub_error: str = ""
     tokens: dict[Service, str | None] = field(default_factory=dict)  # service → where its token comes from
-    inputs: tuple[str, ...] = ()  # what is attached to a Kaggle notebook
+    inputs: tuple[str, ...] = ()  # what is attached to a Kaggle notebook, or lies in $REALKIT_INPUTS
 
 
 def gather() -> Facts:
@@ -145,11 +146,10 @@ def _place() -> Place:
     return "Jupyter" if "ipykernel" in sys.modules or "JPY_PARENT_PID" in os.environ else "plain"
 
 
-def _inputs(root: Path = Path("/kaggle/input")) -> tuple[str, ...]:
-    """What is attached, in the old form (/slug) and in the new one (/datasets/owner/slug)."""
-    entries = sorted(path for path in root.iterdir()) if root.is_dir() else []
-    new = ("datasets", "models", "notebooks")
-    return tuple(p.relative_to(root).as_posix() for entry in entries for p in (sorted(entry.glob("*/*")) if entry.name in new else [entry]))
+def _inputs() -> tuple[str, ...]:
+    """What is attached or lies in $REALKIT_INPUTS, in the old form (/slug) and in the new one (/datasets/owner/slug)."""
+    entries = [(root, entry) for root in mounts.roots() for entry in sorted(root.iterdir())]
+    return tuple(p.relative_to(root).as_posix() for root, entry in entries for p in (sorted(entry.glob("*/*")) if entry.name in mounts.KINDS else [entry]))
 
 
 def _start(names: list[str]) -> subprocess.Popen[str]:
@@ -269,7 +269,7 @@ def _hub() -> tuple[Literal["reached", "offline", "unreachable"], str, str]:
 
 
 def _disks() -> tuple[Disk, ...]:
-    """Where results go, by default below the current folder, and where the hub's cache is; one entry if that is one disk."""
+    """Where results go, by default below the current folder, where the hub's cache is, and where other downloads are: an entry for each disk."""
     places = {"results": Path.cwd()}
     try:
         from huggingface_hub import constants
@@ -277,11 +277,14 @@ def _disks() -> tuple[Disk, ...]:
         places["the hub's cache"] = Path(constants.HF_HUB_CACHE)
     except ImportError:
         pass
-    existing = {holds: next(p for p in (path, *path.parents) if p.exists()) for holds, path in places.items()}
-    free = {holds: round(shutil.disk_usage(path).free / 1e9, 2) for holds, path in existing.items()}
-    if len(existing) == 2 and len({path.stat().st_dev for path in existing.values()}) == 1:
-        return (Disk(" and ".join(places), str(places["results"]), free["results"]),)
-    return tuple(Disk(holds, str(path), free[holds]) for holds, path in places.items())
+    places["downloads"] = downloads.root()
+    held: dict[int, list[str]] = {}
+    for holds, path in places.items():
+        held.setdefault(downloads.existing(path).stat().st_dev, []).append(holds)
+    return tuple(
+        Disk(" and ".join([", ".join(all_but_last), last] if all_but_last else [last]), str(places[first]), round(downloads.free(places[first]) / 1e9, 2))
+        for first, (*all_but_last, last) in ((holds[0], holds) for holds in held.values())
+    )
 
 
 def _ram_free() -> float | None:

@@ -26,7 +26,7 @@ REQUIRED = {
 }  # fmt: skip
 GOOD = Facts(
     python="3.12.3", place="plain", required=REQUIRED, versions=VERSIONS, broken={}, torchvision_needs="==2.10.0", torch_cuda="12.8", archs=CU128,
-    gpus=(T4,), driver="580.82.07", driver_gpus=(T4,), disks=(Disk("results and the hub's cache", "here", 50.0),), ram_free_gib=25.0,
+    gpus=(T4,), driver="580.82.07", driver_gpus=(T4,), disks=(Disk("results, the hub's cache and downloads", "here", 50.0),), ram_free_gib=25.0,
     tokens={"huggingface": "environment", "civitai": "environment"},
 )  # fmt: skip
 CU126_LINE = "pip install torch==2.10.0+cu126 torchvision==0.25.0+cu126 --index-url https://download.pytorch.org/whl/cu126"
@@ -165,6 +165,9 @@ def test_the_partner_of_a_torch_that_needs_another_one_anyway():
 def test_python_too_old():
     found = the_one(replace(GOOD, python="3.10.14"), "failure")
     assert "Python 3.10.14" in found.what and "3.11" in found.what and "python3.12" in found.mend
+    for place, mend in (("Kaggle", "Notebook settings > Environment > "), ("Colab", "Runtime > Change runtime type > Runtime version > Latest")):
+        found = the_one(replace(GOOD, place=place, python="3.10.14"), "failure")
+        assert found.mend.startswith(mend) and "make" not in found.mend
 
 
 def test_what_is_not_installed():
@@ -220,6 +223,10 @@ def test_disks():
     assert "0.4 GB free for results (here)" in found.what and "results folders" in found.mend and "hf cache" not in found.mend
     found = the_one(replace(GOOD, disks=(Disk("results", "here", 12.0), Disk("the hub's cache", "there", 9.9))))
     assert "2.6 GB" in found.what and "SDXL 7 GB" in found.what and "hf cache rm" in found.mend
+    found = the_one(replace(GOOD, disks=(Disk("results and the hub's cache", "here", 50.0), Disk("downloads", "there", 2.0))))
+    assert "2.0 GB free for downloads (there)" in found.what and found.mend == "REALKIT_CACHE=FOLDER moves the downloads to another disk"
+    found = the_one(replace(GOOD, disks=(Disk("results, the hub's cache and downloads", "here", 2.0),)))
+    assert all(way in found.mend for way in ("results folders", "hf cache rm", "HF_HOME=", "REALKIT_CACHE="))
     found = the_one(replace(GOOD, place="Kaggle", disks=(Disk("results", "/kaggle/working", 3.0),)))
     assert "/kaggle/working holds 20 GB" in found.mend
 
@@ -227,6 +234,17 @@ def test_disks():
 def test_memory():
     assert "7.9 GiB" in the_one(replace(GOOD, ram_free_gib=7.9)).what
     assert passes(findings(replace(GOOD, ram_free_gib=None)))
+    found = the_one(replace(GOOD, ram_free_gib=0.7), "failure")
+    assert "0.7 GiB of RAM free" in found.what and found.mend.startswith("Shut down other notebooks")
+    assert "High-RAM" in the_one(replace(GOOD, place="Colab", ram_free_gib=0.7), "failure").mend
+
+
+def test_a_small_gpu():
+    small = Gpu("NVIDIA GeForce GTX 1650", (7, 5), 3.6)
+    found = the_one(replace(GOOD, gpus=(small,)))
+    assert found.topic == "gpu" and "GTX 1650 has 3.6 GiB" in found.what and "rehearsal models" in found.mend and "--rung group-offload" in found.mend
+    assert passes(findings(replace(GOOD, gpus=(T4, small)))) and all(finding.level == "ok" for finding in findings(replace(GOOD, gpus=(T4, small))))
+    assert all(finding.level == "ok" for finding in findings(replace(GOOD, gpus=(Gpu("a", (7, 5)), small))))
 
 
 def test_no_hub_and_offline():
@@ -242,6 +260,12 @@ def test_no_hub_and_offline():
 )
 def test_no_token(place, mend):
     assert the_one(replace(GOOD, place=place, tokens={"huggingface": None, "civitai": "Kaggle secrets"})).mend == mend
+
+
+def test_inputs_of_ones_own_are_shown_anywhere():
+    assert said(replace(GOOD, inputs=("photos",)), "place") == "Runs in an ordinary Python | Attached: photos"
+    assert said(GOOD, "place") == "Runs in an ordinary Python"
+    assert said(replace(GOOD, inputs=tuple("abcdefghijklmnopqrstuvwxyz")), "place").endswith("s, t and 6 more")
 
 
 def test_kaggle_and_colab():

@@ -1,3 +1,4 @@
+import os
 import socket
 import stat
 import sys
@@ -134,12 +135,27 @@ def test_no_hub_at_all(answers, monkeypatch):
     assert state == "unreachable" and "refused" in error
 
 
-def test_attached_inputs_in_both_forms(tmp_path):
+def test_attached_inputs_in_both_forms_wherever_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("REALKIT_INPUTS", f"{tmp_path}{os.pathsep}{tmp_path / 'models' / 'owner'}")
     for path in ("photos/a.png", "datasets/someone/faces/b.png", "models/owner/sd/diffusers/v1/1/x", "notebooks/me/first/o"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
-    assert machine._inputs(tmp_path) == ("datasets/someone/faces", "models/owner/sd", "notebooks/me/first", "photos")
-    assert machine._inputs(tmp_path / "none") == ()
+    assert machine._inputs() == ("datasets/someone/faces", "models/owner/sd", "notebooks/me/first", "photos", "sd")
+    monkeypatch.setenv("REALKIT_INPUTS", str(tmp_path / "none"))
+    assert machine._inputs() == ()
+
+
+def test_an_entry_for_each_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "cache" / "of" / "ours"))
+    (one,) = machine._disks()
+    assert (one.holds, one.path) == ("results, the hub's cache and downloads", str(tmp_path)) and one.free_gb > 0
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setenv("REALKIT_CACHE", "/proc/another-disk")
+    assert [(disk.holds, disk.path) for disk in machine._disks()] == [("results and the hub's cache", str(tmp_path)), ("downloads", "/proc/another-disk")]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/proc/too")
+    assert [disk.holds for disk in machine._disks()] == ["results", "the hub's cache and downloads"]
 
 
 def test_memory_limits_of_control_groups(tmp_path):
