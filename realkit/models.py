@@ -158,22 +158,18 @@ def identify(name: str) -> tuple[str, ModelSpec]:
     """
     if not isinstance(name, str):
         return find(MODELS, name), ModelSpec(source="")  # raises
-    if _holds_secret(name):
+    if tokens.holds_secret(name):
         raise RequestError(
             f"Reference {tokens.scrub(name)!r} holds a secret, which would be written into every row: leave it out, and set HF_TOKEN or CIVITAI_TOKEN"
         )
     found = _identified(name)
     for ref in (found[1].source, *found[1].parts.values(), *found[1].loras, found[1].config):
-        if _holds_secret(ref):
+        if tokens.holds_secret(ref):
             raise RequestError(
                 f"Model {found[0]!r} names {tokens.scrub(ref)!r}, which holds a secret: leave it out of the entry, and set HF_TOKEN or CIVITAI_TOKEN"
             )
     _check_settings(*found)
     return found
-
-
-def _holds_secret(ref: str) -> bool:
-    return tokens.scrub(ref) != ref
 
 
 def _identified(name: str) -> tuple[str, ModelSpec]:
