@@ -29,5 +29,6 @@ $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): two to four minutes the first time"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps k-diffusion
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps k-diffusion realesrgan
+	-$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps --no-build-isolation basicsr
 	@touch $@

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "loading", "MODELS": "models", "SAMPLERS": "samplers", "UPSCALERS": "upscalers", "SCORERS": "scorers",
-    "upscale": "upscalers", "score": "scorers", "Sweep": "sweep", "Cell": "sweep", "run": "runner", "read": "runner", "Run": "runner", "RequestError": "errors",
+    "upscale": "enlarging", "score": "scorers", "Sweep": "sweep", "Cell": "sweep", "run": "runner", "read": "runner", "Run": "runner", "RequestError": "errors",
 }  # fmt: skip
 _MODULES = ("plots", "rehearsal")
 __all__ = [*_HOMES, *_MODULES]
@@ -20,6 +20,7 @@ __all__ = [*_HOMES, *_MODULES]
 if TYPE_CHECKING:
     from realkit import plots as plots
     from realkit import rehearsal as rehearsal
+    from realkit.enlarging import upscale as upscale
     from realkit.errors import RequestError as RequestError
     from realkit.loading import load as load
     from realkit.models import MODELS as MODELS
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from realkit.sweep import Cell as Cell
     from realkit.sweep import Sweep as Sweep
     from realkit.upscalers import UPSCALERS as UPSCALERS
-    from realkit.upscalers import upscale as upscale
 
 
 def __getattr__(name: str) -> Any:

@@ -116,17 +116,25 @@ def generate(prompt: str, model: str, out: Path, size: str | None, dtype: str | 
 
 @main.command()
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--with", "name", required=True, help="An upscaler: realkit list upscalers, or a .safetensors file.")
-@click.option("--to", required=True, type=int, help="Longer side of the result, pixels.")
+@click.option("--with", "name", required=True, help="An upscaler (realkit list upscalers), a weight file, or a chain: 'A + B'.")
+@click.option("--to", required=True, help="Longer side of the result, or WIDTHxHEIGHT, pixels.")
+@click.option("--fit", type=click.Choice(["crop", "keep"]), default="crop", show_default=True, help="What WIDTHxHEIGHT does with another aspect.")
+@click.option("--prompt", help="What the picture shows, where the upscaler draws.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--model", help="The model that redraws.")
+@click.option("--strength", type=float, help="How much of the noise schedule a redraw goes through again, up to 1.")
+@click.option("--tile", type=int, help="Pixels of the small picture a tile (default: by what memory is free).")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: IMAGE with the size in its name.")
-def upscale(image: Path, name: str, to: int, out: Path | None) -> None:
+def upscale(image: Path, name: str, to: str, fit: Literal["crop", "keep"], out: Path | None, **settings: Any) -> None:
     """Enlarge IMAGE to the exact size."""
-    from realkit import upscalers
+    from realkit import enlarging
+    from realkit.pictures import written_target
 
+    target = written_target(to)
     picture = _picture(image)
     out = out or image.with_name(f"{image.stem}-{to}.png")
     _writable(out, *PICTURES)
-    _save(upscalers.upscale(picture, name, to), out)
+    _save(enlarging.upscale(picture, name, target, fit=fit, **settings), out)
 
 
 @main.command()
@@ -215,9 +223,15 @@ def _samplers() -> list[tuple[object, ...]]:
 
 
 def _upscalers() -> list[tuple[object, ...]]:
-    from realkit.upscalers import UPSCALERS
+    from realkit.upscalers import UPSCALERS, Upscaler
 
-    return [(name, spec.engine, spec.licence, spec.about) for name, spec in UPSCALERS.items()]
+    def kind(spec: Upscaler) -> str:
+        return f"{spec.architecture or spec.engine}{f' ×{spec.scale}' if spec.scale > 1 else ''}"
+
+    def got(spec: Upscaler) -> str:
+        return f"by hand from {spec.page}" if spec.file else ""
+
+    return [(name, kind(spec), f"commercial: {spec.commercial}", spec.licence, spec.about, got(spec)) for name, spec in UPSCALERS.items()]
 
 
 def _scorers() -> list[tuple[object, ...]]:
@@ -266,8 +280,8 @@ def _writable(path: Path, *suffixes: str) -> None:
 
 def _save(picture: Image, path: Path) -> None:
     from realkit import provenance
+    from realkit.pictures import opaque
     from realkit.store import write_atomically
-    from realkit.upscalers import opaque
 
     png = path.suffix.lower() == ".png"
     write_atomically(path, lambda file: provenance.save(picture, file) if png else opaque(picture).save(file, "JPEG", quality=95))

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -28,6 +30,7 @@ ALLOW_PICKLE = "REALKIT_ALLOW_PICKLE"  # "1": read pickled checkpoints too, by t
 HUB_ID = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+?))?(:(?P<variant>[\w-]+))?$")
 HUB_FILE = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>[\w./ +()-]+\.(safetensors|ckpt|pt|pth|bin))$")
 HUB_URL = re.compile(r"^https://(www\.)?(huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+)(/(tree|blob|resolve)/(?P<revision>[^/]+)(/(?P<file>.+?))?)?/?(\?.*)?$")
+_PICKLES = ContextVar("pickles", default=False)
 SINGLE = ".safetensors"  # the name in a lock of the one file that it is
 
 
@@ -207,7 +210,17 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 def pickles_allowed() -> bool:
-    return os.environ.get(ALLOW_PICKLE, "") not in ("", "0")
+    return _PICKLES.get() or os.environ.get(ALLOW_PICKLE, "") not in ("", "0")
+
+
+@contextmanager
+def reading_pickles() -> Iterator[None]:
+    """Within it pickled weights are read, by the restricted unpickler: upscalers are published so, and there is no other file to take."""
+    before = _PICKLES.set(True)
+    try:
+        yield
+    finally:
+        _PICKLES.reset(before)
 
 
 def allow_pickle(name: str, pickled: bool) -> None:

@@ -91,7 +91,7 @@ def gather() -> Facts:
     facts = Facts(
         python=platform.python_version(), place=_or("plain", _place), required=required, versions=versions, broken={},
         torchvision_needs=_or(None, _torchvision_needs), driver=driver, driver_gpus=driver_gpus, visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        disks=_or((), _disks), ram_free_gib=_or(None, _ram_free), hub=hub, hub_host=host, hub_error=error, tokens=sources, inputs=_or((), _inputs),
+        disks=_or((), _disks), ram_free_gib=_or(None, ram_free), hub=hub, hub_host=host, hub_error=error, tokens=sources, inputs=_or((), _inputs),
     )  # fmt: skip
     tried: dict[str, dict[str, Any]] = _or({}, _collect, process, installed, deadline) if process else {}
     broken = {name: tried.get(name, {"error": "it could not be tried"})["error"] for name in installed}
@@ -287,7 +287,7 @@ def _disks() -> tuple[Disk, ...]:
     )
 
 
-def _ram_free() -> float | None:
+def ram_free() -> float | None:
     """GiB of memory that this process may still take: of the machine, or of its control group where that allows less."""
     free = _or(None, _meminfo)
     if free is None:

@@ -1,7 +1,8 @@
-"""Pictures of a table: the labelled grid, and the trade-off between two columns."""
+"""Pictures of a table: the labelled grid, the trade-off between two columns; and of one region as many tools made it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +64,15 @@ def grid(
     return figure
 
 
-def pareto(df: pd.DataFrame, x: str = "seconds", y: str = "clip", *, by: str = "sampler", hue: str = "model") -> Figure:
+def pareto(df: pd.DataFrame, x: str = "seconds", y: str = "clip", *, by: str = "sampler", hue: str = "model", unit: str = "prompt") -> Figure:
     """Mean of `y` over median of `x` (less is better) for each pair of `by` and `hue`, with the front no pair beats in both.
 
-    Bars are 95 % intervals of the mean, from a bootstrap over prompts. Raises RequestError for a column the table lacks or
-    that holds no numbers, and where times of different batch sizes or devices would be pooled.
+    Bars are 95 % intervals of the mean, from a bootstrap over the values of `unit`. `hue` may be the same column as `by`. Raises RequestError for a column the
+    table lacks or that holds no numbers, and where times of different batch sizes or devices would be pooled.
     """
     from matplotlib import pyplot as plt
 
-    _need(df, x, y, by, hue, "status", "prompt")
+    _need(df, x, y, by, hue, "status", unit)
     done = df[df["status"] == "ok"].dropna(subset=[x, y])
     if done.empty:
         raise RequestError(f"No finished cell has both {x!r} and {y!r}")
@@ -89,7 +90,7 @@ def pareto(df: pd.DataFrame, x: str = "seconds", y: str = "clip", *, by: str = "
     markers = {name: SHAPES[n] if n < len(SHAPES) else f"${n + 1}$" for n, name in enumerate(hues)}
     points = []
     for (model, name), group in done.groupby([hue, by], sort=False):
-        at, mean, (low, high) = group[x].median(), group[y].mean(), _interval(group, y)
+        at, mean, (low, high) = group[x].median(), group[y].mean(), _interval(group, y, unit)
         points.append((at, mean))
         axis.errorbar(at, mean, yerr=[[mean - low], [high - mean]], color=colours[name], marker=markers[model], capsize=2, elinewidth=0.8)
     front: list[tuple[float, float]] = []
@@ -98,20 +99,73 @@ def pareto(df: pd.DataFrame, x: str = "seconds", y: str = "clip", *, by: str = "
             front.append((at, mean))
     axis.step(*zip(*front, strict=True), where="post", color="#888888", linewidth=1, linestyle="--", label="front", zorder=0)
     for name, colour in colours.items():
-        axis.plot([], [], "s", color=colour, label=_text(name))
-    for name, marker in markers.items():
+        axis.plot([], [], linestyle="", marker=markers[name] if hue == by else "s", color=colour, label=_text(name))
+    for name, marker in markers.items() if hue != by else ():
         axis.plot([], [], linestyle="", marker=marker, color="black", markerfacecolor="none", label=_text(name))
-    axis.set(xlabel=f"{_text(x)} (median)", ylabel=f"{_text(y)} (mean, 95 % interval over prompts)")
+    axis.set(xlabel=f"{_text(x)} (median)", ylabel=f"{_text(y)} (mean, 95 % interval over {unit}s)")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=legends)
     return figure
 
 
-def _interval(group: pd.DataFrame, y: str) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling prompts."""
+def crops(
+    pictures: Mapping[str, Image],
+    box: tuple[int, int, int, int] | None = None,
+    *,
+    captions: Mapping[str, str] | None = None,
+    side: float = 2.2,
+    across: int = 4,
+) -> Figure:
+    """The same region of several pictures of one scene, zoomed; before them all of the first, the region framed. `side` is a picture's side in inches.
+
+    `box` is (left, top, right, bottom) in pixels of the first picture, by default the busiest quarter of its side; pictures of other sizes show the same part
+    of the scene. `captions` are printed under the pictures they name. Raises RequestError for a box outside.
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    if not pictures:
+        raise RequestError("No pictures to show: expected one or more, by name")
+    first = next(iter(pictures.values()))
+    left, top, right, bottom = box or _busiest(first)
+    if not (0 <= left < right <= first.width and 0 <= top < bottom <= first.height):
+        raise RequestError(f"Box {(left, top, right, bottom)}: expected (left, top, right, bottom) within {first.width}×{first.height}")
+    panels = [("", first), *pictures.items()]
+    down, across = -(-len(panels) // across), min(across, len(panels))
+    figure, axes = plt.subplots(down, across, figsize=(side * across, (side + (0.45 if captions else 0.25)) * down), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (name, picture) in zip(axes.flat, panels, strict=False):
+        axis.imshow(picture, extent=(0, first.width, first.height, 0), interpolation="nearest" if name else "lanczos")
+        axis.set(xticks=[], yticks=[])
+        if name:
+            axis.set(xlim=(left, right), ylim=(bottom, top), xlabel=_text((captions or {}).get(name, "")))
+        else:
+            axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="white", linewidth=2))
+            axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="#d00000", linewidth=1))
+        axis.set_title(_text(name, 24) or "the scene", fontsize=9)
+        axis.xaxis.label.set_size(8)
+    return figure
+
+
+def _busiest(picture: Image) -> tuple[int, int, int, int]:
+    """The square of a quarter of a picture's shorter side whose neighbouring pixels differ most."""
     import numpy as np
 
-    means = group.groupby("prompt")[y].mean().to_numpy()
+    side = max(1, min(picture.size) // 4)
+    luma = np.asarray(picture.convert("L"), float)
+    steep = np.abs(np.diff(luma, axis=0, append=luma[-1:])) + np.abs(np.diff(luma, axis=1, append=luma[:, -1:]))
+    sums = np.pad(steep, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    held = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    top, left = (int(place) for place in np.unravel_index(held.argmax(), held.shape))
+    return left, top, left + side, top + side
+
+
+def _interval(group: pd.DataFrame, y: str, unit: str) -> tuple[float, float]:
+    """95 % percentile interval of the mean, resampling the values of `unit`."""
+    import numpy as np
+
+    means = group.groupby(unit)[y].mean().to_numpy()
     drawn = np.random.default_rng(0).choice(means, (2000, len(means))).mean(1)
     return min(float(np.quantile(drawn, 0.025)), means.mean()), max(float(np.quantile(drawn, 0.975)), means.mean())
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from realkit import cost, hub, loading, measure, models, pipelines, placement, scorers, tokens, upscalers
+from realkit import cost, downloads, enlarging, hub, loading, measure, models, pipelines, placement, scorers, tokens, upscalers
 from realkit.errors import RequestError
 from realkit.samplers import SAMPLERS
 from realkit.store import Store, WriteError, write_atomically
@@ -22,7 +22,7 @@ from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
 if TYPE_CHECKING:
     import pandas as pd
 
-    from realkit.stages import Job, Planned, Stage
+    from realkit.stages import Job, Planned, Stage, Tools
 
 PLAN_LIMIT = 8  # images a denoising batch, where no device says otherwise
 
@@ -77,8 +77,9 @@ def run(
     if batch is not None and (type(batch) is not int or batch < 1):
         raise RequestError(f"batch {batch!r}: expected a whole number of images from 1 on")
     store = Store(out)
-    locks = _lock(sweep, store)
+    locks, tools = _lock(sweep, store)
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
+    _room(cells, store)
     with store.writing():
         from realkit.stages import stages
 
@@ -86,12 +87,12 @@ def run(
         where = {"device": on.type, "rung": loading.checked_rung(rung, on)}
         environment = measure.environment(on)
         _same_versions(store, environment["versions"])
-        planned = _plan(cells, locks, store, batch or placement.batch_limit(on, cells[0].width * cells[0].height))
+        planned = _plan(cells, locks, tools, store, batch or placement.batch_limit(on, cells[0].width * cells[0].height))
         store.write_text("sweep.yaml", sweep.to_yaml())
         started = datetime.datetime.now(datetime.UTC)
         name = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         known = {row["run"] for row in store.runs.read()}
-        for stage in stages(store, locks, list(sweep.scorers), name, where):
+        for stage in stages(store, locks, tools, list(sweep.scorers), name, where):
             jobs = _pending(stage, planned, store)
             if jobs and name not in known:
                 store.runs.append([{"run": name, "started": started.isoformat(timespec="seconds"), "id_version": ID_VERSION, **environment}])
@@ -117,8 +118,8 @@ def _sweep(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
     return Sweep(**sweep) if isinstance(sweep, dict) else Sweep.from_yaml(sweep)
 
 
-def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
-    """Locks of the sweep's models: the folder's where it has them, else made now and kept. Upscalers are checked too."""
+def _lock(sweep: Sweep, store: Store) -> tuple[dict[str, models.ModelLock], Tools]:
+    """Locks of the sweep's models and upscalers: the folder's where it has them, else made now and kept."""
     path = store.folder / "sweep.lock.json"
     kept: dict[str, Any] = {"id_version": ID_VERSION, "models": {}}
     try:
@@ -126,6 +127,7 @@ def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
             kept = json.loads(path.read_text(encoding="utf-8"))
         version = kept["id_version"]
         locks = {name: models.ModelLock.from_json(name, data) for name, data in kept["models"].items()} if version == ID_VERSION else {}
+        tools = {name: {tool: hub.Lock(**lock) for tool, lock in found.items()} for name, found in kept.get("upscalers", {}).items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RequestError(f"{str(path)!r} is damaged ({type(error).__name__}): restore it, or use a new results folder") from error
     if version != ID_VERSION:
@@ -137,13 +139,30 @@ def _lock(sweep: Sweep, store: Store) -> dict[str, models.ModelLock]:
             hub.verify(part)
     for cell in cells:
         pipelines.check(cell, (locks | new)[cell.model])
-    for upscaler in {cell.upscaler for cell in cells} - {None}:
-        upscalers.determined(str(upscaler))
-    if new:
+    wanted = dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler)
+    more = {name: upscalers.lock(name) for name in wanted if name not in tools}
+    with hub.reading_pickles():
+        for part in [part for name in wanted if name in tools for part in tools[name].values()]:
+            hub.verify(part)
+    if new or more:
         with store.writing():
             kept["models"] |= {name: lock.to_json() for name, lock in new.items()}
+            kept["upscalers"] = kept.get("upscalers", {}) | {name: {tool: lock.to_json() for tool, lock in found.items()} for name, found in more.items()}
             store.write_text("sweep.lock.json", json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    return locks | new
+    return locks | new, tools | more
+
+
+def _room(cells: list[Cell], store: Store) -> None:
+    """Raise RequestError, with the figures, where the pictures cannot be held in memory, or those that are not there yet do not fit on the disk."""
+    for name, width, height, size in {(cell.upscaler, cell.width, cell.height, cell.pixels) for cell in cells if cell.upscaler}:
+        enlarging.check_memory(name, (width, height), size, [spec.scale for _, spec in upscalers.chain(name)])
+    there = sum(path.stat().st_size for path in (store.folder / "images").glob("*.png")) if store.folder.exists() else 0
+    needed = sum(cost.BYTES_A_PIXEL * width * height for width, height in (cell.pixels for cell in cells)) - there
+    free = downloads.free(store.folder)
+    if needed > free:
+        raise RequestError(
+            f"The sweep's pictures need about {needed / 2**30:.1f} GiB more in {str(store.folder)!r}, {free / 2**30:.1f} GiB are free: free some, or ask for less"
+        )
 
 
 def _same_versions(store: Store, now: dict[str, str | None]) -> None:
@@ -155,14 +174,13 @@ def _same_versions(store: Store, now: dict[str, str | None]) -> None:
         raise RequestError(f"{str(store.folder)!r} was made with other versions ({', '.join(changed)}): install those, or use a new folder")
 
 
-def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], store: Store, limit: int) -> list[Planned]:
+def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], tools: Tools, store: Store, limit: int) -> list[Planned]:
     """The sweep's cells with ids and batches; those new to the folder are batched now and kept."""
     from realkit.stages import Planned
 
     kept = {line["id"]: line for line in store.cells.read()}
     batch_of = {line["ids"]["latents"]: line["batch"] for line in kept.values()}
-    enlarging = {name: upscalers.determined(name) if name else None for name in dict.fromkeys(cell.upscaler for cell in cells)}
-    made = [(cell, ids(cell, locks[cell.model], enlarging[cell.upscaler])) for cell in cells]
+    made = [(cell, ids(cell, locks[cell.model], upscalers.of_cell(cell, tools, locks[cell.model]))) for cell in cells]
     fresh = {got.latents: cell for cell, got in reversed(made) if got.latents not in batch_of}
     for number, batch in enumerate(
         _batches(dict(reversed(fresh.items())), limit, {name: lock.spec for name, lock in locks.items()}), max(batch_of.values(), default=-1) + 1

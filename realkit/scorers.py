@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from realkit import hub, placement, upscalers
+from realkit import hub, pictures, placement
 from realkit.errors import RequestError
 from realkit.lookup import Spec, Table, find, shown
 
@@ -64,7 +64,7 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
     """Numbers by scorer name, e.g. {"rehearsal/clip": 31.2}. A transparent picture is scored on white."""
     if not isinstance(prompt, str):
         raise RequestError(f"prompt {shown(prompt)}: expected words, which may be empty for a scorer that needs none")
-    image = upscalers.opaque(image)
+    image = pictures.opaque(image)
     names = [find(SCORERS, name) for name in ([scorers] if isinstance(scorers, str) else scorers)]
     return {name: _loaded(name, str(determined(name)))(image, prompt) for name in names}
 

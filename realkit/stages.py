@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from realkit import loading, measure, pipelines, placement, provenance, scorers, upscalers
+from realkit import enlarging, loading, measure, pictures, pipelines, placement, provenance, scorers, upscalers
 from realkit.measure import Stopwatch
 from realkit.samplers import SAMPLERS
 from realkit.store import Store, write_atomically
@@ -18,7 +18,10 @@ from realkit.sweep import Cell, Ids, denoise_determined, name_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from realkit.hub import Lock
     from realkit.models import ModelLock
+
+    Tools = dict[str, dict[str, Lock]]  # the locks of each upscaler's tools, by its name
 
 Row = dict[str, Any]
 
@@ -52,7 +55,7 @@ class Stage:
     work: Callable[[Any, Job], list[Row]]
 
 
-def stages(store: Store, locks: dict[str, ModelLock], scoring: list[str], run: str, where: dict[str, Any]) -> Iterator[Stage]:
+def stages(store: Store, locks: dict[str, ModelLock], tools: Tools, scoring: list[str], run: str, where: dict[str, Any]) -> Iterator[Stage]:
     """The stages in their order, bound to a results folder; `where` holds the device and first rung that were asked for."""
 
     def leg(tool: str, second: bool) -> pipelines.Model:
@@ -74,7 +77,13 @@ def stages(store: Store, locks: dict[str, ModelLock], scoring: list[str], run: s
         lambda tool: loading.load_decoder(locks[_named(tool)[0]], dtype=_named(tool)[1], **where),
         lambda tool, job: _decode(store, locks, run, tool, job),
     )
-    yield Stage("upscale", _upscale_jobs, upscalers.load, lambda tool, job: _upscale(store, locks, run, tool, job))
+
+    def upscaler(tool: str) -> enlarging.Loaded:
+        name, _, by = tool.partition(" by ")
+        model, number = _named(by)
+        return enlarging.load(name, tools[name], locks.get(model), dtype=number, **where)
+
+    yield Stage("upscale", _upscale_jobs, upscaler, lambda tool, job: _upscale(store, locks, tools, run, tool, job))
     yield Stage("score", lambda planned: _score_jobs(planned, scoring), scorers.load, lambda tool, job: _score(store, tool, job))
 
 
@@ -157,7 +166,13 @@ def _decode(store: Store, locks: dict[str, ModelLock], run: str, decode: pipelin
 
 def _upscale_jobs(planned: list[Planned]) -> list[Job]:
     items = {item.ids.image: item for item in reversed(planned) if item.cell.upscaler is not None}
-    return _by_tool([Job(str(item.cell.upscaler), (artifact,), (item,)) for artifact, item in reversed(items.items())])
+    return _by_tool([Job(_upscaler(item.cell), (artifact,), (item,)) for artifact, item in reversed(items.items())])
+
+
+def _upscaler(cell: Cell) -> str:
+    """What the upscale stage loads for a cell: an upscaler, and the model that it redraws with."""
+    name = str(cell.upscaler)
+    return f"{name} by {_tool(cell.model, cell)}" if "model" in upscalers.uses(name) else name
 
 
 def _by_tool(jobs: list[Job]) -> list[Job]:
@@ -166,13 +181,15 @@ def _by_tool(jobs: list[Job]) -> list[Job]:
     return sorted(jobs, key=lambda job: tools.index(job.tool))
 
 
-def _upscale(store: Store, locks: dict[str, ModelLock], run: str, enlarge: upscalers.Enlarge, job: Job) -> list[Row]:
-    item, on = job.planned[0], placement.device()
+def _upscale(store: Store, locks: dict[str, ModelLock], tools: Tools, run: str, enlarge: enlarging.Loaded, job: Job) -> list[Row]:
+    item, on = job.planned[0], enlarge.device
     native = _opened(store.path("decode", item.ids.decoded), _picture)
     assert item.cell.target is not None
     with Stopwatch(on) as upscaling:
-        image = enlarge(native, upscalers.target_size(native.size, item.cell.target))
-    return [_filed(store, locks, run, "upscale", item, item.ids.decoded, image, {"upscale_s": upscaling.seconds, "device": on.type, **measure.memory(on)})]
+        image, used = enlarge(native, pictures.target_size(native.size, item.cell.target), upscalers.settings_of(item.cell))
+    how = upscalers.of_cell(item.cell, tools, locks[item.cell.model])
+    measured = {"upscale_s": upscaling.seconds, "device": on.type, **used, **measure.memory(on)}
+    return [_filed(store, locks, run, "upscale", item, item.ids.decoded, image, measured, how)]
 
 
 def _opened(path: Path, opener: Callable[[Path], Any]) -> Any:
@@ -194,15 +211,15 @@ def _picture(path: Path) -> Image:
         return image
 
 
-def _filed(store: Store, locks: dict[str, ModelLock], run: str, stage: str, item: Planned, parent: str, image: Image, measured: Row) -> Row:
+def _filed(store: Store, locks: dict[str, ModelLock], run: str, stage: str, item: Planned, parent: str, image: Image, measured: Row, how: Any = None) -> Row:
     """File a picture with its provenance; return its row."""
     artifact = item.ids.decoded if stage == "decode" else item.ids.image
     cell, lock = asdict(item.cell), locks[item.cell.model]
     determined = denoise_determined(item.cell, lock) | {"vae": lock.vae_fingerprint}
     if stage == "decode":
-        cell |= {"upscaler": None, "target": None}
+        cell |= {"upscaler": None, "target": None, "strength": None}
     else:
-        determined |= {"upscaler": upscalers.determined(str(item.cell.upscaler)), "target": image.size}
+        determined |= {"upscaler": how, "target": image.size}
     pixels = provenance.pixel_hash(image)
     record = {"id": artifact, "stage": stage, "cell": cell, "determined": determined, "run": run, "pixels": pixels}
     write_atomically(store.path(stage, artifact), lambda file: provenance.save(provenance.annotate(image, record), file))

@@ -90,9 +90,10 @@ AXES: dict[str, tuple[str, Any]] = {
     "models": ("model", StrictStr), "samplers": ("sampler", StrictStr), "prompts": ("prompt", Annotated[Text, AfterValidator(_prompt)]),
     "negatives": ("negative", Text), "seeds": ("seed", Seed), "steps": ("steps", Steps), "guidance": ("guidance", Guidance),
     "size": ("size", Size), "dtype": ("dtype", Literal["float32", "float16", "bfloat16"]), "upscalers": ("upscaler", StrictStr), "target": ("target", Target),
+    "strength": ("strength", Annotated[FiniteFloat, Field(strict=True, gt=0, le=1)]),
 }  # fmt: skip
 SETTINGS = {setting: TypeAdapter(kind) for setting, kind in AXES.values()}
-OPEN = {"sampler", "negative", "steps", "guidance", "size", "dtype", "upscaler", "target"}  # may be None: the model's recommendation, or none
+OPEN = {"sampler", "negative", "steps", "guidance", "size", "dtype", "upscaler", "target", "strength"}  # may be None: the model's recommendation, or none
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,13 @@ class Cell:
     dtype: str | None = None  # None: by the device
     upscaler: str | None = None
     target: int | tuple[int, int] | None = None
+    strength: float | None = None  # of a redraw; None where nothing is redrawn
     nfe_budget: int | None = None  # denoiser calls that the equal-nfe profile allowed
 
     @property
     def pixels(self) -> tuple[int, int]:
         """(width, height) of its final picture."""
-        from realkit.upscalers import target_size
+        from realkit.pictures import target_size
 
         return (self.width, self.height) if self.target is None else target_size((self.width, self.height), self.target)
 
@@ -146,7 +148,8 @@ class Sweep(BaseModel):
 
     A value may be a mapping that sets other settings with it: `{"model": "sdxl-turbo", "steps": 4, "guidance": 0}`.
     `seeds=4` means 0 to 3, a list is literal. A prompt "suite:NAME" stands for a suite of the catalogue. `size` is an int for
-    squares or (width, height), multiples of 8; `dtype` the denoiser's number format (None: by the device); `target` the longer side after upscaling, or (width, height).
+    squares or (width, height), multiples of 8; `dtype` the denoiser's number format (None: by the device); `target` the longer side after upscaling, or (width, height);
+    `strength` the share of the noise schedule that an upscaler which redraws goes through again.
 
     `profile` says what samplers are compared at: "equal-steps"; "equal-nfe", where `steps` is the denoiser calls each may take and a
     sampler of two calls a step takes half as many steps; or "recommended", where each model's author decides.
@@ -166,6 +169,7 @@ class Sweep(BaseModel):
     dtype: list[Any] = [None]
     upscalers: list[Any] = [None]
     target: list[Any] = [None]
+    strength: list[Any] = [None]
     scorers: list[str] = []
     profile: Literal["equal-steps", "equal-nfe", "recommended"] = "equal-steps"
 
@@ -283,10 +287,9 @@ def _setting(axis: str, setting: str, value: Any) -> Any:
     if setting == "sampler":
         return find(SAMPLERS, value)
     if setting == "upscaler":
-        from realkit.upscalers import determined, identify
+        from realkit.upscalers import canonical
 
-        determined(value)
-        return identify(value)[0]
+        return canonical(value)
     if setting == "model":
         from realkit.models import identify as identify_model
 
@@ -325,11 +328,22 @@ def _cell(settings: dict[str, Any], name: str, spec: ModelSpec, equal_nfe: bool)
     upscaler, target = settings["upscaler"], settings["target"]
     if upscaler is not None and target is None:
         raise RequestError(f"Upscaler {upscaler!r} needs a target: give target=N for the longer side, or (width, height)")
+    strength = _strength(upscaler, settings["strength"])
     return Cell(
         model=name, sampler=sampler, prompt=settings["prompt"], negative=advised.negative if settings["negative"] is None else settings["negative"],
         seed=settings["seed"], steps=steps, guidance=float(advised.guidance if settings["guidance"] is None else settings["guidance"]),
-        width=width, height=height, dtype=settings["dtype"], upscaler=upscaler, target=target if upscaler is not None else None, nfe_budget=budget,
+        width=width, height=height, dtype=settings["dtype"], upscaler=upscaler, target=target if upscaler is not None else None,
+        strength=strength, nfe_budget=budget,
     )  # fmt: skip
+
+
+def _strength(upscaler: str | None, asked: float | None) -> float | None:
+    """The strength of a cell's redraw; None where its upscaler has none, whatever is asked."""
+    from realkit.upscalers import Settings, uses
+
+    if upscaler is None or "strength" not in uses(upscaler):
+        return None
+    return Settings().strength if asked is None else asked
 
 
 # --- ids: the hash of all that determines a result ------------------------------------------------------------------
@@ -377,5 +391,5 @@ def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
 
 
 def cell_id(cell: Cell, made: Ids) -> str:
-    settings = {name: value for name, value in asdict(cell).items() if name != "dtype" or value is not None}
+    settings = {name: value for name, value in asdict(cell).items() if name not in ("dtype", "strength") or value is not None}
     return name_of("cell", {"settings": settings, "image": made.image})

@@ -26,7 +26,8 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "guidance": ("", "", "classifier-free guidance scale"),
     "width": ("", "", "native width, pixels"),
     "height": ("", "", "native height, pixels"),
-    "upscaler": ("", "", "upscaler; empty: native size"),
+    "upscaler": ("", "", "upscaler, or a chain of them; empty: native size"),
+    "strength": ("", "", "share of the noise schedule that a redraw went through again; empty: nothing was redrawn"),
     "nfe_budget": ("", "", "denoiser evaluations that the equal-nfe profile allowed; less nfe: the remainder"),
     "nfe": ("denoise", "lower", "denoiser evaluations; a guided pair is one"),
     "network_passes": ("denoise", "lower", "network passes a picture; a guided pair is two"),
@@ -41,6 +42,10 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "denoise_s": ("denoise", "lower", "seconds to denoise, of the batch over its size"),
     "decode_s": ("decode", "lower", "seconds to decode the latents"),
     "upscale_s": ("upscale", "lower", "seconds to upscale"),
+    "tile": ("upscale", "", "pixels of a tile's side in the small picture, or of its sides; empty: the whole picture at once"),
+    "upscale_dtype": ("upscale", "", "number format of the upscaler's network"),
+    "upscale_peak_vram_gib": ("upscale", "lower", "peak GPU memory allocated while upscaling, GiB"),
+    "upscale_peak_ram_gib": ("upscale", "lower", "peak resident memory of the process up to then, GiB"),
     "score_s": ("score", "lower", "seconds of all scores"),
     "seconds": ("", "lower", "encode + denoise + decode + upscale; empty if parts ran on different devices"),
     "peak_vram_gib": ("denoise", "lower", "peak GPU memory allocated while denoising, GiB"),
@@ -53,6 +58,9 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "status": ("", "", "ok, failed or pending"),
     "error": ("", "", "why it failed"),
 }
+RENAMED = {  # columns that stand in their stage's row under another name
+    "decode_rung": "rung", "upscale_dtype": "dtype", "upscale_peak_vram_gib": "peak_vram_gib", "upscale_peak_ram_gib": "peak_ram_gib",
+}  # fmt: skip
 SUMMED = ("load_s", "encode_s", "denoise_s", "nfe", "network_passes")  # over the legs
 PARTS = ("encode_s", "denoise_s", "decode_s", "upscale_s")
 
@@ -72,7 +80,7 @@ def build(store: Store, cells: Collection[str] | None = None, scorers: Collectio
     named = list(dict.fromkeys(name for found in scores.values() for name, _ in found))
     lines = [_line(line, rows, scores, store) for line in store.cells.read() if cells is None or line["id"] in cells]
     frame = pd.DataFrame(lines, columns=[*COLUMNS, *named])
-    for name in ("error", "upscaler", "image"):
+    for name in ("error", "upscaler", "tile", "upscale_dtype", "image"):
         frame[name] = frame[name].astype("string")
     return frame
 
@@ -87,7 +95,7 @@ def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, dict[tup
     found = {name: cell[name] for name in COLUMNS if name in cell} | {"cell": line["id"], "upscaler": cell["upscaler"]}
     for name, (stage, _, _) in COLUMNS.items():
         if row := parts.get(stage):
-            found[name] = row.get("rung" if name == "decode_rung" else name)
+            found[name] = row.get(RENAMED.get(name, name))
     if begun := rows.get(line["ids"].get("begun")):
         _add_leg(found, begun, parts.setdefault("denoise", None))
         parts["begun"] = begun

@@ -138,3 +138,40 @@ def _vae(key: str, blocks: int) -> str:
     key = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", key)
     key = re.sub(r"up_blocks\.(\d+)\.resnets", lambda m: f"up.{blocks - 1 - int(m[1])}.block", key)
     return re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{blocks - 1 - int(m[1])}.upsample", key)
+
+
+def swin2sr(model: Any) -> dict[str, Any]:
+    """The weights of transformers' Swin2SR under the names of the original code, which spandrel reads."""
+    import torch
+    from spandrel.architectures.Swin2SR import Swin2SR
+
+    c, renamed = model.config, SWIN + (DIRECT if model.config.upsampler == "pixelshuffledirect" else SHUFFLED)
+    sizes = dict(img_size=c.image_size, embed_dim=c.embed_dim, depths=c.depths, num_heads=c.num_heads, window_size=c.window_size, mlp_ratio=c.mlp_ratio)
+    original = Swin2SR(**sizes, upscale=c.upscale, upsampler=c.upsampler, resi_connection=c.resi_connection, img_range=c.img_range)
+    theirs, found = model.state_dict(), {}
+    for key, value in original.state_dict().items():
+        if key.endswith(("relative_position_index", "relative_coords_table", "attn_mask")):
+            found[key] = value
+            continue
+        name = key
+        for old, new in renamed:
+            name = re.sub(old, new, name)
+        if ".qkv." in name:
+            found[key] = torch.cat([theirs[name.replace("qkv", part)] for part in ("query", "key", "value")])
+        else:
+            found[key] = theirs[name]
+    return found
+
+
+SWIN = (
+    (r"^(patch_embed|layers|norm|conv_first|conv_after_body)\b", r"swin2sr.\1"), (r"^swin2sr\.norm\.", "swin2sr.layernorm."),
+    (r"^swin2sr\.patch_embed\.proj", "swin2sr.embeddings.patch_embeddings.projection"), (r"^swin2sr\.patch_embed\.norm", "swin2sr.embeddings.patch_embeddings.layernorm"),
+    (r"conv_first", "first_convolution"), (r"layers\.(\d+)\.residual_group\.blocks\.", r"encoder.stages.\1.layers."), (r"swin2sr\.layers\.", "swin2sr.encoder.stages."),
+    (r"patch_embed\.proj\b", "patch_embed.projection"), (r"attn\.proj\.", "attention.output.dense."), (r"attn\.q_bias", "attention.self.query.bias"),
+    (r"attn\.v_bias", "attention.self.value.bias"), (r"attn\.cpb_mlp", "attention.self.continuous_position_bias_mlp"), (r"attn\.", "attention.self."),
+    (r"norm1", "layernorm_before"), (r"norm2", "layernorm_after"), (r"mlp\.fc1", "intermediate.dense"), (r"mlp\.fc2", "output.dense"),
+    (r"^conv_before_upsample\.0\.", "upsample.conv_before_upsample."), (r"^(conv_up\d|conv_hr)\.", r"upsample.\1."),
+    (r"^conv_last\.", "upsample.final_convolution."),
+)  # fmt: skip
+DIRECT = ((r"^upsample\.0\.", "upsample.conv."),)
+SHUFFLED = ((r"^upsample\.(\d)\.(weight|bias)", lambda m: f"upsample.upsample.convolution_{int(m[1]) // 2}.{m[2]}"),)

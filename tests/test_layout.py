@@ -183,9 +183,7 @@ class Harm:
         return Path.touch, (Path("touched-by-a-pickle"),)
 
 
-@pytest.mark.parametrize(
-    ("contents", "says"), [(Harm(), "holds more than tensors"), ({"a": 1}, "holds no tensors"), ([torch.ones(1)], "holds list")]
-)
+@pytest.mark.parametrize(("contents", "says"), [(Harm(), "holds more than tensors"), ({"a": 1}, "holds no tensors"), ([torch.ones(1)], "holds list")])
 def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(folder, monkeypatch, contents, says, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(hub.ALLOW_PICKLE, "1")

@@ -16,7 +16,7 @@ from realkit.machine import Gpu
 def test_gather_never_raises_and_hides_tokens_in_errors(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_madeUp1234567890")
     monkeypatch.setattr(machine, "_hub", lambda: ("unreachable", "host", "HEAD /?token=abc by hf_madeUp1234567890 refused"))
-    for name in ("_required", "_start", "_torchvision_needs", "_driver", "_place", "_disks", "_ram_free", "_inputs", "where"):
+    for name in ("_required", "_start", "_torchvision_needs", "_driver", "_place", "_disks", "ram_free", "_inputs", "where"):
         monkeypatch.setattr(machine, name, lambda *_, **__: 1 / 0)
     facts = machine.gather()
     assert facts.hub_error == "HEAD /?token=*** by *** refused"

@@ -96,3 +96,24 @@ def test_pictures_of_an_unknown_folder_and_words_on_an_axis_are_refused(invented
     del invented.attrs["folder"]
     with pytest.raises(rk.RequestError, match="give folder="):
         rk.plots.grid(invented)
+
+
+def test_pareto_by_one_column_names_each_once_and_takes_another_unit(invented):
+    figure = rk.plots.pareto(invented.rename(columns={"prompt": "picture"}), by="sampler", hue="sampler", unit="picture")
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["front", "Euler", "DDIM"] and "over pictures" in figure.axes[0].get_ylabel()
+
+
+def test_crops_show_one_region_of_all_sizes_where_most_happens():
+    from PIL import Image
+
+    truth = Image.new("RGB", (64, 48))
+    truth.paste(Image.effect_noise((12, 12), 90).convert("RGB"), (40, 8))
+    figure = rk.plots.crops({"truth": truth, "small": truth.resize((16, 12)), "a$b": truth}, captions={"a$b": "9 dB"})
+    whole, *shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in (whole, *shown)] == ["the scene", "truth", "small", r"a\$b"] and shown[-1].get_xlabel() == "9 dB"
+    assert {(axis.get_xlim(), axis.get_ylim()) for axis in shown} == {((40, 52), (20, 8))}
+    for wrong in ((0, 0, 65, 10), (5, 5, 5, 9)):
+        with pytest.raises(rk.RequestError, match="within 64×48"):
+            rk.plots.crops({"truth": truth}, wrong)
+    with pytest.raises(rk.RequestError, match="No pictures to show"):
+        rk.plots.crops({})

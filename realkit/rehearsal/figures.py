@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -146,9 +147,9 @@ def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
     return {"pictures": len(said), "first_of_32": _percent(first), **{name: _percent(found) for name, found in by_attribute.items()}}
 
 
-def esrgan(each: int = 8) -> dict[str, Any]:
-    """PSNR (dB) of held-out scenes shrunk to a quarter and enlarged again, by floor: the network's and bicubic's."""
-    from realkit.rehearsal.esrgan import SIZE, shrink
+def upscaler(name: str, each: int = 8) -> dict[str, Any]:
+    """PSNR (dB) of held-out scenes shrunk to a quarter and enlarged again, by floor and over all: the network's and bicubic's."""
+    from realkit.rehearsal.upscaling import SIZE, shrink
 
     found: dict[str, dict[str, list[float]]] = {floor: {"network": [], "bicubic": []} for floor in ATTRIBUTES["floor"]}
     for caption, seed in held_out(len(captions("heldout"))):
@@ -158,11 +159,13 @@ def esrgan(each: int = 8) -> dict[str, Any]:
         truth = render(caption, seed, SIZE)
         x = torch.from_numpy(np.array(truth)).permute(2, 0, 1)[None].float() / 255
         small = Image.fromarray((shrink(x)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
-        for engine, name in (("network", "rehearsal/esrgan-x4"), ("bicubic", "bicubic")):
-            sides[engine].append(psnr(np.array(truth), np.array(rk.upscale(small, name, to=SIZE))))
-    by_floor = {floor: {engine: _mean(values) for engine, values in sides.items()} for floor, sides in found.items()}
-    gains = {floor: {**sides, "gain": round(sides["network"] - sides["bicubic"], 2)} for floor, sides in by_floor.items()}
-    return {"pictures_each": each, **gains}
+        for engine, by in (("network", f"rehearsal/{name}"), ("bicubic", "bicubic")):
+            sides[engine].append(psnr(np.array(truth), np.array(rk.upscale(small, by, to=SIZE))))
+    gains: dict[str, Any] = {}
+    for floor, sides in found.items():
+        means = {engine: _mean(values) for engine, values in sides.items()}
+        gains[floor] = {**means, "gain": round(means["network"] - means["bicubic"], 2)}
+    return {"pictures_each": each, **gains, "gain": round(sum(by["gain"] for by in gains.values()) / len(gains), 2)}
 
 
 def psnr(truth: np.ndarray, other: np.ndarray) -> float:
@@ -205,7 +208,7 @@ def _percent(found: list[bool]) -> float:
 
 FIGURES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "vae": (vae, "vae"), "clip": (clip, "clip"), "base": (base, "base"), "studio": (studio, "studio"), "turbo": (turbo, "turbo"), "xl": (xl, "xl"),
-    "refiner": (refiner, "refiner"), "esrgan": (esrgan, "esrgan-x4")
+    "refiner": (refiner, "refiner"), **{name: (partial(upscaler, name), name) for name in ("esrgan-x4", "compact-x4", "swin2sr-x4")},
 }  # fmt: skip
 
 

@@ -88,12 +88,19 @@ def clip_model(model, folder: Path = WEIGHTS) -> None:
     save_file(state, out / "open_clip_model.safetensors")
 
 
-def esrgan(model: nn.Module, folder: Path = WEIGHTS) -> None:
-    """One .safetensors in ESRGAN's own key names."""
+def upscaler(name: str, model: nn.Module, folder: Path = WEIGHTS) -> None:
+    """A network of spandrel's as one .safetensors in its own key names, one of transformers' as the folder that it saves."""
     from safetensors.torch import save_file
 
-    (folder / "esrgan-x4").mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "esrgan-x4" / "model.safetensors", metadata={"format": "pt"})
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    if hasattr(model, "save_pretrained"):
+        _half(model).save_pretrained(folder / name)
+        _json(
+            folder / name / "preprocessor_config.json",
+            {"image_processor_type": "Swin2SRImageProcessor", "do_rescale": True, "rescale_factor": 1 / 255, "do_pad": True, "pad_size": 8},
+        )
+    else:
+        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / name / "model.safetensors", metadata={"format": "pt"})
 
 
 def _half(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -12,9 +13,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import click
 import torch
 
-from realkit.rehearsal import autoencoder, clip, esrgan, figures, ship, text2image, tokenizer, turbo, xl
+from realkit.rehearsal import autoencoder, clip, figures, ship, text2image, tokenizer, turbo, upscaling, xl
 
-STEPS = {"vae": 9000, "decoder": 3000, "base": 20_000, "studio": 1500, "turbo": 3000, "xl": 6000, "refiner": 1200, "clip": 4000, "esrgan": 6000}
+STEPS = {"vae": 9000, "decoder": 3000, "base": 20_000, "studio": 1500, "turbo": 3000, "xl": 6000, "refiner": 1200, "clip": 4000}
+STEPS |= {"esrgan-x4": 6000, "compact-x4": 9000, "swin2sr-x4": 6000}
 
 
 @click.command(help=__doc__)
@@ -92,8 +94,11 @@ def _clip(work: Path, shipped: bool, settings: dict) -> None:
     ship.clip_model(clip.train(work, words, start=ship.WEIGHTS / "clip" / "open_clip_model.safetensors" if shipped else None, **settings))
 
 
-def _esrgan(work: Path, shipped: bool, settings: dict) -> None:
-    ship.esrgan(esrgan.train(work, start=ship.WEIGHTS / "esrgan-x4" / "model.safetensors" if shipped else None, **settings))
+def _upscaler(name: str) -> Callable[[Path, bool, dict], None]:
+    def train(work: Path, shipped: bool, settings: dict) -> None:
+        ship.upscaler(name, upscaling.train(name, work, start=ship.WEIGHTS / name / "model.safetensors" if shipped else None, **settings))
+
+    return train
 
 
 def _shipped_vae():
@@ -140,7 +145,7 @@ RECIPES = {
     "xl": _xl,
     "refiner": _refiner,
     "clip": _clip,
-    "esrgan": _esrgan,
+    **{name: _upscaler(name) for name in upscaling.RECIPES},
 }
 
 if __name__ == "__main__":

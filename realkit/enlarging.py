@@ -1,0 +1,198 @@
+"""The work of upscalers: a picture → one of exactly the size asked for, by one tool or a chain of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from realkit import hub, machine, models, mounts, pictures, provenance, remote
+from realkit.errors import RequestError
+from realkit.lookup import shown
+from realkit.upscalers import DETECTOR, NETWORKS, Settings, Upscaler, canonical, chain, checked, determined, lock, redraws_with
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+DIFFUSION = ("diffusers-x4", "diffusers-latent")
+BYTES_MADE = 18  # a pixel of a network's result: three float32 while tiles are joined, and twice three bytes
+BYTES_KEPT = 6  # a pixel of the final picture
+
+
+class Tool(Protocol):
+    """A loaded upscaler: an RGB picture → one `scale` times as large; `used` says how the last one was made."""
+
+    used: dict[str, Any]
+
+    @property
+    def scale(self) -> int: ...
+    def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image: ...
+
+
+@dataclass
+class Loaded:
+    """The tools of an upscaler, ready: pictures of any size → exactly the size asked for."""
+
+    name: str
+    tools: list[tuple[Upscaler, Tool | None]]
+    device: torch.device
+
+    def __call__(self, image: Image, size: tuple[int, int], settings: Mapping[str, Any] | None = None) -> tuple[Image, dict[str, Any]]:
+        """An RGB picture at the size (width, height), and how each tool made it.
+
+        The last tool that enlarges goes on until the size is reached, the tools before it work once each, and the rest at the final size. Raises
+        RequestError beforehand where the memory for the picture is not there.
+        """
+        given = dict(settings or {})
+        seen, image = pictures.frame(image.size, size), pictures.framed(image, size)
+        check_memory(self.name, image.size, size, [tool.scale if tool else 1 for _, tool in self.tools])
+        used: dict[str, Any] = {}
+        last = max((i for i, (spec, tool) in enumerate(self.tools) if _enlarges(spec, tool)), default=-1)
+        if last < 0 and self.tools[0][0].engine not in NETWORKS:
+            image = pictures.resized(image, size)
+        for place, (spec, tool) in enumerate(self.tools):
+            if tool is None:
+                image = _resample(image, size if place == last else image.size, spec)
+                continue
+            image = tool(image, given | _moved(given, seen, image.size))
+            used |= tool.used
+            while place == last and tool.scale > 1 and (image.width < size[0] or image.height < size[1]):
+                image = tool(image, given)
+            if place == last:
+                image = pictures.resized(image, size)
+        return pictures.resized(image, size), used
+
+
+def _moved(given: Mapping[str, Any], seen: tuple[float, float, float, float], size: tuple[int, int]) -> dict[str, Any]:
+    """Landmarks, which are said of the picture given, where they lie in one that has become this large."""
+    if not given.get("landmarks"):
+        return {}
+    left, top, right, bottom = seen
+    scale = size[0] / (right - left), size[1] / (bottom - top)
+    return {"landmarks": [[((x - left) * scale[0], (y - top) * scale[1]) for x, y in face] for face in given["landmarks"]]}
+
+
+def _enlarges(spec: Upscaler, tool: Tool | None) -> bool:
+    return tool is None or tool.scale > 1
+
+
+def _resample(image: Image, size: tuple[int, int], spec: Upscaler) -> Image:
+    if spec.engine == "resample":
+        return pictures.resized(image, size, spec.source)
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    kernel = getattr(cv2, spec.source, None)
+    if kernel is None:
+        raise RequestError(f"OpenCV has no interpolation {spec.source!r}: expected such as INTER_LANCZOS4")
+    return Image.fromarray(cv2.resize(np.ascontiguousarray(pictures.framed(image, size)), size, interpolation=kernel))
+
+
+def check_memory(name: str, native: tuple[int, int], size: tuple[int, int], scales: list[int]) -> None:
+    """Raise RequestError, with the figures, where the pictures on the way to `size` do not fit into main memory."""
+    scale = max([1, *(scale for scale in scales if scale > 1)][-1:])
+    largest, now = native[0] * native[1], native
+    while scale > 1:
+        now = (now[0] * scale, now[1] * scale)
+        largest = now[0] * now[1]
+        if now[0] >= size[0] and now[1] >= size[1]:
+            break
+    needed = (BYTES_MADE * largest + BYTES_KEPT * size[0] * size[1]) / 2**30
+    free = machine.ram_free()
+    if free is not None and needed > free:
+        raise RequestError(
+            f"{size[0]}×{size[1]} by {name!r} needs {needed:.1f} GiB of memory for the pictures on the way ({largest / 1e6:.0f} megapixels), "
+            f"{free:.1f} GiB are free: ask for a smaller size"
+        )
+
+
+def load(name: str, locks: Mapping[str, hub.Lock] | None = None, model: models.ModelLock | None = None, **where: Any) -> Loaded:
+    """The tools of an upscaler on this machine. `model` is the lock of the model that redraws; `where` (device, rung, dtype) is as in `rk.load`.
+
+    Raises RequestError for weights that are no upscaler.
+    """
+    from realkit.loading import device_for
+
+    on = device_for(where.get("device"))
+    locks = lock(name) if locks is None else locks
+    return Loaded(name, [(spec, _load(known, spec, locks.get(known), model, on, where)) for known, spec in chain(name)], on)
+
+
+def _load(name: str, spec: Upscaler, locked: hub.Lock | None, model: models.ModelLock | None, on: torch.device, where: Mapping[str, Any]) -> Tool | None:
+    if spec.engine in ("resample", "opencv"):
+        return None
+    if spec.engine == "redraw":
+        from realkit import loading, redraw
+
+        by = redraws_with(name, spec, Settings(), model)
+        return redraw.Redraw(loading.load(by.name, by, **where))
+    assert locked is not None
+    with hub.reading_pickles():
+        path = hub.fetch(locked)
+    if spec.engine in DIFFUSION:
+        from realkit import redraw
+
+        return redraw.load(spec.engine, path, on, **{key: value for key, value in where.items() if key != "device"})
+    if spec.engine == "faces":
+        from realkit import faces
+
+        return faces.load(path, _detector(), on)
+    if spec.engine == "realesrgan":
+        from realkit import original
+
+        return original.load(name, path, on)
+    from realkit import networks
+
+    network = networks.load_spandrel(name, path, on) if spec.engine == "spandrel" else networks.load_transformers(name, path, on)
+    if spec.scale != 1 and network.scale != spec.scale:
+        raise RequestError(f"Upscaler {name!r}: {path.name!r} enlarges {network.scale} times, expected {spec.scale}: it is another file")
+    return networks.Enlarger(network, spec.pre_pad)
+
+
+def _detector() -> Path | None:
+    """The weights that find faces, from the inputs or the hub, where they can be had: else landmarks must be given."""
+    home, _, file = DETECTOR.rpartition("/")
+    if mounted := mounts.file(file, home):
+        return mounted
+    try:
+        commit, files = remote.file(home, None, file)
+        return remote.snapshot(home, commit, files) / file
+    except RequestError:
+        return None
+
+
+def upscale(
+    image: Image, name: str, to: int | tuple[int, int], prompt: str | None = None, seed: int = 0, *, fit: pictures.Fit = "crop", **settings: Any
+) -> Image:
+    """The picture enlarged to `to`: an int for the longer side, or (width, height), which `fit` "crop" fills with the picture's middle and "keep" holds it within.
+
+    `prompt` and `seed` matter where the upscaler uses them; `settings` are those of Settings. Transparency is kept, enlarged by FINISH; what is grey stays grey.
+    What the picture says of itself in `info` is kept, with the upscaler added. Raises RequestError for anything that cannot be done.
+    """
+    plain = pictures.plain(image)
+    to = pictures.checked_target(to)
+    if fit not in pictures.FITS:
+        raise RequestError(f"fit {shown(fit)}: expected one of {', '.join(pictures.FITS)}")
+    known = canonical(name)
+    given = checked(known, {"prompt": prompt, "seed": seed, **settings})
+    how = determined(known, given)
+    grey, image = pictures.is_grey(image), plain
+    before = provenance.noted(image)
+    size = pictures.target_size(image.size, to, fit)
+    made = _loaded(known, given.get("model"), str(how))(image.convert("RGB"), size, given)[0]
+    if grey:
+        made = made.convert("L").convert("RGB")
+    if image.mode == "RGBA":
+        made.putalpha(pictures.resized(image.getchannel("A"), size))
+    cell = before["cell"] | {"upscaler": known, "target": size} if before.get("cell") else None
+    source = before.get("determined") or {"pixels": provenance.pixel_hash(image)}
+    return provenance.annotate(made, {"stage": "upscale", "cell": cell, "determined": source | {"upscaler": how, "target": size}})
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, model: str | None, determined: str) -> Loaded:  # keyed by the weights too: a file may change
+    return load(name, model=models.lock(model) if model else None)
