@@ -116,11 +116,11 @@ def test_generate_upscale_score(tmp_path):
 def test_a_picture_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch, out, says):
     from PIL import Image
 
-    from realkit import loading, upscalers
+    from realkit import enlarging, loading
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("worked"))
-    monkeypatch.setattr(upscalers, "upscale", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(enlarging, "upscale", lambda *_, **__: pytest.fail("worked"))
     Image.new("RGB", (8, 8)).save("in.png")
     for command in (["generate", "a red cube"], ["upscale", "in.png", "--with", "lanczos", "--to", 16]):
         code, _, error = call(*command, "--out", out)
