@@ -128,12 +128,13 @@ def generate(prompt: str, model: str, out: Path, size: str | None, dtype: str | 
 def upscale(image: Path, name: str, to: str, fit: Literal["crop", "keep"], out: Path | None, **settings: Any) -> None:
     """Enlarge IMAGE to the exact size."""
     from realkit import enlarging
-    from realkit.pictures import written_target
+    from realkit.pictures import target_size, written_target
 
     target = written_target(to)
     picture = _picture(image)
     out = out or image.with_name(f"{image.stem}-{to}.png")
     _writable(out, *PICTURES)
+    _room(out, target_size(picture.size, target, fit))
     _save(enlarging.upscale(picture, name, target, fit=fit, **settings), out)
 
 
@@ -262,6 +263,15 @@ def _picture(path: Path) -> Any:
         raise RequestError(f"No picture at {str(path)!r}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RequestError(f"{str(path)!r} is no picture that can be read: {one_line(error)}") from error
+
+
+def _room(out: Path, size: tuple[int, int]) -> None:
+    """Raise RequestError where a picture of this size does not fit on the disk."""
+    from realkit import cost, downloads
+
+    needed, free = cost.BYTES_A_PIXEL * size[0] * size[1], downloads.free(out.parent)
+    if needed > free:
+        raise RequestError(f"{size[0]}×{size[1]} needs about {needed / 2**20:.1f} MiB in {str(out.parent)!r}, {free / 2**20:.1f} MiB are free: free some first")
 
 
 def _writable(path: Path, *suffixes: str) -> None:

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from realkit import hub, machine, models, mounts, pictures, provenance, remote
 from realkit.errors import RequestError
 from realkit.lookup import shown
-from realkit.upscalers import DETECTOR, NETWORKS, Settings, Upscaler, canonical, chain, checked, determined, lock, redraws_with
+from realkit.upscalers import DETECTOR, NETWORKS, Settings, Upscaler, canonical, chain, checked, determined, lock, redraws_with, uses
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from realkit.sweep import Cell
+
 DIFFUSION = ("diffusers-x4", "diffusers-latent")
 BYTES_MADE = 18  # a pixel of a network's result: three float32 while tiles are joined, and twice three bytes
-BYTES_KEPT = 6  # a pixel of the final picture
+BYTES_KEPT = {"redraw": 40, "diffusers-x4": 40, "diffusers-latent": 40, "faces": 12}  # a pixel of the final picture, measured; of the other engines
+BYTES_OTHER = 6
 
 
 class Tool(Protocol):
@@ -40,6 +43,13 @@ class Loaded:
     tools: list[tuple[Upscaler, Tool | None]]
     device: torch.device
 
+    def warm(self, native: tuple[int, int], size: tuple[int, int]) -> None:
+        """Let the first tool see a picture of this size before anything is timed, where that takes no more than one run of a network."""
+        warm = getattr(self.tools[0][1], "warm", None)
+        if warm:
+            left, top, right, bottom = pictures.frame(native, size)
+            warm((round(right - left), round(bottom - top)))
+
     def __call__(self, image: Image, size: tuple[int, int], settings: Mapping[str, Any] | None = None) -> tuple[Image, dict[str, Any]]:
         """An RGB picture at the size (width, height), and how each tool made it.
 
@@ -48,7 +58,7 @@ class Loaded:
         """
         given = dict(settings or {})
         seen, image = pictures.frame(image.size, size), pictures.framed(image, size)
-        check_memory(self.name, image.size, size, [tool.scale if tool else 1 for _, tool in self.tools])
+        check_memory(self.name, image.size, size, [(spec.engine, tool.scale if tool else 1) for spec, tool in self.tools])
         used: dict[str, Any] = {}
         last = max((i for i, (spec, tool) in enumerate(self.tools) if _enlarges(spec, tool)), default=-1)
         if last < 0 and self.tools[0][0].engine not in NETWORKS:
@@ -58,12 +68,17 @@ class Loaded:
                 image = _resample(image, size if place == last else image.size, spec)
                 continue
             image = tool(image, given | _moved(given, seen, image.size))
-            used |= tool.used
+            used = tool.used | _said(used)
             while place == last and tool.scale > 1 and (image.width < size[0] or image.height < size[1]):
                 image = tool(image, given)
+                used = tool.used | _said(used)
             if place == last:
                 image = pictures.resized(image, size)
         return pictures.resized(image, size), used
+
+
+def _said(used: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in used.items() if value is not None}
 
 
 def _moved(given: Mapping[str, Any], seen: tuple[float, float, float, float], size: tuple[int, int]) -> dict[str, Any]:
@@ -92,16 +107,17 @@ def _resample(image: Image, size: tuple[int, int], spec: Upscaler) -> Image:
     return Image.fromarray(cv2.resize(np.ascontiguousarray(pictures.framed(image, size)), size, interpolation=kernel))
 
 
-def check_memory(name: str, native: tuple[int, int], size: tuple[int, int], scales: list[int]) -> None:
-    """Raise RequestError, with the figures, where the pictures on the way to `size` do not fit into main memory."""
-    scale = max([1, *(scale for scale in scales if scale > 1)][-1:])
+def check_memory(name: str, native: tuple[int, int], size: tuple[int, int], tools: list[tuple[str, int]]) -> None:
+    """Raise RequestError, with the figures, where the pictures on the way to `size` do not fit into main memory. `tools`: the engine and scale of each."""
+    scale = [1, *(scale for _, scale in tools if scale > 1)][-1]
     largest, now = native[0] * native[1], native
     while scale > 1:
         now = (now[0] * scale, now[1] * scale)
         largest = now[0] * now[1]
         if now[0] >= size[0] and now[1] >= size[1]:
             break
-    needed = (BYTES_MADE * largest + BYTES_KEPT * size[0] * size[1]) / 2**30
+    kept = max(BYTES_KEPT.get(engine, BYTES_OTHER) for engine, _ in tools)
+    needed = (BYTES_MADE * largest + kept * size[0] * size[1]) / 2**30
     free = machine.ram_free()
     if free is not None and needed > free:
         raise RequestError(
@@ -132,7 +148,8 @@ def _load(name: str, spec: Upscaler, locked: hub.Lock | None, model: models.Mode
         return redraw.Redraw(loading.load(by.name, by, **where))
     assert locked is not None
     with hub.reading_pickles():
-        path = hub.fetch(locked)
+        path = _fetched(name, locked)
+    called = Path(locked.ref.partition("?")[0]).name
     if spec.engine in DIFFUSION:
         from realkit import redraw
 
@@ -144,13 +161,38 @@ def _load(name: str, spec: Upscaler, locked: hub.Lock | None, model: models.Mode
     if spec.engine == "realesrgan":
         from realkit import original
 
-        return original.load(name, path, on)
+        return original.load(name, path, on, spec.pre_pad, called)
     from realkit import networks
 
-    network = networks.load_spandrel(name, path, on) if spec.engine == "spandrel" else networks.load_transformers(name, path, on)
+    network = networks.load_spandrel(name, path, on, called) if spec.engine == "spandrel" else networks.load_transformers(name, path, on)
     if spec.scale != 1 and network.scale != spec.scale:
-        raise RequestError(f"Upscaler {name!r}: {path.name!r} enlarges {network.scale} times, expected {spec.scale}: it is another file")
+        raise RequestError(f"Upscaler {name!r}: {called!r} enlarges {network.scale} times, expected {spec.scale}: it is another file")
     return networks.Enlarger(network, spec.pre_pad)
+
+
+def check(cell: Cell, model: models.ModelLock) -> None:
+    """Raise RequestError where what a cell's upscaler redraws with cannot redraw."""
+    from realkit import redraw
+
+    for name, spec in chain(cell.upscaler) if cell.upscaler else ():
+        if spec.engine == "redraw":
+            redraw.check(redraws_with(name, spec, Settings(), model), cell.sampler, cell.steps)
+
+
+def probe(name: str, locks: Mapping[str, hub.Lock]) -> None:
+    """Load an upscaler's networks once and let them go, so that files which are none are found before anything is made. Raises RequestError."""
+    import torch
+
+    for known, spec in chain(name):
+        if spec.engine in (*NETWORKS, "faces"):
+            _load(known, spec, locks.get(known), None, torch.device("cpu"), {})
+
+
+def _fetched(name: str, locked: hub.Lock) -> Path:
+    try:
+        return hub.fetch(locked)
+    except RequestError as error:
+        raise RequestError(f"Upscaler {name!r}: {error}") from None
 
 
 def _detector() -> Path | None:
@@ -183,14 +225,38 @@ def upscale(
     grey, image = pictures.is_grey(image), plain
     before = provenance.noted(image)
     size = pictures.target_size(image.size, to, fit)
-    made = _loaded(known, given.get("model"), str(how))(image.convert("RGB"), size, given)[0]
+    colours = pictures.under_transparency(image) if image.mode == "RGBA" else image
+    try:
+        made = _loaded(known, given.get("model"), str(how))(colours, size, given)[0]
+    except FloatingPointError as error:
+        raise RequestError(f"Upscaler {known!r} gave no picture: {error}") from error
     if grey:
         made = made.convert("L").convert("RGB")
     if image.mode == "RGBA":
         made.putalpha(pictures.resized(image.getchannel("A"), size))
-    cell = before["cell"] | {"upscaler": known, "target": size} if before.get("cell") else None
-    source = before.get("determined") or {"pixels": provenance.pixel_hash(image)}
-    return provenance.annotate(made, {"stage": "upscale", "cell": cell, "determined": source | {"upscaler": how, "target": size}})
+    source, cell = _source(image, before), None
+    if before.get("stage") == "decode" and "pixels" not in source:
+        cell = _enlarged_cell(before["cell"], known, size, given)
+    record = {"stage": "upscale", "cell": cell, "determined": source | {"upscaler": how, "target": size}, "pixels": provenance.pixel_hash(made)}
+    return provenance.annotate(made, record)
+
+
+def _source(image: Image, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What determined a picture: as it says of itself, if it is still the picture it says that of; else its pixels."""
+    pixels = provenance.pixel_hash(image)
+    if before.get("pixels") != pixels or not before.get("determined"):
+        return {"pixels": pixels}
+    return {"before": before["determined"]} if "upscaler" in before["determined"] else dict(before["determined"])
+
+
+def _enlarged_cell(cell: Mapping[str, Any] | None, name: str, size: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The cell of a picture that was made and enlarged; None where the upscaler was told other words, seeds or settings than made it."""
+    used = uses(name)
+    said = {key: value for key, value in given.items() if key in used}
+    strength = said.pop("strength", Settings().strength if "strength" in used else None)
+    if cell is None or any(cell.get(key) != value for key, value in said.items()):
+        return None
+    return {**cell, "upscaler": name, "target": size, "strength": strength}
 
 
 @lru_cache(maxsize=1)

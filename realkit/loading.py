@@ -48,12 +48,12 @@ def load(
     import diffusers
 
     kind = getattr(diffusers, family.pipeline)  # imports what it needs, before the clock starts
-    _quiet()
+    quiet()
     began = time.perf_counter()
     with _named(locked):
-        pipe = _climbing_load(lambda: _pipeline(locked, kind, number, decoder))
-        start = rung or placement.first_rung(on, rungs, _part_bytes(pipe))
-        stands = _placed(pipe, start, rungs, on)
+        pipe = climbing_load(lambda: _pipeline(locked, kind, number, decoder))
+        start = rung or placement.first_rung(on, rungs, part_bytes(pipe))
+        stands = placed(pipe, start, rungs, on)
     pipe.original_scheduler_config = locked.scheduler
     return Model(locked, pipe, time.perf_counter() - began, on, stands, rungs, dtype)
 
@@ -63,12 +63,12 @@ def load_decoder(locked: ModelLock, *, device: str | None = None, dtype: str | N
     locked = locked.decoding
     family, on = FAMILIES[locked.spec.family], device_for(device)
     _class(family.vae_class)  # imports what it needs, before any clock starts
-    _quiet()
+    quiet()
     with _named(locked):
-        vae = _climbing_load(lambda: _vae(locked, placement.dtype(on, dtype, family.half_overflows)))
+        vae = climbing_load(lambda: _vae(locked, placement.dtype(on, dtype, family.half_overflows)))
         rungs = placement.LADDERS["decode"][on.type]
         rung = placement.nearest(checked_rung(rung, on), rungs)
-        stands = _placed(vae, rung or placement.first_rung(on, rungs, [_bytes(vae)]), rungs, on)
+        stands = placed(vae, rung or placement.first_rung(on, rungs, [_bytes(vae)]), rungs, on)
     return Decoder(vae, locked.spec.family, on, stands)
 
 
@@ -90,7 +90,7 @@ def checked_rung(asked: str | None, on: torch.device) -> str | None:
     return asked
 
 
-def _placed(tool: Any, rung: str, rungs: tuple[str, ...], on: torch.device) -> str:
+def placed(tool: Any, rung: str, rungs: tuple[str, ...], on: torch.device) -> str:
     """Place a tool on a rung or, where memory runs out, on the next that holds it; return that one."""
     for stands in rungs[rungs.index(rung) :]:
         try:
@@ -103,7 +103,7 @@ def _placed(tool: Any, rung: str, rungs: tuple[str, ...], on: torch.device) -> s
     raise AssertionError("unreachable")
 
 
-def _climbing_load(read: Any) -> Any:
+def climbing_load(read: Any) -> Any:
     """Read files into main memory; once more after giving back what can be given, where that runs out."""
     try:
         return read()
@@ -117,12 +117,12 @@ def _climbing_load(read: Any) -> Any:
 def _pipeline(locked: ModelLock, kind: Any, number: torch.dtype, decoder: bool) -> Any:
     family, spec = FAMILIES[locked.spec.family], locked.spec
     index = hub.read_json(locked.configs, "model_index.json")
-    without = [part for part, found in index.items() if found == [None, None] and part in _modules(kind)] + [p for p, ref in spec.parts.items() if not ref]
+    without = [part for part, found in index.items() if found == [None, None] and part in modules(kind)] + [p for p, ref in spec.parts.items() if not ref]
     given: dict[str, Any] = dict(family.absent) | dict.fromkeys(without)
     for part, of in locked.parts.items():
         if part != family.vae:
             given[part] = _part(part, of, number, locked, index.get(part))
-    takes_vae = family.vae in _modules(kind)
+    takes_vae = family.vae in modules(kind)
     _class(family.vae_class)
     if takes_vae:
         given[family.vae] = _vae(locked, number) if decoder else None
@@ -146,7 +146,7 @@ def _class(path: str) -> Any:
     return getattr(found, name)
 
 
-def _modules(kind: Any) -> set[str]:
+def modules(kind: Any) -> set[str]:
     import inspect
 
     return set(inspect.signature(kind.__init__).parameters)
@@ -195,7 +195,7 @@ def _merge_lora(pipe: Any, ref: str, path: Path, weight: float) -> None:
     pipe.unload_lora_weights()
 
 
-def _part_bytes(pipe: Any) -> list[int]:
+def part_bytes(pipe: Any) -> list[int]:
     import torch
 
     return [_bytes(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
@@ -216,7 +216,7 @@ def _named(locked: ModelLock) -> Iterator[None]:
         raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error
 
 
-def _quiet() -> None:
+def quiet() -> None:
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

@@ -50,6 +50,7 @@ class Enlarger:
     network: Network
     pre_pad: int = 0
     used: dict[str, Any] = field(default_factory=dict)
+    _warm: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def scale(self) -> int:
@@ -58,6 +59,17 @@ class Enlarger:
     @property
     def device(self) -> torch.device:
         return self.network.on
+
+    def warm(self, size: tuple[int, int]) -> None:
+        """One run of the network on a GPU at a size that it has not seen, so that set-up costs are not timed."""
+        import torch
+
+        net = self.network
+        width, height = (side + 2 * self.pre_pad + _missing(side + 2 * self.pre_pad, net) for side in size)
+        if net.on.type == "cuda" and size not in self._warm and width * height <= self._pixels():
+            with torch.inference_mode():
+                net.run(torch.zeros(1, 3, height, width, device=net.on, dtype=net.number))
+        self._warm.add(size)
 
     def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image:
         """`tile` and `overlap` (pixels of the small picture) are chosen by what is free where `settings` leave them out; `pre_pad` pixels are added by
@@ -164,16 +176,18 @@ def _holds_bare_parameters(model: torch.nn.Module) -> bool:
     return any(list(module.children()) and list(module.parameters(recurse=False)) for module in model.modules())
 
 
-def load_spandrel(name: str, path: Path, on: torch.device) -> Network:
-    """Any architecture that spandrel knows, told by its weights; in half precision on a GPU where it bears it. Raises RequestError for anything else."""
+def load_spandrel(name: str, path: Path, on: torch.device, called: str = "") -> Network:
+    """Any architecture that spandrel knows, told by its weights; in half precision on a GPU where it bears it. Raises RequestError for anything else,
+    with the file as `called`."""
     from spandrel import ImageModelDescriptor, ModelLoader
 
+    called = called or path.name
     try:
         found = ModelLoader(device=on).load_from_file(path)
     except Exception as error:  # spandrel raises what the file provokes: each means that it is not usable here
-        raise RequestError(f"Upscaler {name!r} does not load from {path.name!r}: {_reason(error)}") from error
+        raise RequestError(f"Upscaler {name!r} does not load from {called!r}: {_reason(error)}") from error
     if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
-        raise RequestError(f"Upscaler {name!r}: {path.name!r} is of {found.architecture.name}, expected a network that takes and makes RGB pictures")
+        raise RequestError(f"Upscaler {name!r}: {called!r} is of {found.architecture.name}, expected a network that takes and makes RGB pictures")
     found.eval()
     if on.type == "cuda" and found.supports_half:
         found.half()
@@ -199,14 +213,21 @@ def load_transformers(name: str, folder: Path, on: torch.device) -> Network:
     from transformers import Swin2SRForImageSuperResolution
 
     from realkit.hub import json_object
+    from realkit.loading import quiet
 
+    quiet()
     config = json_object(folder / "config.json")
     if config.get("model_type") != "swin2sr":
         raise RequestError(f"Upscaler {name!r} is of type {config.get('model_type')!r}: expected a folder of Swin2SR, whose config.json says 'swin2sr'")
     try:
-        model = Swin2SRForImageSuperResolution.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().to(on)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        model, found = Swin2SRForImageSuperResolution.from_pretrained(folder, dtype=torch.float32, local_files_only=True, output_loading_info=True)
+    except Exception as error:  # transformers raises what the files provoke: each means that it is not usable here
         raise RequestError(f"Upscaler {name!r} does not load from {folder.name!r}: {_reason(error)}") from error
+    if wrong := sorted(map(str, (*found["missing_keys"], *found["mismatched_keys"]))):
+        raise RequestError(
+            f"Upscaler {name!r}: the weights in {folder.name!r} lack {wrong[0]!r}, or have it in another shape than config.json says: get both again"
+        )
+    model.eval().to(on)
     window = model.config.window_size * model.config.patch_size
 
     def run(x: torch.Tensor) -> torch.Tensor:

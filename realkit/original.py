@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import sys
 import tempfile
@@ -30,6 +32,7 @@ class Enlarger:
     engine: Any
     scale: int
     device: torch.device
+    pre_pad: int = 0
     used: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image:
@@ -37,18 +40,21 @@ class Enlarger:
         import numpy as np
         from PIL import Image
 
-        tile, overlap, pad = settings.get("tile") or 0, settings.get("overlap", 10), settings.get("pre_pad", 0)
+        tile, overlap, pad = settings.get("tile") or 0, settings.get("overlap", 10), settings.get("pre_pad", self.pre_pad)
         self.engine.tile_size, self.engine.tile_pad, self.engine.pre_pad = tile, overlap, pad
-        made, _ = self.engine.enhance(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of every tile
+            made, _ = self.engine.enhance(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
+        if not self.engine.output.isfinite().all():
+            raise FloatingPointError("the network's picture is not finite: it overflowed in its number format")
         self.used = {"tile": tile or None, "overlap": overlap if tile else None, "dtype": "float32"}
         return Image.fromarray(made[:, :, ::-1])
 
 
-def load(name: str, path: Path, on: torch.device) -> Enlarger:
+def load(name: str, path: Path, on: torch.device, pre_pad: int = 0, called: str = "") -> Enlarger:
     """RRDBNet and Compact weights, under any of their key names. Raises RequestError for others, and where the package is not there."""
     import torch
 
-    found = networks.load_spandrel(name, path, torch.device("cpu"))
+    found = networks.load_spandrel(name, path, torch.device("cpu"), called)
     package = _package(name)
     kind, weights = type(found.modules).__name__, found.modules.state_dict()
     if kind == "RRDBNet":
@@ -65,7 +71,7 @@ def load(name: str, path: Path, on: torch.device) -> Enlarger:
         kept = Path(folder) / "weights.pth"
         torch.save({"params": {key: value.float() for key, value in weights.items()}}, kept)
         engine = package["RealESRGANer"](scale=found.scale, model_path=str(kept), model=model, tile=0, tile_pad=10, pre_pad=0, half=False, device=on)
-    return Enlarger(engine, found.scale, on)
+    return Enlarger(engine, found.scale, on, pre_pad)
 
 
 def _package(name: str) -> dict[str, Any]:

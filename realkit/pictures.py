@@ -28,6 +28,8 @@ def plain(image: Image) -> Image:
     if image.mode == "F":
         raise RequestError("A picture of floating-point numbers has no known white: expected 8 or 16 bits a channel, scale it to them first")
     image = ImageOps.exif_transpose(image)
+    if image.mode in ("La", "RGBa"):  # multiplied by their transparency
+        image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):
         grey = np.asarray(image.convert("I")).clip(0, 65_535) / 257
         image = Image.fromarray(grey.round().astype(np.uint8))
@@ -60,6 +62,19 @@ def opaque(image: Image) -> Image:
 
     image = plain(image)
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB") if image.mode == "RGBA" else image
+
+
+def under_transparency(image: Image) -> Image:
+    """The colours of an RGBA picture, RGB; where nothing is seen of them, those of the nearest pixel that is seen, so that none shine through at edges."""
+    import numpy as np
+    from PIL import Image
+    from scipy.ndimage import distance_transform_edt
+
+    colours, hidden = np.array(image.convert("RGB")), np.asarray(image.getchannel("A")) == 0
+    if hidden.any() and not hidden.all():
+        rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+        colours = colours[rows, columns]
+    return Image.fromarray(colours)
 
 
 def is_grey(image: Image) -> bool:

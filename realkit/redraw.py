@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from realkit.models import ModelLock
+
     Tiles = NDArray[np.uint8]  # (B, h, w, 3), 0 to 255
     Go = Callable[[Tiles, list[int]], torch.Tensor]  # tiles and their seeds → latents (B, C, h', w')
     Decode = Callable[[torch.Tensor], Image]
@@ -137,6 +139,24 @@ class Tail:
         return mixed(latents, begin, noise) if mixed else self._whole.add_noise(latents, noise, begin)
 
 
+def check_model(lock: ModelLock) -> None:
+    """Raise RequestError for a model that does not redraw."""
+    if lock.spec.family not in REDRAWS:
+        raise RequestError(f"Model {lock.name!r} is of family {lock.spec.family!r}, which does not redraw: expected one of {', '.join(REDRAWS)}")
+    if lock.spec.then:
+        raise RequestError(f"Model {lock.name!r} has two legs, and a redraw is one: expected a model of one leg, such as its first")
+
+
+def check(lock: ModelLock, sampler: str, steps: int) -> str:
+    """The sampler's name in the table. Raises RequestError where a model does not redraw, or a sampler cannot begin in the middle of its way."""
+    check_model(lock)
+    known = find(samplers.SAMPLERS, sampler)
+    samplers.check(known, steps, lock.scheduler)
+    if not samplers.SAMPLERS[known].divides:
+        raise RequestError(f"Sampler {known!r} cannot begin in the middle of its way, as a redraw does: take Euler or DPM++ 2M")
+    return known
+
+
 class Redraw:
     """SD upscale: a picture of its final size drawn again by a loaded checkpoint, tile by tile, from some way up the noise.
 
@@ -147,10 +167,7 @@ class Redraw:
     scale = 1
 
     def __init__(self, model: pipelines.Model) -> None:
-        if model.spec.family not in REDRAWS:
-            raise RequestError(f"Model {model.name!r} is of family {model.spec.family!r}, which does not redraw: expected one of {', '.join(REDRAWS)}")
-        if model.spec.then:
-            raise RequestError(f"Model {model.name!r} has two legs, and a redraw is one: expected a model of one leg, such as its first")
+        check_model(model.locked)
         self.model, self.device, self.used = model, model.device, dict[str, Any]()
 
     def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image:
@@ -158,10 +175,7 @@ class Redraw:
         model, advice, side = self.model, self.model.spec.settings, self.model.spec.size
         request = asked(settings, advice.steps, advice.guidance, advice.negative)
         strength = _number(settings, "strength", 0.3, 1, least=0.001)
-        sampler = find(samplers.SAMPLERS, advice.sampler if settings.get("sampler") is None else settings["sampler"])
-        samplers.check(sampler, request["steps"], model.locked.scheduler)
-        if not samplers.SAMPLERS[sampler].divides:
-            raise RequestError(f"Sampler {sampler!r} cannot begin in the middle of its way, as a redraw does: take Euler or DPM++ 2M")
+        sampler = check(model.locked, advice.sampler if settings.get("sampler") is None else settings["sampler"], request["steps"])
         how = {"side": side, "overlap": min(OVERLAP, max(EIGHTH, side // 8 // EIGHTH * EIGHTH)), "multiple": EIGHTH, "scale": self.scale}
         batch = placement.batch_limit(self.device, side**2) if self.device.type == "cuda" else 1
         made, tile = piecewise(image, request["seed"], model, partial(self._denoised, request, sampler, strength), model.decode, **how, batch=batch)
@@ -286,13 +300,13 @@ def load(engine: str, folder: Path, device: torch.device | str | None = None, dt
     if (named := hub.json_object(folder / "model_index.json").get("_class_name")) != kind.pipeline:
         raise RequestError(f"Folder {folder.name!r} is made for the pipeline {shown(named)}: engine {engine!r} expects {kind.pipeline}")
     made = getattr(diffusers, kind.pipeline)
-    without = dict.fromkeys({"safety_checker", "feature_extractor", "watermarker"} & loading._modules(made))
+    without = dict.fromkeys({"safety_checker", "feature_extractor", "watermarker"} & loading.modules(made))
     vae = placement.vae_dtype({"force_upcast": kind is X4} | hub.json_object(folder / "vae" / "config.json"), number)  # X4's overflows float16
     how = {"dtype": {"default": number, "vae": vae, "text_encoder": torch.float32}, "local_files_only": True, "use_safetensors": True, **without}
-    loading._quiet()
+    loading.quiet()
     try:
-        pipe = loading._climbing_load(lambda: made.from_pretrained(str(folder), **how))
-        return kind(pipe, on, loading._placed(pipe, asked_rung or placement.first_rung(on, rungs, loading._part_bytes(pipe)), rungs, on))
+        pipe = loading.climbing_load(lambda: made.from_pretrained(str(folder), **how))
+        return kind(pipe, on, loading.placed(pipe, asked_rung or placement.first_rung(on, rungs, loading.part_bytes(pipe)), rungs, on))
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError) as error:
         if placement.out_of_memory(error):
             raise

@@ -17,7 +17,7 @@ from realkit import cost, downloads, enlarging, hub, loading, measure, models, p
 from realkit.errors import RequestError
 from realkit.samplers import SAMPLERS
 from realkit.store import Store, WriteError, write_atomically
-from realkit.sweep import ID_VERSION, Cell, Sweep, cell_id, ids
+from realkit.sweep import ID_VERSION, Cell, Ids, Sweep, cell_id, ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def run(
     store = Store(out)
     locks, tools = _lock(sweep, store)
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
-    _room(cells, store)
+    _memory(cells)
     with store.writing():
         from realkit.stages import stages
 
@@ -107,8 +107,13 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
     """What a run of the sweep would do, without doing it: locks references, loads nothing."""
     sweep = _sweep(sweep)
     locks = {name: models.lock(name) for name in {cell.model for cell in sweep.cells()}}
-    for cell in sweep.cells({name: lock.spec for name, lock in locks.items()}):
+    cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
+    for cell in cells:
         pipelines.check(cell, locks[cell.model])
+        enlarging.check(cell, locks[cell.model])
+    for name in dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler):
+        upscalers.lock(name)
+    _memory(cells)
     return sweep.describe()
 
 
@@ -139,8 +144,11 @@ def _lock(sweep: Sweep, store: Store) -> tuple[dict[str, models.ModelLock], Tool
             hub.verify(part)
     for cell in cells:
         pipelines.check(cell, (locks | new)[cell.model])
+        enlarging.check(cell, (locks | new)[cell.model])
     wanted = dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler)
     more = {name: upscalers.lock(name) for name in wanted if name not in tools}
+    for name, found in more.items():
+        enlarging.probe(name, found)
     with hub.reading_pickles():
         for part in [part for name in wanted if name in tools for part in tools[name].values()]:
             hub.verify(part)
@@ -152,14 +160,17 @@ def _lock(sweep: Sweep, store: Store) -> tuple[dict[str, models.ModelLock], Tool
     return locks | new, tools | more
 
 
-def _room(cells: list[Cell], store: Store) -> None:
-    """Raise RequestError, with the figures, where the pictures cannot be held in memory, or those that are not there yet do not fit on the disk."""
+def _memory(cells: list[Cell]) -> None:
+    """Raise RequestError, with the figures, where the pictures that upscalers make cannot be held."""
     for name, width, height, size in {(cell.upscaler, cell.width, cell.height, cell.pixels) for cell in cells if cell.upscaler}:
-        enlarging.check_memory(name, (width, height), size, [spec.scale for _, spec in upscalers.chain(name)])
-    there = sum(path.stat().st_size for path in (store.folder / "images").glob("*.png")) if store.folder.exists() else 0
-    needed = sum(cost.BYTES_A_PIXEL * width * height for width, height in (cell.pixels for cell in cells)) - there
-    free = downloads.free(store.folder)
-    if needed > free:
+        enlarging.check_memory(name, (width, height), size, [(spec.engine, spec.scale) for _, spec in upscalers.chain(name)])
+
+
+def _room(made: list[tuple[Cell, Ids]], store: Store) -> None:
+    """Raise RequestError, with the figures, where the pictures that are not there yet do not fit on the disk."""
+    sides = {got.decoded: (cell.width, cell.height) for cell, got in made} | {got.image: cell.pixels for cell, got in made}
+    needed = sum(cost.BYTES_A_PIXEL * width * height for name, (width, height) in sides.items() if not store.path("upscale", name).exists())
+    if needed > (free := downloads.free(store.folder)):
         raise RequestError(
             f"The sweep's pictures need about {needed / 2**30:.1f} GiB more in {str(store.folder)!r}, {free / 2**30:.1f} GiB are free: free some, or ask for less"
         )
@@ -181,6 +192,7 @@ def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], tools: Tools, s
     kept = {line["id"]: line for line in store.cells.read()}
     batch_of = {line["ids"]["latents"]: line["batch"] for line in kept.values()}
     made = [(cell, ids(cell, locks[cell.model], upscalers.of_cell(cell, tools, locks[cell.model]))) for cell in cells]
+    _room(made, store)
     fresh = {got.latents: cell for cell, got in reversed(made) if got.latents not in batch_of}
     for number, batch in enumerate(
         _batches(dict(reversed(fresh.items())), limit, {name: lock.spec for name, lock in locks.items()}), max(batch_of.values(), default=-1) + 1

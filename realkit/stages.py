@@ -79,7 +79,7 @@ def stages(store: Store, locks: dict[str, ModelLock], tools: Tools, scoring: lis
     )
 
     def upscaler(tool: str) -> enlarging.Loaded:
-        name, _, by = tool.partition(" by ")
+        name, by = (tool, "") if tool in tools else tool.rsplit(" by ", 1)
         model, number = _named(by)
         return enlarging.load(name, tools[name], locks.get(model), dtype=number, **where)
 
@@ -185,8 +185,10 @@ def _upscale(store: Store, locks: dict[str, ModelLock], tools: Tools, run: str, 
     item, on = job.planned[0], enlarge.device
     native = _opened(store.path("decode", item.ids.decoded), _picture)
     assert item.cell.target is not None
+    size = pictures.target_size(native.size, item.cell.target)
+    enlarge.warm(native.size, size)
     with Stopwatch(on) as upscaling:
-        image, used = enlarge(native, pictures.target_size(native.size, item.cell.target), upscalers.settings_of(item.cell))
+        image, used = enlarge(native, size, upscalers.settings_of(item.cell))
     how = upscalers.of_cell(item.cell, tools, locks[item.cell.model])
     measured = {"upscale_s": upscaling.seconds, "device": on.type, **used, **measure.memory(on)}
     return [_filed(store, locks, run, "upscale", item, item.ids.decoded, image, measured, how)]

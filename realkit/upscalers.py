@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -45,18 +46,18 @@ class Settings(Spec):
 
     prompt: str | None = None
     negative: str | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     model: str | None = None
-    strength: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.3  # of a redraw: the share of the noise schedule that is gone through again
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    guidance: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
+    strength: Annotated[FiniteFloat, Field(strict=True, ge=0.001, le=1)] = 0.3  # of a redraw: the share of the noise schedule that is gone through again
+    steps: Annotated[int, Field(strict=True, ge=1, le=999)] | None = None
+    guidance: Annotated[FiniteFloat, Field(strict=True, ge=0, le=100)] | None = None
     sampler: str | None = None
-    noise_level: Annotated[int, Field(ge=0, le=350)] = 20
+    noise_level: Annotated[int, Field(strict=True, ge=0, le=350)] = 20
     weight: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.5  # of CodeFormer: 1 is faithful to the picture, 0 to faces in general
     landmarks: list[Any] | None = None  # a face each: five (x, y), as faces.TEMPLATE orders them
-    tile: Annotated[int, Field(ge=16)] | None = None
-    overlap: Annotated[int, Field(ge=0, le=512)] | None = None
-    pre_pad: Annotated[int, Field(ge=0, le=64)] | None = None
+    tile: Annotated[int, Field(strict=True, ge=16)] | None = None
+    overlap: Annotated[int, Field(strict=True, ge=0, le=512)] | None = None
+    pre_pad: Annotated[int, Field(strict=True, ge=0, le=64)] | None = None
 
 
 UPSCALERS: Table[Upscaler] = Table("upscaler", Upscaler)
@@ -64,9 +65,10 @@ UPSCALERS: Table[Upscaler] = Table("upscaler", Upscaler)
 
 def chain(name: str) -> list[tuple[str, Upscaler]]:
     """The tools of an upscaler, "A + B" in their order: each its catalogue name or, for a weight file, its reference, with its entry. Raises RequestError."""
-    if not isinstance(name, str) or not name.strip():
+    name = str(name) if isinstance(name, Path) else name
+    if not isinstance(name, str):
         return [(find(UPSCALERS, name), Upscaler(engine="resample"))]  # raises
-    parts = [name] if name in UPSCALERS else [part.strip() for part in name.split(" + ")]
+    parts = [name] if name in UPSCALERS or _exists(name) else [part.strip() for part in re.split(r"\s\+(?:\s|$)", name)]
     return [_tool(part) for part in parts]
 
 
@@ -84,21 +86,25 @@ def _tool(name: str) -> tuple[str, Upscaler]:
         known = find(UPSCALERS, name)
         return known, UPSCALERS[known]
     except RequestError:
-        if not _is_reference(name):
+        if not name or not _is_reference(name):
             raise
     ref = hub.plain(name)
     if listed := next((known for known, spec in UPSCALERS.items() if spec.source and ref == spec.source), None):
         return listed, UPSCALERS[listed]
-    single = Path(ref.partition("?")[0]).suffix in SINGLES
+    single = Path(ref.partition("?")[0]).suffix.lower() in SINGLES or (_exists(ref) and Path(ref).expanduser().is_file())
     return name, Upscaler(engine="spandrel" if single else "transformers", source=ref)
 
 
 def _is_reference(name: str) -> bool:
     if name.startswith(("/", ".", "~", "kaggle:", "http://", "https://", hub.PACKAGE)) or hub.HUB_FILE.match(name) or hub.HUB_ID.match(name):
         return True
+    return Path(name).suffix.lower() in SINGLES or _exists(name)
+
+
+def _exists(name: str) -> bool:
     try:
-        return Path(name).suffix in SINGLES or Path(name).exists()
-    except OSError:  # too long to be one
+        return bool(name.strip()) and Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long to be one, of nobody's home, or with a null in it
         return False
 
 
@@ -140,6 +146,8 @@ def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     known |= {"landmarks"} if any(spec.engine == "faces" for spec in specs) else set()
     if idle := [key for key in said if key not in known]:
         raise RequestError(f"Upscaler {name!r} does not use {idle[0]!r}: expected some of {', '.join(sorted(known))}")
+    if "landmarks" in said:
+        said["landmarks"] = _points(name, said["landmarks"])
     try:
         found = Settings(**said)
     except ValidationError as error:
@@ -149,6 +157,17 @@ def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if any(spec.engine in ("redraw", "diffusers-x4") for spec in specs) and not (found.prompt or "").strip():
         raise RequestError(f"Upscaler {name!r} draws what a prompt says, and was given none: expected prompt=, such as the one that made the picture")
     return {key: getattr(found, key) for key in said}
+
+
+def _points(name: str, landmarks: Any) -> list[Any]:
+    """Landmarks as plain lists, from lists or arrays."""
+    import numpy as np
+
+    try:
+        found: list[Any] = np.asarray(landmarks, float).tolist()
+    except (TypeError, ValueError):
+        raise RequestError(f"Upscaler {name!r}: landmarks {shown(landmarks)}: expected for each face five (x, y), in pixels of this picture") from None
+    return found
 
 
 # --- what determines a result -----------------------------------------------------------------------------------------
@@ -170,6 +189,9 @@ def _locked(name: str, spec: Upscaler) -> hub.Lock | None:
             raise RequestError(
                 f"Upscaler file {shown(source)} is not there: expected a catalogue name (realkit list upscalers), a hub file, or an existing file"
             )
+        there = hub.local(source) if not source.startswith(("http://", "https://")) else None
+        if there and there.is_dir() and not any((there / name).is_file() for name in ("config.json", "model_index.json")):
+            raise RequestError(f"Upscaler {name!r}: the folder {shown(source)} has no config.json: expected a file of weights, or a folder of Swin2SR's")
         try:
             found = hub.lock(source, weights=True)
         except RequestError as error:
@@ -209,6 +231,10 @@ def _of_tool(name: str, spec: Upscaler, given: Settings, locks: Mapping[str, hub
         found["weights"] = locks[name].fingerprint
     elif spec.engine != "redraw":
         found["filter"] = spec.source
+    if spec.engine == "realesrgan" and given.tile:  # whose tiles show
+        found["tiles"] = [given.tile, given.overlap]
+    elif given.overlap is not None and spec.engine in NETWORKS:  # else it covers what the network sees
+        found["overlap"] = given.overlap
     if spec.engine in NETWORKS:
         found["pre_pad"] = spec.pre_pad if given.pre_pad is None else given.pre_pad
     if spec.engine == "faces":
@@ -216,8 +242,13 @@ def _of_tool(name: str, spec: Upscaler, given: Settings, locks: Mapping[str, hub
     if "model" in spec.uses:
         model = redraws_with(name, spec, given, model)
     unguided = spec.engine == "diffusers-latent" and not given.guidance  # its default is none: words then change nothing
+    guided = given.guidance if given.guidance is not None or not model else model.spec.settings.guidance
+    idle = {"prompt", "negative"} if unguided else {"negative", "guidance"} if spec.engine == "redraw" and guided is not None and guided <= 1 else set()
     for setting in spec.uses:
-        value = None if unguided and setting in ("prompt", "negative") else getattr(given, setting)
+        if setting in idle:
+            found[setting] = None
+            continue
+        value = getattr(given, setting)
         if value is None and model and setting in type(model.spec.settings).model_fields:
             value = getattr(model.spec.settings, setting)
         if setting == "model" and model:

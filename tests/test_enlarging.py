@@ -91,7 +91,7 @@ def _with(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
         ("sd-upscale", {"prompt": "a"}, "redraws with a model: say which, model=NAME"),
         ("lanczos", {"strength": 0.5}, "does not use 'strength'"),
         ("rehearsal/esrgan-x4", {"tile": 3}, "tile: Input should be greater than or equal to 16"),
-        ("rehearsal/redraw", {"prompt": "a", "strength": 0}, "strength: Input should be greater than 0"),
+        ("rehearsal/redraw", {"prompt": "a", "strength": 0}, "strength: Input should be greater than or equal to 0.001"),
         ("rehearsal/redraw", {"prompt": "a", "sampler": "Nope"}, "Unknown sampler 'Nope'"),
         ("lanczos", {"banana": 1}, "Unknown setting 'banana' of an upscaler"),
         ("lanczos + nope", {}, "Unknown upscaler 'nope'"),

@@ -1,0 +1,178 @@
+"""What a stranger broke once."""
+
+import importlib.util
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import realkit as rk
+from realkit import cli, enlarging, upscalers
+from realkit.rehearsal import render
+
+REALESRGAN = all(map(importlib.util.find_spec, ("realesrgan", "basicsr")))
+PROMPT = "a photo of a shiny red cone on a checkered floor at noon"
+
+
+def scene(side: int = 32) -> Image.Image:
+    return render(PROMPT, 4, side)
+
+
+def how(image: Image.Image) -> dict:
+    return json.loads(image.info["realkit"])["determined"]
+
+
+@pytest.fixture
+def swin(tmp_path, weights):
+    return shutil.copytree(weights / "swin2sr-x4", tmp_path / "swin")
+
+
+@pytest.mark.parametrize("damage", ["tensor", "depths", "upscale", "config"])
+def test_a_swin2sr_that_is_not_whole_is_one_line(swin, damage, capfd):
+    if damage == "tensor":
+        tensors = load_file(swin / "model.safetensors")
+        tensors.pop(next(iter(tensors)))
+        save_file(tensors, swin / "model.safetensors", metadata={"format": "pt"})
+    elif damage == "config":
+        (swin / "config.json").unlink()
+    else:
+        config = json.loads((swin / "config.json").read_text())
+        (swin / "config.json").write_text(json.dumps(config | ({"depths": "x"} if damage == "depths" else {"upscale": 2})))
+    with pytest.raises(rk.RequestError) as error:
+        rk.upscale(scene(), str(swin), 128)
+    assert "\n" not in str(error.value) and "swin" in str(error.value) and "LOAD REPORT" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not REALESRGAN, reason="the extra realesrgan is not installed")
+def test_the_realesrgan_engine_pads_as_the_entry_says_and_its_tiles_are_noted():
+    white = Image.new("RGB", (40, 33), "white")
+    assert np.asarray(rk.upscale(white, "realesrgan:rehearsal/esrgan-x4", 100))[40:, 40:].min() >= 252  # it pads on the right and below
+    plain, padded, tiled = (rk.upscale(scene(), "realesrgan:rehearsal/compact-x4", 128, **given) for given in ({}, {"pre_pad": 0}, {"tile": 16, "overlap": 0}))
+    assert len({json.dumps(how(image)) for image in (plain, padded, tiled)}) == 3
+
+
+def test_a_second_upscaling_remembers_the_first(base):
+    image = base(PROMPT, steps=2, seed=3)
+    once = rk.upscale(image, "rehearsal/compact-x4", 200)
+    twice, direct = rk.upscale(once, "lanczos", 256), rk.upscale(image, "lanczos", 256)
+    assert how(twice) != how(direct) and how(twice)["before"] == how(once) and how(direct)["seed"] == 3
+
+
+def test_an_edited_picture_is_no_more_what_it_says_of_itself(base):
+    image = base(PROMPT, steps=2, seed=3)
+    edited = image.copy()
+    edited.paste((255, 0, 0), (0, 0, 20, 20))
+    made = rk.upscale(edited, "lanczos", 256)
+    assert set(how(made)) == {"pixels", "upscaler", "target"} and json.loads(made.info["realkit"])["cell"] is None
+
+
+def test_a_redraw_of_other_words_is_not_the_cells(base):
+    image = base(PROMPT, steps=2, seed=3)
+    cells = [json.loads(rk.upscale(image, "lanczos", 160).info["realkit"])["cell"]]
+    cells.append(json.loads(rk.upscale(image, "rehearsal/redraw", 160, prompt="a blue cube", seed=3, steps=2).info["realkit"])["cell"])
+    assert cells[0]["upscaler"] == "lanczos" and cells[1] is None
+
+
+@pytest.mark.parametrize("name", ["lanczos", "rehearsal/compact-x4"])
+def test_hidden_colours_do_not_shine_through(name):
+    image = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (4, 4, 12, 12))
+    made = rk.upscale(image, name, 64)
+    assert np.asarray(Image.alpha_composite(Image.new("RGBA", made.size, "red"), made))[..., 0].min() >= 250
+
+
+def test_the_tile_of_a_later_pass_is_in_the_row(monkeypatch):
+    monkeypatch.setattr("realkit.networks.Enlarger._pixels", lambda self: 3600.0)
+    assert enlarging.load("rehearsal/compact-x4")(scene(20), (300, 300))[1]["tile"]
+
+
+def test_pictures_of_other_sweeps_make_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("realkit.downloads.free", lambda _: 2**20)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "other.png").write_bytes(bytes(2**22))
+    with pytest.raises(rk.RequestError, match="need about"):
+        rk.run(dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers="lanczos", target=1024), tmp_path)
+
+
+def test_a_redraw_counts_its_own_memory(monkeypatch):
+    monkeypatch.setattr("realkit.machine.ram_free", lambda: 4.0)
+    with pytest.raises(rk.RequestError, match=r"needs 1\d\.\d GiB"):
+        rk.upscale(scene(), "rehearsal/redraw", 16_384, prompt=PROMPT)
+
+
+def test_the_command_line_looks_at_the_disk_first(tmp_path, monkeypatch):
+    scene().save(tmp_path / "a.png")
+    monkeypatch.setattr("realkit.downloads.free", lambda _: 1000)
+    done = CliRunner().invoke(cli.main, ["upscale", str(tmp_path / "a.png"), "--with", "lanczos", "--to", "1000"])
+    assert done.exit_code == 2 and "MiB are free" in done.output
+
+
+@pytest.mark.parametrize("engine", ["", "realesrgan:"])
+def test_weights_that_give_no_numbers_are_one_line(tmp_path, weights, engine):
+    if engine and not REALESRGAN:
+        pytest.skip("the extra realesrgan is not installed")
+    tensors = load_file(weights / "compact-x4" / "model.safetensors")
+    save_file({name: value * torch.nan for name, value in tensors.items()}, tmp_path / "nan.safetensors", metadata={"format": "pt"})
+    scene().save(tmp_path / "a.png")
+    done = CliRunner().invoke(cli.main, ["upscale", str(tmp_path / "a.png"), "--with", f"{engine}{tmp_path}/nan.safetensors", "--to", "64"])
+    assert done.exit_code == 2 and "not finite" in done.output and len(done.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["pickle", "text", "architecture"])
+def test_a_sweep_finds_a_file_that_is_none_before_anything_is_made(tmp_path, kind):
+    path = tmp_path / "bad.pth"
+    contents = {"pickle": {"params": {"a": slice(1)}}, "architecture": {"a": torch.zeros(3)}}
+    path.write_text("not weights") if kind == "text" else torch.save(contents[kind], path)
+    with pytest.raises(rk.RequestError, match=r"bad\.pth") as error:
+        rk.run(dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers=str(path), target=256), tmp_path / "run")
+    assert "\n" not in str(error.value) and not (tmp_path / "run" / "rows.jsonl").exists()
+
+
+@pytest.mark.parametrize("sampler", ["PLMS", "DPM adaptive"])
+def test_a_sampler_that_cannot_redraw_is_refused_beforehand(tmp_path, sampler):
+    with pytest.raises(rk.RequestError, match="cannot begin in the middle"):
+        rk.run(dict(models="rehearsal/base", prompts=PROMPT, samplers=sampler, upscalers="rehearsal/redraw", target=128), tmp_path)
+
+
+@pytest.mark.parametrize("place", ["up by me.safetensors", "w x + y/m.safetensors", "plain", "CAPITALS.safetensors"])
+def test_files_of_any_name(tmp_path, weights, place):
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(weights / "compact-x4" / "model.safetensors", path)
+    if place == "plain":
+        with pytest.raises(rk.RequestError, match=r"take a \.safetensors file"):
+            rk.upscale(scene(), str(path), 128)
+        return
+    frame = rk.run(dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers=str(path), target=256), tmp_path / "run").table()
+    assert frame.status.tolist() == ["ok"] and rk.upscale(scene(), path, 128).size == (128, 128)
+
+
+@pytest.mark.parametrize("name", ["Lanczos + ", "realesrgan:", "", " ", "..", "/dev/null", "package:esrgan-x4", "a\0b"])
+def test_odd_names_are_one_line(name):
+    with pytest.raises(rk.RequestError) as error:
+        rk.upscale(scene(), name, 64)
+    assert "\n" not in str(error.value) and "by hand" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", [{"seed": True}, {"seed": "3"}, {"tile": "64"}, {"strength": True}, {"strength": 1e-9}])
+def test_settings_are_what_they_seem(given):
+    with pytest.raises(rk.RequestError):
+        rk.upscale(scene(), "rehearsal/compact-x4 + rehearsal/redraw", 128, prompt=PROMPT, **given)
+
+
+def test_what_is_inert_without_guidance_is_not_in_the_identity():
+    told = [upscalers.determined("rehearsal/redraw", {"prompt": "a", **given}) for given in ({"guidance": 1.0}, {"guidance": 0.5, "negative": "b"})]
+    assert told[0] == told[1] != upscalers.determined("rehearsal/redraw", {"prompt": "a", "guidance": 3.0})
+
+
+def test_landmarks_may_be_arrays_and_modes_any():
+    assert upscalers.checked("gfpgan", {"landmarks": [np.ones((5, 2))]}) == {"landmarks": [[[1.0, 1.0]] * 5]}
+    with pytest.raises(rk.RequestError, match="expected for each face five"):
+        upscalers.checked("gfpgan", {"landmarks": "here"})
+    for mode in ("La", "RGBa"):
+        assert rk.upscale(Image.new("RGBA", (8, 8), "red").convert("LA" if mode == "La" else "RGBA").convert(mode), "lanczos", 16).mode == "RGBA"
