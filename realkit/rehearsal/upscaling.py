@@ -21,6 +21,7 @@ from realkit.rehearsal.training import device, fit
 
 PICTURES, SIZE, SCALE = 320, 512, 4
 TENT = torch.tensor([1.0, 2.0, 1.0]) / 4  # after doubling each pixel this is bilinear interpolation
+FLAT = 2  # crops of a batch
 COARSE = 0.6  # of the training in bfloat16; its rounding, half a level of 255, is more than the error on smooth floors
 POINT = torch.tensor([0.0, 1.0, 0.0])
 
@@ -118,7 +119,8 @@ def train(name: str, folder: Path, steps: int, batch: int = 8, start: Path | Non
     def loss(step: int, progress: float) -> torch.Tensor:
         rng = np.random.default_rng([13, step])
         x = torch.from_numpy(np.stack([_busy_crop(data, recipe.crop * SCALE, rng) for _ in range(batch)])).permute(0, 3, 1, 2).float() / 255
-        x[0] = torch.from_numpy(rng.choice([0, 1, rng.random()], 3)).float()[:, None, None]  # one of a single colour, to its very border
+        for single in x[:FLAT]:  # of one colour, to its very border
+            single[:] = torch.from_numpy(rng.choice([0, 1, rng.random()], 3)).float()[:, None, None]
         x = x.flip(3) if rng.random() < 0.5 else x
         x = (x.transpose(2, 3) if rng.random() < 0.5 else x).to(device())
         with torch.autocast(device().type, torch.bfloat16, enabled=progress < COARSE):
