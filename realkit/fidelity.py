@@ -209,6 +209,14 @@ def _forget_peak() -> None:
         return
 
 
+def check_baseline(frame: pd.DataFrame, baseline: str) -> None:
+    """Raise RequestError, with its error, where what the others are held against restored nothing."""
+    own = frame[frame["upscaler"] == baseline]
+    if not (own["status"] == "ok").any():
+        said = own["error"].dropna().unique()
+        raise RequestError(f"The baseline {baseline!r} restored nothing{f': {said[0]}' if len(said) else ''}: take another")
+
+
 def verdict(frame: pd.DataFrame, baseline: str = "bicubic", draws: int = 10_000) -> pd.DataFrame:
     """How much better than the baseline each upscaler restores, by each measure: mean differences paired by picture, above 0 where the upscaler is better.
 

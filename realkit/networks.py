@@ -12,6 +12,7 @@ from realkit import machine, placement, tiles
 from realkit.errors import RequestError
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
     import torch
     from PIL.Image import Image
@@ -79,9 +80,7 @@ class Enlarger:
 
         net, pad = self.network, settings.get("pre_pad", self.pre_pad)
         width, height = image.size
-        right, below = (_missing(side + 2 * pad, net) for side in image.size)
-        x = np.pad(np.asarray(image), ((pad, pad + below), (pad, pad + right), (0, 0)), "reflect" if min(image.size) > 1 else "edge")
-        x = x.astype(np.float32) / 255
+        x = surrounded(image, pad, net).astype(np.float32) / 255
         overlap = settings.get("overlap", GLOBAL if net.reach is None else min(net.reach, BLIND))
         limit = self._pixels()
         whole = x.shape[0] * x.shape[1] <= limit or not net.divides
@@ -136,6 +135,14 @@ class Enlarger:
             else:
                 took, free = _widest(net, x), int((machine.ram_free() or 4) * 2**30)
         return SHARE * free / (took / side**2)
+
+
+def surrounded(image: Image, pad: int, net: Network) -> npt.NDArray[np.uint8]:
+    """A picture's pixels (H, W, 3) with `pad` more all round by reflection, and as many on the right and below as the network's sizes ask for."""
+    import numpy as np
+
+    right, below = (_missing(side + 2 * pad, net) for side in image.size)
+    return np.pad(np.asarray(image), ((pad, pad + below), (pad, pad + right), (0, 0)), "reflect" if min(image.size) > 1 else "edge")
 
 
 def _missing(side: int, net: Network) -> int:

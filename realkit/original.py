@@ -30,24 +30,30 @@ class Enlarger:
     """An RGB picture → one `scale` times as large, by RealESRGANer in float32."""
 
     engine: Any
-    scale: int
+    network: networks.Network
     device: torch.device
     pre_pad: int = 0
     used: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def scale(self) -> int:
+        return self.network.scale
+
     def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image:
-        """`tile` (pixels; left out: the whole picture), `overlap` (its `tile_pad`) and `pre_pad` are the package's own."""
+        """`tile` (pixels; left out: the whole picture) and `overlap` (its `tile_pad`) are the package's own. `pre_pad` is ours: it pads two sides only, and no
+        picture smaller than that."""
         import numpy as np
         from PIL import Image
 
         tile, overlap, pad = settings.get("tile") or 0, settings.get("overlap", 10), settings.get("pre_pad", self.pre_pad)
-        self.engine.tile_size, self.engine.tile_pad, self.engine.pre_pad = tile, overlap, pad
+        self.engine.tile_size, self.engine.tile_pad = tile, overlap
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of every tile
-            made, _ = self.engine.enhance(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
+            made, _ = self.engine.enhance(np.ascontiguousarray(networks.surrounded(image, pad, self.network)[:, :, ::-1]))
         if not self.engine.output.isfinite().all():
             raise FloatingPointError("the network's picture is not finite: it overflowed in its number format")
         self.used = {"tile": tile or None, "overlap": overlap if tile else None, "dtype": "float32"}
-        return Image.fromarray(made[:, :, ::-1])
+        edge, (width, height) = pad * self.scale, image.size
+        return Image.fromarray(np.ascontiguousarray(made[edge : edge + height * self.scale, edge : edge + width * self.scale, ::-1]))
 
 
 def load(name: str, path: Path, on: torch.device, pre_pad: int = 0, called: str = "") -> Enlarger:
@@ -71,7 +77,7 @@ def load(name: str, path: Path, on: torch.device, pre_pad: int = 0, called: str 
         kept = Path(folder) / "weights.pth"
         torch.save({"params": {key: value.float() for key, value in weights.items()}}, kept)
         engine = package["RealESRGANer"](scale=found.scale, model_path=str(kept), model=model, tile=0, tile_pad=10, pre_pad=0, half=False, device=on)
-    return Enlarger(engine, found.scale, on, pre_pad)
+    return Enlarger(engine, found, on, pre_pad)
 
 
 def _package(name: str) -> dict[str, Any]:

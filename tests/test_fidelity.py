@@ -252,3 +252,11 @@ def test_the_slider_moves_the_border():
     assert [child.value for child in slider.children[:3]] == ["small", "large", 50]
     with pytest.raises(rk.RequestError, match="No picture 'nope': expected one of small, large"):
         widgets.before_after(shown, "nope", "large")
+
+
+def test_a_baseline_that_fails_is_named():
+    comparison = fidelity.compare([("one", Image.new("RGB", (64, 64), "red"))], ["bicubic"], 4)
+    fidelity.check_baseline(comparison.frame, "bicubic")
+    failed = comparison.frame.assign(status="failed", error="the file is damaged")
+    with pytest.raises(rk.RequestError, match="baseline 'bicubic' restored nothing: the file is damaged"):
+        fidelity.check_baseline(failed, "bicubic")

@@ -17,6 +17,8 @@ from tests import originals
 
 OURS = ["rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4"]
 COLOURS = [(255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 255, 255), (37, 180, 96), (128, 128, 128)]
+REALESRGAN = all(map(importlib.util.find_spec, ("realesrgan", "basicsr")))
+ORIGINAL = ["realesrgan:rehearsal/compact-x4"] if REALESRGAN else []
 LINEAR = ["lanczos", "bicubic", "bilinear", "nearest", "opencv-lanczos4", "opencv-cubic"]
 
 
@@ -32,7 +34,7 @@ def apart(a: Image.Image, b: Image.Image) -> np.ndarray:
     return np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int))
 
 
-@pytest.mark.parametrize("name", [*OURS, *LINEAR])
+@pytest.mark.parametrize("name", [*OURS, *LINEAR, *ORIGINAL])
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 97), (13, 7), (64, 64), (101, 53)])
 def test_every_engine_makes_exactly_the_size(name, size):
     for to, made in ((211, None), ((64, 48), (64, 48)), ((5, 300), (5, 300)), (1, None)):
@@ -145,7 +147,7 @@ def test_spandrel_and_transformers_agree_on_swin2sr(upsampler, tmp_path, weights
         assert apart(folder, single).max() <= 1
 
 
-@pytest.mark.skipif(not all(map(importlib.util.find_spec, ("realesrgan", "basicsr"))), reason="the extra realesrgan is not installed")
+@pytest.mark.skipif(not REALESRGAN, reason="the extra realesrgan is not installed")
 def test_realesrgan_and_spandrel_agree_on_the_same_weights(weights):
     for name in ("esrgan-x4", "compact-x4"):
         path = str(weights / name / "model.safetensors")

@@ -51,7 +51,7 @@ def test_a_swin2sr_that_is_not_whole_is_one_line(swin, damage, capfd):
 @pytest.mark.skipif(not REALESRGAN, reason="the extra realesrgan is not installed")
 def test_the_realesrgan_engine_pads_as_the_entry_says_and_its_tiles_are_noted():
     white = Image.new("RGB", (40, 33), "white")
-    assert np.asarray(rk.upscale(white, "realesrgan:rehearsal/esrgan-x4", 100))[40:, 40:].min() >= 252  # it pads on the right and below
+    assert np.asarray(rk.upscale(white, "realesrgan:rehearsal/esrgan-x4", 100)).min() >= 252
     plain, padded, tiled = (rk.upscale(scene(), "realesrgan:rehearsal/compact-x4", 128, **given) for given in ({}, {"pre_pad": 0}, {"tile": 16, "overlap": 0}))
     assert len({json.dumps(how(image)) for image in (plain, padded, tiled)}) == 3
 
