@@ -123,6 +123,11 @@ def _check(name: str, spec: Upscaler) -> None:
         raise RequestError(f"Upscaler {name!r} has the source {spec.source!r}: expected a filter, one of {', '.join(Image.Resampling.__members__)}")
     if spec.engine == "opencv" and not spec.source.startswith("INTER_"):
         raise RequestError(f"Upscaler {name!r} has the source {spec.source!r}: expected an interpolation of OpenCV's, such as INTER_LANCZOS4")
+    elsewhere = hub.HUB_FILE.match(spec.source) or spec.source.startswith(("http://", "https://"))
+    if Path(spec.source).suffix.lower() in SINGLES and not elsewhere and hub.local(spec.source) is None:
+        raise RequestError(
+            f"Upscaler file {shown(spec.source)} is not there: expected a catalogue name (realkit list upscalers), a hub file, or an existing file"
+        )
 
 
 def uses(name: str) -> set[str]:
@@ -185,10 +190,6 @@ def _locked(name: str, spec: Upscaler) -> hub.Lock | None:
     with hub.reading_pickles():
         if spec.sha256 and source.startswith(("http://", "https://")):
             return hub.Lock(source, "url", files={hub.SINGLE: spec.sha256})
-        if Path(source).suffix in SINGLES and not hub.HUB_FILE.match(source) and not source.startswith(("http://", "https://")) and hub.local(source) is None:
-            raise RequestError(
-                f"Upscaler file {shown(source)} is not there: expected a catalogue name (realkit list upscalers), a hub file, or an existing file"
-            )
         there = hub.local(source) if not source.startswith(("http://", "https://")) else None
         if there and there.is_dir() and not any((there / name).is_file() for name in ("config.json", "model_index.json")):
             raise RequestError(f"Upscaler {name!r}: the folder {shown(source)} has no config.json: expected a file of weights, or a folder of Swin2SR's")
