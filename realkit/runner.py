@@ -8,14 +8,17 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from realkit import attach as attaching
 from realkit import cost, downloads, enlarging, hub, loading, measure, models, pipelines, placement, scorers, tokens, upscalers
 from realkit.errors import RequestError
 from realkit.samplers import SAMPLERS
+from realkit.stopping import Stop
 from realkit.store import Store, WriteError, write_atomically
 from realkit.sweep import ID_VERSION, Cell, Ids, Sweep, cell_id, ids
 
@@ -30,7 +33,8 @@ PLAN_LIMIT = 8  # images a denoising batch, where no device says otherwise
 class Run:
     """A results folder: after a run, the cells that its sweep asked for; read later, all it holds."""
 
-    def __init__(self, folder: str | Path, cells: frozenset[str] | None = None, scorers: tuple[str, ...] | None = None) -> None:
+    def __init__(self, folder: str | Path, cells: frozenset[str] | None = None, scorers: tuple[str, ...] | None = None, stopped: str = "") -> None:
+        self.stopped = stopped  # why it ended before its work did; "": it did not
         self.folder = Path(folder)
         self.store = Store(folder)
         self._cells, self._scorers = cells, scorers
@@ -66,27 +70,36 @@ def run(
     batch: int | None = None,
     device: Literal["cuda", "cpu"] | None = None,
     rung: str | None = None,
+    budget: str | float | None = None,
+    until: str | datetime.datetime | None = None,
+    attach: str | Path | Sequence[str | Path] = (),
 ) -> Run:
     """Make what a sweep asks for and the folder does not hold yet; run again to go on where it stopped.
 
     `batch` limits the images of a denoising batch, `device` and `rung` (placement.RUNGS) say where models run and how much of them stays on
     the device; all three follow from what the machine has where they are left out. Raises RequestError before anything is
     loaded when the request is wrong; a failure of one batch is a row, and the rest goes on.
+
+    `budget` ("8h", "1h30m", seconds) and `until` (a time, ISO 8601) end it between two batches in time to write everything; SIGTERM and Ctrl-C do the same, a
+    second Ctrl-C ends it at once. `Run.stopped` then says why. `attach` names earlier outputs (a results folder, a zip, a Kaggle notebook's output), whose rows
+    and artifacts are verified and taken up first.
     """
-    sweep = _sweep(sweep)
+    sweep, stop = _sweep(sweep), Stop(budget, until)
     if batch is not None and (type(batch) is not int or batch < 1):
         raise RequestError(f"batch {batch!r}: expected a whole number of images from 1 on")
+    earlier = [output for source in ([attach] if isinstance(attach, (str, Path)) else attach) for output in attaching.outputs(source)]
     store = Store(out)
     locks, tools = _lock(sweep, store)
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
     _memory(cells)
-    with store.writing():
+    with store.writing(), stop.listening():
         from realkit.stages import stages
 
         on = loading.device_for(device)
         where = {"device": on.type, "rung": loading.checked_rung(rung, on)}
         environment = measure.environment(on)
         _same_versions(store, environment["versions"])
+        attaching.take(earlier, store, environment["versions"])
         planned = _plan(cells, locks, tools, store, batch or placement.batch_limit(on, cells[0].width * cells[0].height))
         store.write_text("sweep.yaml", sweep.to_yaml())
         started = datetime.datetime.now(datetime.UTC)
@@ -97,10 +110,12 @@ def run(
             if jobs and name not in known:
                 store.runs.append([{"run": name, "started": started.isoformat(timespec="seconds"), "id_version": ID_VERSION, **environment}])
                 known.add(name)
-            _work(stage, jobs, store, name)
+            _work(stage, jobs, store, name, stop)
             placement.release()
+            if stop.reason:
+                break
         _tables(store)
-    return Run(out, frozenset(cell_id(item.cell, item.ids) for item in planned), tuple(sweep.scorers))
+    return Run(out, frozenset(cell_id(item.cell, item.ids) for item in planned), tuple(sweep.scorers), stop.reason)
 
 
 def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
@@ -194,10 +209,14 @@ def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], tools: Tools, s
     made = [(cell, ids(cell, locks[cell.model], upscalers.of_cell(cell, tools, locks[cell.model]))) for cell in cells]
     _room(made, store)
     fresh = {got.latents: cell for cell, got in reversed(made) if got.latents not in batch_of}
-    for number, batch in enumerate(
-        _batches(dict(reversed(fresh.items())), limit, {name: lock.spec for name, lock in locks.items()}), max(batch_of.values(), default=-1) + 1
-    ):
-        batch_of |= dict.fromkeys(batch, number)
+    attached = {
+        name for name, row in store.last_rows().items() if row["status"] == "ok"
+    } & fresh.keys()  # made elsewhere: not to be made again with what is new
+    specs = {name: lock.spec for name, lock in locks.items()}
+    for kind in (attached, fresh.keys() - attached):
+        some = {name: cell for name, cell in reversed(fresh.items()) if name in kind}
+        for number, batch in enumerate(_batches(some, limit, specs), max(batch_of.values(), default=-1) + 1):
+            batch_of |= dict.fromkeys(batch, number)
     planned = [Planned(cell, got, batch_of[got.latents]) for cell, got in made]
     lines = [{"id": cell_id(p.cell, p.ids), "cell": asdict(p.cell), "ids": asdict(p.ids), "batch": p.batch} for p in planned]
     new = [line for line in {line["id"]: line for line in lines}.values() if line["id"] not in kept]
@@ -257,10 +276,11 @@ def _pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
     return [job for job in stage.jobs(planned) if lacking(job) and ready(job)]
 
 
-def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
-    """Group jobs by tool, load each once, append rows batch by batch. A failure is a row."""
+def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str, stop: Stop) -> None:
+    """Group jobs by tool, load each once, append rows batch by batch. A failure is a row. Before each load and batch it may be time to stop."""
     from tqdm import tqdm
 
+    longest = 0.0
     terminal = sys.stderr.isatty()
     with tqdm(
         total=sum(job.weight for job in jobs), desc=stage.name, disable=not jobs, unit="call" if stage.name in ("denoise", "refine") else "picture",
@@ -268,9 +288,14 @@ def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
         bar_format="{desc:<8} {percentage:3.0f}% {n_fmt}/{total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}",
     ) as bar:  # fmt: skip
         for tool_name, turn in itertools.groupby(jobs, lambda job: job.tool):
+            if stop.due(longest):
+                break
             bar.set_postfix_str(tool_name, refresh=False)
             tool, trouble = _attempt(stage.load, tool_name)
             for job in turn:
+                if stop.due(longest):
+                    break
+                began = time.monotonic()
                 rows, error = _attempt(pipelines.climbing, tool, partial(stage.work, tool, job)) if trouble is None else (None, trouble)
                 if error is not None:
                     rows = [_failure(stage, job, artifact, error) | _rung(tool) for artifact in job.makes]
@@ -278,6 +303,7 @@ def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str) -> None:
                 at = round(time.time(), 3)
                 store.rows.append({"stage": stage.name, "run": run_name, "at": at, **row} for row in rows or ())
                 bar.update(job.weight)
+                longest = max(longest, time.monotonic() - began)
             del tool
             placement.release()
 
