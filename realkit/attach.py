@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -66,7 +67,7 @@ def _take(source: Traversable, store: Store, versions: Mapping[str, Any]) -> int
         if other:
             raise RequestError(f"attach {str(source)!r}: made with other versions ({', '.join(other)}): install those, or start anew")
     have = {name for name, row in store.last_rows().items() if row["status"] == "ok"}
-    last = {row["id"]: row for row in rows if isinstance(row.get("id"), str)}
+    last = {row["id"]: row for row in rows if _is_row(row)}
     fine = {name: row for name, row in last.items() if row.get("status") == "ok" and name not in have}
     taken = _with_parents(fine, {name for name, row in fine.items() if _copied(source, store, row)})
     known = {run["run"] for run in store.runs.read()}
@@ -76,6 +77,12 @@ def _take(source: Traversable, store: Store, versions: Mapping[str, Any]) -> int
     if taken:
         store.rows.append(taken)
     return len(taken)
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether a line is a row as this kit writes it, whose id names a file in the folder and nothing elsewhere."""
+    score = {"scorer", "prompt", "value", "parent"} <= row.keys()
+    return bool(re.fullmatch(r"[0-9a-f]{16}", str(row.get("id")))) and (row.get("stage") in DRAWN or (row.get("stage") == "score" and score))
 
 
 def _with_parents(fine: dict[str, dict[str, Any]], copied: set[str]) -> list[dict[str, Any]]:
@@ -106,10 +113,10 @@ def _lines(source: Traversable, name: str) -> list[dict[str, Any]]:
 def _copied(source: Traversable, store: Store, row: dict[str, Any]) -> bool:
     """Whether a row's file is here now, whole and as the row says; True for one that has none."""
     if row.get("stage") not in DRAWN:
-        return row.get("stage") == "score"
+        return True
     path = store.path(row["stage"], row["id"])
-    if path.name != Path(path.name).name or "/" in row["id"] or path.exists():
-        return path.exists()
+    if path.exists():
+        return True
     file = source.joinpath(path.parent.name).joinpath(path.name)
     if not file.is_file():
         return False

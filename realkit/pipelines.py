@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from realkit import placement, samplers
 from realkit.errors import RequestError
@@ -45,14 +45,12 @@ class Denoised:
 
 
 class Placed:
-    """What stands on a rung of the memory ladder and can climb it."""
+    """What stands on a rung of the memory ladder and can climb it: the pipeline, or the one network, that its attribute `_held` names."""
 
+    _held: ClassVar[str] = "pipe"
     device: torch.device
     rung: str
     rungs: tuple[str, ...]
-
-    def _tool(self) -> Any:
-        raise NotImplementedError
 
     def climb(self) -> bool:
         """Go to the next rung; False on the last."""
@@ -60,7 +58,7 @@ class Placed:
             self.rung = rung
             placement.release()
             try:
-                placement.place(self._tool(), self.rung, self.device)
+                placement.place(getattr(self, self._held), self.rung, self.device)
                 return True
             except Exception as error:
                 if not placement.out_of_memory(error):
@@ -71,15 +69,14 @@ class Placed:
 class Decoder(Placed):
     """A loaded VAE: latents (C, h, w) → picture. Raises FloatingPointError where either is not finite."""
 
+    _held = "vae"
+
     def __init__(self, vae: Any, family: str, on: torch.device, rung: str) -> None:
         from diffusers.image_processor import VaeImageProcessor
 
         self.vae, self.device, self.family = vae, on, FAMILIES[family]
         self.rung, self.rungs = rung, placement.LADDERS["decode"][on.type]
         self._to_picture = partial(VaeImageProcessor().postprocess, output_type="pil")
-
-    def _tool(self) -> Any:
-        return self.vae
 
     def __call__(self, latents: torch.Tensor) -> Image:
         import torch
@@ -112,9 +109,6 @@ class Model(Placed):
         pipe.set_progress_bar_config(disable=True)
         self.denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
         self.denoiser.register_forward_hook(self._after)
-
-    def _tool(self) -> Any:
-        return self.pipe
 
     # The sampler's state stays float32, whatever the network runs in: noise and arithmetic are then the same on every device.
     def _before(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -216,9 +216,6 @@ class _Upscaler(pipelines.Placed):
         pipe.unet.register_forward_pre_hook(self._before, with_kwargs=True)
         pipe.unet.register_forward_hook(self._after)
 
-    def _tool(self) -> Any:
-        return self.pipe
-
     # As in pipelines.Model, the sampler's state stays float32. Noise is drawn in the text encoder's format: `load` makes it float32 for that.
     def _before(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         cast = {name: kwargs[name].to(self.dtype) for name in ("encoder_hidden_states", "timestep_cond") if kwargs.get(name) is not None}

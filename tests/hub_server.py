@@ -180,10 +180,10 @@ def files(folder: Path, manners: Mapping[str, Manners] | None = None) -> Iterato
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A request handler that says nothing on the terminal."""
+    """A request handler that says nothing on the terminal, and has nothing but what a kind of it answers."""
 
     def answer(self, path: str) -> None:
-        raise NotImplementedError
+        self.error(404, "")
 
     def do_HEAD(self) -> None:
         self.answer(unquote(urlsplit(self.path).path))

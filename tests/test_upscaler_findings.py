@@ -112,10 +112,8 @@ def test_the_command_line_looks_at_the_disk_first(tmp_path, monkeypatch):
     assert done.exit_code == 2 and "MiB are free" in done.output
 
 
-@pytest.mark.parametrize("engine", ["", "realesrgan:"])
+@pytest.mark.parametrize("engine", ["", pytest.param("realesrgan:", marks=pytest.mark.skipif(not REALESRGAN, reason="the extra realesrgan is not installed"))])
 def test_weights_that_give_no_numbers_are_one_line(tmp_path, weights, engine):
-    if engine and not REALESRGAN:
-        pytest.skip("the extra realesrgan is not installed")
     tensors = load_file(weights / "compact-x4" / "model.safetensors")
     save_file({name: value * torch.nan for name, value in tensors.items()}, tmp_path / "nan.safetensors", metadata={"format": "pt"})
     scene().save(tmp_path / "a.png")
