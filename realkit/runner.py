@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import itertools
+import io
 import json
+import math
 import secrets
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -15,17 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from realkit import attach as attaching
-from realkit import cost, downloads, enlarging, hub, loading, measure, models, pipelines, placement, scorers, tokens, upscalers
+from realkit import cost, downloads, engines, enlarging, filing, hub, models, pipelines, scorers, upscalers
 from realkit.errors import RequestError
 from realkit.samplers import SAMPLERS
 from realkit.stopping import Stop
-from realkit.store import Store, WriteError, write_atomically
+from realkit.store import Store
 from realkit.sweep import ID_VERSION, Cell, Ids, Sweep, cell_id, ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from realkit.stages import Job, Planned, Stage, Tools
+    from realkit.engines import Engine
+    from realkit.stages import Files, Job, Kit, Planned, Stage, Tools
 
 PLAN_LIMIT = 8  # images a denoising batch, where no device says otherwise
 
@@ -70,6 +72,7 @@ def run(
     batch: int | None = None,
     device: Literal["cuda", "cpu"] | None = None,
     rung: str | None = None,
+    engine: str | Engine = "process",
     budget: str | float | None = None,
     until: str | datetime.datetime | None = None,
     attach: str | Path | Sequence[str | Path] = (),
@@ -81,10 +84,13 @@ def run(
     loaded when the request is wrong; a failure of one batch is a row, and the rest goes on.
 
     `budget` ("8h", "1h30m", seconds) and `until` (a time, ISO 8601) end it between two batches in time to write everything; SIGTERM and Ctrl-C do the same, a
-    second Ctrl-C ends it at once. `Run.stopped` then says why. `attach` names earlier outputs (a results folder, a zip, a Kaggle notebook's output), whose rows
+    second Ctrl-C ends it at once. `Run.stopped` then says why; so it does where the disk gets full. `attach` names earlier outputs (a results folder, a zip, a Kaggle notebook's output), whose rows
     and artifacts are verified and taken up first.
+
+    `engine` says who does the work: "process" is this one, "ray" Ray's workers on all GPUs of this machine, "ray:ADDRESS" on those of a cluster (realkit.cluster.Ray
+    sets more). Cells, ids, rows and pictures are the same.
     """
-    sweep, stop = _sweep(sweep), Stop(budget, until)
+    sweep, stop, workers = _sweep(sweep), Stop(budget, until), engines.chosen(engine)
     if batch is not None and (type(batch) is not int or batch < 1):
         raise RequestError(f"batch {batch!r}: expected a whole number of images from 1 on")
     earlier = [output for source in ([attach] if isinstance(attach, (str, Path)) else attach) for output in attaching.outputs(source)]
@@ -92,28 +98,20 @@ def run(
     locks, tools = _lock(sweep, store)
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
     _memory(cells)
-    with store.writing(), stop.listening():
-        from realkit.stages import stages
+    where = {"device": device, "rung": rung}
+    with store.writing(), stop.listening(), contextlib.closing(workers):
+        from realkit.stages import Kit
 
-        on = loading.device_for(device)
-        where = {"device": on.type, "rung": loading.checked_rung(rung, on)}
-        environment = measure.environment(on)
-        _same_versions(store, environment["versions"])
-        attaching.take(earlier, store, environment["versions"])
-        planned = _plan(cells, locks, tools, store, batch or placement.batch_limit(on, cells[0].width * cells[0].height))
+        name = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        before = store.runs.read()
+        workers.start(name, where, before[0]["versions"] if before else None)
+        versions = next(iter(workers.environments.values()))["versions"]
+        if before:
+            engines.same_versions(before[0]["versions"], versions, f"{str(store.folder)!r} was made with")
+        attaching.take(earlier, store, versions)
+        planned = _plan(cells, locks, tools, store, batch or workers.batch_limit(cells[0].width * cells[0].height))
         store.write_text("sweep.yaml", sweep.to_yaml())
-        started = datetime.datetime.now(datetime.UTC)
-        name = f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        known = {row["run"] for row in store.runs.read()}
-        for stage in stages(store, locks, tools, list(sweep.scorers), name, where):
-            jobs = _pending(stage, planned, store)
-            if jobs and name not in known:
-                store.runs.append([{"run": name, "started": started.isoformat(timespec="seconds"), "id_version": ID_VERSION, **environment}])
-                known.add(name)
-            _work(stage, jobs, store, name, stop)
-            placement.release()
-            if stop.reason:
-                break
+        _stages(Kit(locks, tools, {scorer: scorers.lock(scorer) for scorer in sweep.scorers}, where), planned, store, workers, stop)
         _tables(store)
     return Run(out, frozenset(cell_id(item.cell, item.ids) for item in planned), tuple(sweep.scorers), stop.reason)
 
@@ -189,15 +187,6 @@ def _room(made: list[tuple[Cell, Ids]], store: Store) -> None:
         raise RequestError(
             f"The sweep's pictures need about {needed / 2**30:.1f} GiB more in {str(store.folder)!r}, {free / 2**30:.1f} GiB are free: free some, or ask for less"
         )
-
-
-def _same_versions(store: Store, now: dict[str, str | None]) -> None:
-    """Stop where a folder's results come from library versions that may draw differently."""
-    runs = store.runs.read()
-    before = runs[0]["versions"] if runs else now
-    changed = [f"{name} {before[name]} → {now[name]}" for name in before if before[name] != now.get(name)]
-    if changed:
-        raise RequestError(f"{str(store.folder)!r} was made with other versions ({', '.join(changed)}): install those, or use a new folder")
 
 
 def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], tools: Tools, store: Store, limit: int) -> list[Planned]:
@@ -276,61 +265,51 @@ def _pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
     return [job for job in stage.jobs(planned) if lacking(job) and ready(job)]
 
 
-def _work(stage: Stage, jobs: list[Job], store: Store, run_name: str, stop: Stop) -> None:
-    """Group jobs by tool, load each once, append rows batch by batch. A failure is a row. Before each load and batch it may be time to stop."""
+def _stages(kit: Kit, planned: list[Planned], store: Store, workers: Engine, stop: Stop) -> None:
+    """One stage after another: what is lacking is done, and filed while the next is in work. A failure is a row."""
     from tqdm import tqdm
 
-    longest = 0.0
+    from realkit.stages import stages
+
+    workers.equip(kit)
     terminal = sys.stderr.isatty()
-    with tqdm(
-        total=sum(job.weight for job in jobs), desc=stage.name, disable=not jobs, unit="call" if stage.name in ("denoise", "refine") else "picture",
-        mininterval=0.5 if terminal else 8, dynamic_ncols=terminal, leave=True,
-        bar_format="{desc:<8} {percentage:3.0f}% {n_fmt}/{total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}",
-    ) as bar:  # fmt: skip
-        for tool_name, turn in itertools.groupby(jobs, lambda job: job.tool):
-            if stop.due(longest):
-                break
-            bar.set_postfix_str(tool_name, refresh=False)
-            tool, trouble = _attempt(stage.load, tool_name)
-            for job in turn:
-                if stop.due(longest):
-                    break
-                began = time.monotonic()
-                rows, error = _attempt(pipelines.climbing, tool, partial(stage.work, tool, job)) if trouble is None else (None, trouble)
-                if error is not None:
-                    rows = [_failure(stage, job, artifact, error) | _rung(tool) for artifact in job.makes]
-                    error.__traceback__ = None  # its frames hold the batch's memory
-                at = round(time.time(), 3)
-                store.rows.append({"stage": stage.name, "run": run_name, "at": at, **row} for row in rows or ())
-                bar.update(job.weight)
-                longest = max(longest, time.monotonic() - began)
-            del tool
-            placement.release()
+    with filing.Desk(store, workers.environments) as desk:
+        for stage in stages(kit):
+            if not (jobs := _pending(stage, planned, store)):
+                continue
+            with tqdm(
+                total=sum(job.weight for job in jobs), desc=stage.name, unit="call" if stage.name in ("denoise", "refine") else "picture",
+                mininterval=0.5 if terminal else 8, dynamic_ncols=terminal, leave=True, postfix=jobs[0].tool,
+                bar_format="{desc:<8} {percentage:3.0f}% {n_fmt}/{total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}",
+            ) as bar:  # fmt: skip
+                left = max(map(_bytes, jobs))
+                stop.because(desk.room(left))
+                for result in workers.work(stage.name, jobs, partial(_read, stage, store), stop):
+                    for damaged in result.damaged:
+                        store.path(*damaged).unlink(missing_ok=True)
+                    desk.put(stage.name, result)
+                    stop.because(desk.room(left))
+                    bar.set_postfix_str(result.job.tool, refresh=False)
+                    bar.update(result.job.weight)
+            desk.settle()
+            if stop.reason:
+                return
 
 
-def _rung(tool: Any) -> dict[str, Any]:
-    return {"rung": tool.rung} if isinstance(tool, pipelines.Placed) else {}
+def _read(stage: Stage, store: Store, job: Job) -> Files:
+    return {(of, artifact): store.path(of, artifact).read_bytes() for of, artifact in stage.reads(job)}
 
 
-def _attempt(work: Any, *arguments: Any) -> tuple[Any, Exception | None]:
-    try:
-        return work(*arguments), None
-    except WriteError:
-        raise
-    except Exception as error:  # whatever a model, an upscaler or a scorer raises becomes the cell's row
-        return None, error
-
-
-def _failure(stage: Stage, job: Job, artifact: str, error: Exception) -> dict[str, Any]:
-    item = job.planned[0]
-    parent = {"denoise": None, "refine": item.ids.begun, "decode": item.ids.latents, "upscale": item.ids.decoded, "score": item.ids.image}[stage.name]
-    row = {"id": artifact, "parent": parent, "status": "failed", "error_type": type(error).__name__, "error": tokens.scrub(" ".join(str(error).split()))[:500]}
-    return row | ({"scorer": job.tool, "prompt": item.cell.prompt if scorers.uses_prompt(job.tool) else None} if stage.name == "score" else {})
+def _bytes(job: Job) -> int:
+    """What filing a job may take on the disk: each picture as it is, which no PNG exceeds by much."""
+    return sum(3 * max(item.cell.width * item.cell.height, math.prod(item.cell.pixels)) for item in job.planned)
 
 
 def _tables(store: Store) -> None:
     from realkit.table import build
 
     frame = build(store)
-    write_atomically(store.folder / "table.parquet", lambda file: frame.to_parquet(file, index=False))
-    write_atomically(store.folder / "table.csv", lambda file: frame.to_csv(file, index=False))
+    for name, write in (("table.parquet", frame.to_parquet), ("table.csv", frame.to_csv)):
+        whole = io.BytesIO()
+        write(whole, index=False)
+        store.put(store.folder / name, whole.getvalue())

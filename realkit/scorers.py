@@ -54,10 +54,16 @@ def uses_prompt(name: str) -> bool:
     return SCORERS[name].engine == "open_clip"
 
 
-def load(name: str) -> Rate:
+def lock(name: str) -> hub.Lock | None:
+    """The weights of a scorer that lie in a folder; None where open_clip fetches them, or there are none."""
+    spec = SCORERS[name]
+    return hub.lock(spec.source, weights=True) if spec.engine == "open_clip" and hub.local(spec.source) else None
+
+
+def load(name: str, locked: hub.Lock | None = None) -> Rate:
     """A function (RGB picture, prompt) → number. Raises RequestError when its weights cannot be had."""
     spec = SCORERS[find(SCORERS, name)]
-    return _clip(name, spec.source) if spec.engine == "open_clip" else _lab(spec.source)
+    return _clip(name, spec.source, locked) if spec.engine == "open_clip" else _lab(spec.source)
 
 
 def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict[str, float]:
@@ -74,13 +80,13 @@ def _loaded(name: str, determined: str) -> Rate:  # keyed by the weights too: a 
     return load(name)
 
 
-def _clip(name: str, source: str) -> Rate:
+def _clip(name: str, source: str, locked: hub.Lock | None) -> Rate:
     """100 · max(cos, 0) between picture and prompt embeddings (CLIPScore, arXiv 2104.08718, without its 2.5)."""
     import open_clip
     import torch
 
     on = placement.device()
-    if path := hub.local(source):
+    if path := hub.fetch(locked) if locked else hub.local(source):
         model_name, weights = f"local-dir:{path}", None
     else:
         model_name, _, weights = source.partition(":")

@@ -61,6 +61,10 @@ class Stop:
                 self.reason = f"its time is up ({max(0.0, left):.0f} s are left, a batch took up to {longest:.0f} s)"
         return bool(self.reason)
 
+    def because(self, reason: str) -> None:
+        """Stop before the next batch; the first reason stands."""
+        self.reason = self.reason or reason
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Within it SIGTERM and Ctrl-C are requests to stop after the batch in work; a second Ctrl-C stops at once. Only the main thread can listen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -100,6 +101,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
+LOCK = ".lock"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Store:
     """The files of one results folder."""
 
@@ -108,6 +120,7 @@ class Store:
         self.cells = Cells(self.folder / "cells.jsonl", "id", "cell", "ids", "batch")
         self.rows = Lines(self.folder / "rows.jsonl", "id", "stage", "status")
         self.runs = Lines(self.folder / "runs.jsonl", "run", "versions")
+        self._held: tuple[int, int] | None = None  # which file the lock is, while this holds it
 
     def path(self, stage: str, artifact: str) -> Path:
         """Where a stage's file artifact lies."""
@@ -118,13 +131,19 @@ class Store:
         """The last row of each artifact id: the one that counts."""
         return {row["id"]: row for row in self.rows.read()}
 
+    def put(self, path: Path, data: bytes) -> None:
+        """Write one of its files whole. Raises WriteError, also where a folder held for writing was moved away meanwhile: none is begun in its place."""
+        if self._held is not None and _identity(self.folder / LOCK) != self._held:
+            raise WriteError(path, OSError(errno.ENOENT, "the results folder was moved or removed while it was written to"))
+        write_atomically(path, lambda file: file.write(data))
+
     def write_text(self, name: str, text: str) -> None:
-        write_atomically(self.folder / name, lambda file: file.write(text.encode()))
+        self.put(self.folder / name, text.encode())
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the folder for one writer. Raises RequestError when it cannot be written or another run holds it."""
-        lock = FileLock(self.folder / ".lock", timeout=0)
+        lock = FileLock(self.folder / LOCK, timeout=0)  # the system's: whatever ends the process that holds it frees it
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -135,6 +154,8 @@ class Store:
         try:
             for stray in (*self.folder.glob(".part-*"), *self.folder.glob("*/.part-*")):
                 stray.unlink(missing_ok=True)
+            self._held = _identity(self.folder / LOCK)
             yield
         finally:
+            self._held = None
             lock.release()
