@@ -86,6 +86,25 @@ def run(
 
 
 @main.command()
+@click.argument("sweeps", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the entries; what it holds finished is not done again.")
+@click.option("--budget", help="Time within which to end, such as 8h or 1h30m.")
+@click.option("--until", help="Time of day by which to end, such as 2026-11-21T18:00.")
+def sweep(sweeps: Path, out: Path, budget: str | None, until: str | None) -> None:
+    """Execute a notebook once for each entry of a file, each in a process of its own, and put all on one page. Run it again to go on."""
+    from realkit.notebook_sweep import sweep_notebooks
+
+    merged = sweep_notebooks(sweeps, out, budget=budget, until=until)
+    states = [record["status"] for record in merged.attrs["entries"].values()]
+    counts = ", ".join(f"{states.count(state)} entries {state}" for state in dict.fromkeys(states))
+    click.echo(f"{counts}; page: {out / 'index.html'}, table: {out / 'table.csv'}")
+    if merged.attrs["stopped"]:
+        click.echo(f"stopped before the end: {merged.attrs['stopped']}; run the same again to go on", err=True)
+    if set(states) != {"ok"}:
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("sweep", type=click.Path(path_type=Path))
 def plan(sweep: Path) -> None:
     """Say what a sweep file would make, without loading anything."""
