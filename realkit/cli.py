@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from realkit import __version__
+from realkit.cli_kaggle import kaggle
 from realkit.errors import RequestError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class _Group(click.Group):
 def main() -> None:
     """Which model, which sampler, which upscaler gives the best picture for the least time?"""
 
+
+main.add_command(kaggle)
 
 DEVICE = click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to run (default: the GPU, if torch has kernels for it).")
 RUNG = click.option(
