@@ -75,6 +75,14 @@ def prepare(drive: bool = False) -> Here:
     return Here(place, results)
 
 
+def require(*needs: str) -> None:
+    """Install these as well, each as pip names it ("ray>=2.40"), where they are missing or too old; only on Kaggle and Colab, and as `prepare` does."""
+    bounds = dict(need.split(">=") for need in needs)
+    lacking = [f"{name}>={lowest}" for name, lowest in bounds.items() if numbers(_version(name) or "") < numbers(lowest)]
+    if lacking and machine.place_here() in ("Kaggle", "Colab"):
+        _nothing_stale(_install(lacking, _internet()))
+
+
 def wanted() -> list[str]:
     """What is missing or too old, as pip names it, e.g. "diffusers>=0.42"."""
     bounds = {name: lowest for name, lowest in machine.lower_bounds().items() if name not in RUNNING}

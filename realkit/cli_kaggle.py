@@ -19,7 +19,9 @@ def kaggle() -> None:
 @kaggle.command()
 @click.argument("notebook", type=click.Path(path_type=Path), required=False)
 @click.option("--sweep", type=click.Path(path_type=Path), help="A sweep file to run, instead of a notebook.")
-@click.option("-p", "given", multiple=True, metavar="NAME=VALUE", help="A parameter of the notebook; the value is read as YAML.")
+@click.option(
+    "-p", "given", multiple=True, metavar="NAME=VALUE", help="A parameter of the notebook, its value as YAML; that of a sweep has engine and options."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Results folder here, which the results are merged into.")
 @click.option("--title", default="", help="The notebook's title on Kaggle, which makes its address (default: realkit and the file's name).")
 @click.option("--owner", default="", help="The account's name (default: the one that the kaggle command is logged in to).")

@@ -70,10 +70,18 @@ def assemble(order: Order, out: Path, owner: str, previous: bool) -> tuple[str, 
 
 
 def _sweep(path: Path) -> dict[str, Any]:
+    """A sweep file as its notebook's parameter. Raises RequestError for one that is wrong, or that names a file of this machine."""
+    from realkit.models import MODELS
     from realkit.sweep import Sweep
+    from realkit.upscalers import UPSCALERS
 
     sweep = Sweep.from_yaml(path)
-    sweep.cells()
+    named = {part for cell in sweep.cells() for part in (cell.model, *(cell.upscaler or "").split(" + ")) if part}
+    for name in sorted(named - MODELS.keys() - UPSCALERS.keys()):
+        if Path(name).expanduser().exists():
+            raise RequestError(
+                f"{shown(name)} is on this machine, and does not travel: upload it to Kaggle, --model or --dataset it, and name it kaggle:OWNER/SLUG/…"
+            )
     return json.loads(sweep.model_dump_json(exclude_defaults=True))
 
 
@@ -102,7 +110,11 @@ def push(order: Order, out: Path, say: Callable[[str], object]) -> str:
         say(f"Uploading the wheels as {dataset}")
         client.upload(out / FOLDER / "dataset", new=there is None, note=f"contents {digest}")
     _ready(dataset)
-    page = client.push(out / FOLDER / "kernel")
+    try:
+        page = client.push(out / FOLDER / "kernel")
+    except KaggleError as error:
+        hint = ". Push with --no-resume to leave the previous version's output out" if "kernel sources" in str(error) else ""
+        raise KaggleError(f"{error}{hint}") from None
     say(f"Pushed {kernel}{', with the output of its previous version attached' if before and order.resume else ''}: {page}")
     return kernel
 

@@ -42,7 +42,7 @@ def contents(dataset: str) -> str | None:
 
 def upload(folder: Path, new: bool, note: str) -> None:
     """Make the dataset that a folder describes, or a new version of it."""
-    _checked("datasets", "create", "-p", str(folder), "-q") if new else _checked("datasets", "version", "-p", str(folder), "-q", "-m", note, "-d")
+    _checked("datasets", "create", "-p", str(folder), "-q") if new else _checked("datasets", "version", "-p", str(folder), "-q", "-m", note)
 
 
 def dataset_state(dataset: str) -> str:

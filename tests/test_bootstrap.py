@@ -123,6 +123,13 @@ def test_what_was_loaded_before_wants_a_restart(python, inputs):
     assert said == "refused: rk-old had been imported before it was installed anew: restart the kernel, then run the notebook again"
 
 
+def test_what_a_notebook_asks_for_besides_is_installed_where_it_is_missing(python, inputs):
+    for name, number in {"rk-old": "2.5", "rk-new": "1.0", "rk-more": "3.1"}.items():
+        wheel(inputs, name, number)
+    prepared(python, inputs, before="bootstrap.require('rk-more>=3.0', 'rk-fine>=1.0')")
+    assert installed(python) == HAD | {"rk-old": "2.5", "rk-new": "1.0", "rk-more": "3.1"}
+
+
 def test_elsewhere_nothing_is_installed(python, inputs, tmp_path):
     said = prepared(python, inputs, before="machine.place_here = lambda: 'Jupyter'")
     assert said.startswith("Jupyter, ") and said.endswith("lacking: rk-old>=2.0, rk-new>=1.0 (pip install -r requirements.txt)") and installed(python) == HAD

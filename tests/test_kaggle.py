@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -118,7 +119,7 @@ def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monke
     [
         ({"push_error": "Maximum weekly GPU quota of 30.00 hours reached."}, "Maximum weekly GPU quota"),
         ({"dataset_error": "The requested title is already in use"}, "kaggle datasets create failed: The requested title"),
-        ({"invalid": "['me/realkit-cube']"}, "not valid kernel sources"),
+        ({"invalid": "['me/realkit-cube']"}, "['me/realkit-cube']. Push with --no-resume"),
     ],
 )
 def test_an_error_that_ends_with_exit_code_0_is_one(server, sweep, tmp_path, manners, says):
@@ -186,6 +187,9 @@ def test_what_cannot_be_run_is_said_before_anything(server, sweep, tmp_path, mon
     assert "cannot be read" in call("kaggle", "push", tmp_path / "none.ipynb", "--out", out)[2]
     sweep.write_text("models: rehearsal/base\nsampler: Euler\n")
     assert "Unknown key 'sampler'" in call("kaggle", "push", "--sweep", sweep, "--out", out)[2]
+    (tmp_path / "mine").mkdir()
+    sweep.write_text(yaml.safe_dump(SWEEP | {"models": str(tmp_path / "mine"), "guidance": 5, "size": 512}))
+    assert "is on this machine, and does not travel" in call("kaggle", "push", "--sweep", sweep, "--out", out)[2]
     server.behaves(logged_in=False)
     code, _, error = call("kaggle", "push", ROOT / "notebooks" / "compare.ipynb", "--out", out)
     assert code == 2 and "KAGGLE_API_TOKEN" in error and error.count("\n") == 1 and not out.exists()
@@ -209,6 +213,71 @@ def test_a_notebook_travels_with_its_parameters(server, tmp_path, monkeypatch):
     nbformat.write(book, tmp_path / "leaky.ipynb")
     code, _, error = call("kaggle", "push", tmp_path / "leaky.ipynb", "--out", tmp_path, "--dry-run", "--owner", "you")
     assert code == 2 and "holds an access token" in error and "a-token" not in error
+
+
+REAL = """
+import types, json
+from kaggle.api.kaggle_api_extended import KaggleApi
+from kagglesdk.kernels.types.kernels_enums import KernelWorkerStatus
+from kagglesdk.datasets.types.dataset_enums import DatabundleVersionStatus
+api, said, space = KaggleApi(), {}, types.SimpleNamespace
+none = dict(error="", invalidTags=[], invalidDatasetSources=[], invalidCompetitionSources=[], invalidKernelSources=[], versionNumber=3, url="https://k/code/me/a")
+def told(name, method, answer, *given):
+    print(f"<<{name}>>")
+    setattr(api, method, lambda *_, **__: answer)
+    out = getattr(api, CLI.get(method, f"{method}_cli"))(*given)
+    print(out or "", end="")
+CLI = {"dataset_create_new": "dataset_create_new_cli", "dataset_create_version": "dataset_create_version_cli"}
+told("pushed", "kernels_push", space(**none), ".", None, None)
+told("push error", "kernels_push", space(**none | {"error": "Maximum weekly GPU quota reached"}), ".", None, None)
+told("invalid", "kernels_push", space(**none | {"invalidKernelSources": ["me/a"]}), ".", None, None)
+told("running", "kernels_status", space(status=KernelWorkerStatus.RUNNING, failure_message=""), "me/a")
+told("failed", "kernels_status", space(status=KernelWorkerStatus.ERROR, failure_message="It broke"), "me/a")
+told("more", "kernels_output", (["a"], "abc123"), "me/a")
+told("made", "dataset_create_new", space(invalidTags=[], status="ok", url="https://k/d"), ".")
+told("not made", "dataset_create_new", space(invalidTags=[], status="error", error="already in use", url=""), ".")
+told("no version", "dataset_create_version", space(invalidTags=[], status="error", error="too large", url=""), ".", "note")
+told("state", "dataset_status", DatabundleVersionStatus.READY.name.lower(), "me/a")
+print("<<config>>")
+api.authenticate()
+api.print_config_values()
+"""
+
+
+def test_what_the_official_command_prints_is_understood(tmp_path, monkeypatch):
+    """The installed one's own printing, of answers as Kaggle gives them: what the stand-in prints is checked against nothing else."""
+    pytest.importorskip("kagglesdk")
+    login = {"KAGGLE_USERNAME": "me", "KAGGLE_KEY": "0" * 32, "KAGGLE_CONFIG_DIR": str(tmp_path), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, env=login, cwd=tmp_path)
+    said = dict(re.findall(r"<<(.+?)>>\n(.*?)(?=<<|\Z)", done.stdout, re.S))
+    assert len(said) == 11, done.stderr
+
+    def prints(name: str) -> None:
+        monkeypatch.setattr(kaggle_client, "_call", lambda *_: (0, said[name]))
+
+    prints("pushed")
+    assert kaggle_client.push(tmp_path) == "https://k/code/me/a"
+    for name, error in (("push error", "Maximum weekly GPU quota"), ("invalid", "not valid kernel sources")):
+        prints(name)
+        with pytest.raises(rk.RequestError, match=error):
+            kaggle_client.push(tmp_path)
+    for name, state in (("running", ("running", "")), ("failed", ("error", "It broke"))):
+        prints(name)
+        assert kaggle_client.state("me/a") == state
+    prints("made")
+    kaggle_client.upload(tmp_path, True, "")
+    for name, error in (("not made", "already in use"), ("no version", "too large")):
+        prints(name)
+        with pytest.raises(rk.RequestError, match=error):
+            kaggle_client.upload(tmp_path, True, "")
+    prints("state")
+    assert kaggle_client.dataset_state("me/a") == "ready"
+    prints("config")
+    assert kaggle_client.owner() == "me"
+    asked = []
+    monkeypatch.setattr(kaggle_client, "_call", lambda *given: asked.append(given) or (0, said["more"] if len(asked) == 1 else ""))
+    kaggle_client.output("me/a", tmp_path)
+    assert asked[1][-2:] == ("--page-token", "abc123") and len(asked) == 2
 
 
 def test_the_wheels_that_travel_bring_what_they_need():
