@@ -110,6 +110,7 @@ def push(order: Order, out: Path, say: Callable[[str], object]) -> str:
         say(f"Uploading the wheels as {dataset}")
         client.upload(out / FOLDER / "dataset", new=there is None, note=f"contents {digest}")
     _ready(dataset)
+    shutil.rmtree(out / FOLDER / "dataset")  # 120 MB, which are on Kaggle now
     try:
         page = client.push(out / FOLDER / "kernel")
     except KaggleError as error:
