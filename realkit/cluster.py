@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realkit import __version__, engines, hub, staging, tokens
@@ -56,6 +57,8 @@ class Ray:
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if "ray" not in sys.modules and (Path.home() / ".ray" / "auth_token").is_file():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` sets it for its own processes; Ray reads it when it is imported
         try:
             import ray  # noqa: F401
         except ImportError:
@@ -295,7 +298,7 @@ def _connect(address: str | None, workers: int | None) -> None:
             cores = max(os.cpu_count() or 1, workers or 1)
             ray.init(address="local", num_cpus=cores, log_to_driver=False, configure_logging=False, include_dashboard=False, object_store_memory=OBJECTS)
     except Exception as error:  # Ray raises many kinds
-        raise RequestError(f"Ray at {shown(address or os.environ.get('RAY_ADDRESS') or 'this machine')} does not answer: {_cause(error)}") from None
+        raise RequestError(f"Ray at {shown(address or os.environ.get('RAY_ADDRESS') or 'this machine')} does not answer: {_cause(error)}. Is it up, and $RAY_AUTH_MODE what it is there?") from None
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
