@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "loading", "MODELS": "models", "SAMPLERS": "samplers", "UPSCALERS": "upscalers", "SCORERS": "scorers",
     "upscale": "enlarging", "score": "scorers", "Sweep": "sweep", "Cell": "sweep", "run": "runner", "read": "runner", "Run": "runner", "RequestError": "errors",
+    "sweep_notebooks": "notebook_sweep",
 }  # fmt: skip
 _MODULES = ("plots", "rehearsal")
 __all__ = [*_HOMES, *_MODULES]
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from realkit.errors import RequestError as RequestError
     from realkit.loading import load as load
     from realkit.models import MODELS as MODELS
+    from realkit.notebook_sweep import sweep_notebooks as sweep_notebooks
     from realkit.runner import Run as Run
     from realkit.runner import read as read
     from realkit.runner import run as run

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from realkit import __version__
+from realkit.cli_kaggle import kaggle
 from realkit.errors import RequestError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def main() -> None:
     """Which model, which sampler, which upscaler gives the best picture for the least time?"""
 
 
+main.add_command(kaggle)
+
 DEVICE = click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to run (default: the GPU, if torch has kernels for it).")
 RUNG = click.option(
     "--rung", type=click.Choice(["resident", "vae-tiling", "model-offload", "group-offload"]), help="Rung of memory to begin on (default: by what is free)."
@@ -82,6 +85,25 @@ def run(
     if done.stopped:
         click.echo(f"stopped before the end: {done.stopped}; run the same again to go on", err=True)
     if done.failed or done.stopped:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("sweeps", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the entries; what it holds finished is not done again.")
+@click.option("--budget", help="Time within which to end, such as 8h or 1h30m.")
+@click.option("--until", help="Time of day by which to end, such as 2026-11-21T18:00.")
+def sweep(sweeps: Path, out: Path, budget: str | None, until: str | None) -> None:
+    """Execute a notebook once for each entry of a file, each in a process of its own, and put all on one page. Run it again to go on."""
+    from realkit.notebook_sweep import sweep_notebooks
+
+    merged = sweep_notebooks(sweeps, out, budget=budget, until=until)
+    states = [record["status"] for record in merged.attrs["entries"].values()]
+    counts = ", ".join(f"{states.count(state)} entries {state}" for state in dict.fromkeys(states))
+    click.echo(f"{counts}; page: {out / 'index.html'}, table: {out / 'table.csv'}")
+    if merged.attrs["stopped"]:
+        click.echo(f"stopped before the end: {merged.attrs['stopped']}; run the same again to go on", err=True)
+    if set(states) != {"ok"}:
         sys.exit(1)
 
 

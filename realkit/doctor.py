@@ -46,7 +46,7 @@ def passes(found: list[Finding]) -> bool:
 
 
 def _python(facts: Facts) -> Iterator[Finding]:
-    if _numbers(facts.python) < (3, 11):
+    if numbers(facts.python) < (3, 11):
         newer = {
             "Kaggle": "Notebook settings > Environment > Always use latest environment",
             "Colab": "Runtime > Change runtime type > Runtime version > Latest",
@@ -96,13 +96,13 @@ def _no_gpu(facts: Facts) -> Finding:
                 "Colab": "Runtime > Change runtime type > T4 GPU",
             }.get(facts.place, "Run on a machine with an NVIDIA GPU: Kaggle's and Colab's T4 cost nothing"),
         )  # fmt: skip
-    seen, cuda, driver = facts.driver_gpus[0], facts.torch_cuda, _numbers(facts.driver or "")
+    seen, cuda, driver = facts.driver_gpus[0], facts.torch_cuda, numbers(facts.driver or "")
     if cuda is None:
         what = f"{seen.name} is there, but torch {facts.versions['torch']} is built for the CPU: the GPU stays idle"
         return Finding("warning", "gpu", what, _restarted(facts, NEW_TORCH if (seen.capability or (0, 0)) >= (10, 0) else CU126_TORCH))
     if facts.visible is not None and facts.visible.strip() in ("", "-1"):
         return Finding("warning", "gpu", f"{seen.name} is hidden by CUDA_VISIBLE_DEVICES={facts.visible!r}", "unset CUDA_VISIBLE_DEVICES")
-    oldest = CUDA_NEEDS_DRIVER.get(_numbers(cuda)[0], 0)
+    oldest = CUDA_NEEDS_DRIVER.get(numbers(cuda)[0], 0)
     if driver and driver[0] < oldest:
         fits = driver[0] >= CUDA_NEEDS_DRIVER[12]
         mend = _restarted(facts, CU126_TORCH) if fits else f"Update the NVIDIA driver to {oldest} or newer"
@@ -129,7 +129,7 @@ def _libraries(facts: Facts) -> Iterator[Finding]:
         yield Finding("failure", "libraries", f"Not installed, and nothing is made without: {', '.join(needed)}", _install(facts, needed))
     if wanted := [name for name in missing if name in NOTEBOOKS]:
         yield Finding("warning", "libraries", f"Not installed, and the notebooks need it: {', '.join(wanted)}", _install(facts, wanted))
-    old = [name for name, lowest in facts.required.items() if (v := facts.versions.get(name)) and _numbers(v) < _numbers(lowest)]
+    old = [name for name, lowest in facts.required.items() if (v := facts.versions.get(name)) and numbers(v) < numbers(lowest)]
     for name in old:
         what = f"{name} {facts.versions[name]}: realkit is made for {facts.required[name]} or newer"
         if name == "diffusers" and _version(facts, "diffusers") < (0, 41) and _version(facts, "transformers") >= (5, 6):
@@ -152,7 +152,7 @@ def _torchvision(facts: Facts) -> Iterator[Finding]:
         return
     what = f"torchvision {vision} does not fit torch {torch}"
     if not _paired(torch, vision, facts.torchvision_needs):
-        what += f": it needs torch {facts.torchvision_needs or f'2.{_numbers(vision)[1] - 15}'}"
+        what += f": it needs torch {facts.torchvision_needs or f'2.{numbers(vision)[1] - 15}'}"
     for name, error in facts.broken.items():
         what += f"; import {USED[name][0]} fails: {error}"
     unserved = facts.gpus and not has_kernels(facts.gpus[0].capability or (0, 0), list(facts.archs))
@@ -166,20 +166,20 @@ def _vision_fails(facts: Facts) -> bool:
 
 def _paired(torch: str, vision: str, needs: str | None) -> bool:
     """Whether torchvision's own requirement is met (an exact one in its first two numbers); without one, whether torch 2.N stands beside 0.(N + 15)."""
-    have = _numbers(torch)  # "2.10.0+cu128" stands for 2.10.0
+    have = numbers(torch)  # "2.10.0+cu128" stands for 2.10.0
     bounds = re.findall(r"(==|>=|<=|<|>)\s*([\d.]+)", needs or "")
     if not bounds:
-        minor = _numbers(vision)[1:2]
+        minor = numbers(vision)[1:2]
         return have[:1] != (2,) or minor == (have[1] + 15,) or (have[1] > LOWER_BOUND and minor >= (LOWER_BOUND + 15,))
     compare: dict[str, Callable[[tuple[int, ...]], bool]] = {
         "==": lambda b: have[:2] == b[:2], ">=": lambda b: have >= b, "<=": lambda b: have <= b, "<": lambda b: have < b, ">": lambda b: have > b,
     }  # fmt: skip
-    return all(compare[sign](_numbers(bound)) for sign, bound in bounds)
+    return all(compare[sign](numbers(bound)) for sign, bound in bounds)
 
 
 def _partner(torch: str) -> str:
     """The line that installs the torchvision of this torch, from the wheels of the same CUDA, and leaves torch alone."""
-    major, minor = _numbers(torch)[:2]
+    major, minor = numbers(torch)[:2]
     if major != 2:
         return NEW_TORCH
     wanted = f"torchvision==0.{minor + 15}.*" if minor < LOWER_BOUND else f"torchvision>=0.{LOWER_BOUND + 15}"
@@ -198,7 +198,7 @@ def _imports(facts: Facts) -> Iterator[Finding]:
 
 
 def _optional(facts: Facts) -> Iterator[Finding]:
-    if (peft := facts.versions.get("peft")) is None or _numbers(peft) < (0, 17):
+    if (peft := facts.versions.get("peft")) is None or numbers(peft) < (0, 17):
         what = f"peft {peft or 'is not installed'}: models that are a LoRA (LCM, Hyper-SD) do not load"
         yield Finding("warning", "optional", what, 'pip install --upgrade "peft>=0.17"')
     if facts.versions.get("xformers") and facts.gpus and (facts.gpus[0].capability or (0, 0)) < (7, 0):
@@ -273,11 +273,11 @@ def _place(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "place", f"Attached: {', '.join(facts.inputs[:SHOWN])}{more}" if facts.inputs else "No inputs attached")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str) -> tuple[int, ...]:
     """The release part of a version, at least three numbers: "2.10+cu128" → (2, 10, 0)."""
     release = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(part) for part in f"{release[0]}.0.0".split(".")[: max(3, release[0].count(".") + 1)]) if release else ()
 
 
 def _version(facts: Facts, name: str) -> tuple[int, ...]:
-    return _numbers(facts.versions.get(name) or "")
+    return numbers(facts.versions.get(name) or "")

@@ -81,22 +81,22 @@ class Facts:
 def gather() -> Facts:
     """The facts of this machine. The libraries are tried in a process of their own, which may die of them, while the network is asked."""
     deadline = time.monotonic() + PROBE_S
-    required: dict[str, str] = dict.fromkeys(USED, "0") | _or({}, _required)
+    required: dict[str, str] = dict.fromkeys(USED, "0") | _or({}, lower_bounds)
     versions: dict[str, str | None] = {name: _or(None, version, name) for name in (*required, *OPTIONAL)}
     installed = [name for name in USED if versions.get(name)]
     process = _or(None, _start, installed)
     hub, host, error = _or(("unreachable", "huggingface.co", "huggingface_hub cannot be imported"), _hub)
     sources: dict[Service, str | None] = {service: _or(None, where, service) for service in NAMES}
-    driver, driver_gpus = _or((None, ()), _driver)
+    driver, driver_gpus = _or((None, ()), seen_by_driver)
     facts = Facts(
-        python=platform.python_version(), place=_or("plain", _place), required=required, versions=versions, broken={},
+        python=platform.python_version(), place=_or("plain", place_here), required=required, versions=versions, broken={},
         torchvision_needs=_or(None, _torchvision_needs), driver=driver, driver_gpus=driver_gpus, visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         disks=_or((), _disks), ram_free_gib=_or(None, ram_free), hub=hub, hub_host=host, hub_error=error, tokens=sources, inputs=_or((), _inputs),
     )  # fmt: skip
-    tried: dict[str, dict[str, Any]] = _or({}, _collect, process, installed, deadline) if process else {}
-    broken = {name: tried.get(name, {"error": "it could not be tried"})["error"] for name in installed}
+    went: dict[str, dict[str, Any]] = _or({}, _collect, process, installed, deadline) if process else {}
+    broken = {name: went.get(name, {"error": "it could not be tried"})["error"] for name in installed}
     facts = replace(facts, broken={name: error for name, error in broken.items() if error})
-    if seen := tried.get("torch", {}).get("facts"):
+    if seen := went.get("torch", {}).get("facts"):
         facts = replace(
             facts, versions=versions | {"torch": seen["version"]},  # the metadata may leave out which CUDA it was built for
             torch_cuda=seen["cuda"], archs=tuple(seen["archs"]), cuda_error=seen["error"],
@@ -125,7 +125,7 @@ def _scrubbed(value: Any) -> Any:
     return value
 
 
-def _required() -> dict[str, str]:
+def lower_bounds() -> dict[str, str]:
     """Lower bounds by library, from requirements.txt in a checkout, else from the installed package's metadata."""
     file = Path(__file__).parent.parent / "requirements.txt"
     checkout = file.is_file() and file.with_name("pyproject.toml").is_file()
@@ -138,7 +138,7 @@ def _torchvision_needs() -> str | None:
     return next((match[1].strip() for match in found if match), None)
 
 
-def _place() -> Place:
+def place_here() -> Place:
     if on_kaggle():
         return "Kaggle"
     if on_colab():
@@ -150,6 +150,11 @@ def _inputs() -> tuple[str, ...]:
     """What is attached or lies in $REALKIT_INPUTS, in the old form (/slug) and in the new one (/datasets/owner/slug)."""
     entries = [(root, entry) for root in mounts.roots() for entry in sorted(root.iterdir())]
     return tuple(p.relative_to(root).as_posix() for root, entry in entries for p in (sorted(entry.glob("*/*")) if entry.name in mounts.KINDS else [entry]))
+
+
+def tried(names: list[str]) -> dict[str, dict[str, Any]]:
+    """What became of importing each of these libraries (keys of USED), in a process of its own: {"error": "", "facts": what CHECKS found}."""
+    return _collect(_start(names), names, time.monotonic() + PROBE_S)
 
 
 def _start(names: list[str]) -> subprocess.Popen[str]:
@@ -215,7 +220,7 @@ def _torchvision_operators(torchvision: Any) -> None:
 CHECKS: dict[str, Callable[[Any], Any]] = {"torch": _torch, "torchvision": _torchvision_operators}
 
 
-def _driver() -> tuple[str | None, tuple[Gpu, ...]]:
+def seen_by_driver() -> tuple[str | None, tuple[Gpu, ...]]:
     """The NVIDIA driver's version and the GPUs that it sees, whatever torch makes of them."""
     if shutil.which("nvidia-smi"):
         for columns in ("driver_version,name,memory.total,compute_cap", "driver_version,name,memory.total"):  # drivers before 510 do not know the last

@@ -89,6 +89,11 @@ def _of_revision(folder: Path, revision: str) -> bool:
     return not wanted or folder.parts[place + 1 : place + 2] == (wanted,)
 
 
+def holding(*names: str) -> list[Path]:
+    """The folders among the inputs that hold files of all these names, in a fixed order."""
+    return [Path(place) for root in roots() for place, _, found in _walk(root) if set(names) <= set(found)]
+
+
 def offered() -> str:
     """What is attached, for an error's line; "" where there are no inputs at all."""
     names = sorted({path.name for root in roots() for path in root.iterdir() if path.is_dir()})

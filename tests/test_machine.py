@@ -16,7 +16,7 @@ from realkit.machine import Gpu
 def test_gather_never_raises_and_hides_tokens_in_errors(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_madeUp1234567890")
     monkeypatch.setattr(machine, "_hub", lambda: ("unreachable", "host", "HEAD /?token=abc by hf_madeUp1234567890 refused"))
-    for name in ("_required", "_start", "_torchvision_needs", "_driver", "_place", "_disks", "ram_free", "_inputs", "where"):
+    for name in ("lower_bounds", "_start", "_torchvision_needs", "seen_by_driver", "place_here", "_disks", "ram_free", "_inputs", "where"):
         monkeypatch.setattr(machine, name, lambda *_, **__: 1 / 0)
     facts = machine.gather()
     assert facts.hub_error == "HEAD /?token=*** by *** refused"
@@ -62,7 +62,7 @@ def test_what_the_driver_says(monkeypatch, tmp_path, knows_capability):
     fake.write_text(f'#!/bin/sh\n{refuses}echo "550.54.15, Tesla T4, 15360{end}"\necho "550.54.15, Tesla T4, 15360{end}"\n')
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert machine._driver() == ("550.54.15", (Gpu("Tesla T4", (7, 5) if knows_capability else None, 15.0),) * 2)
+    assert machine.seen_by_driver() == ("550.54.15", (Gpu("Tesla T4", (7, 5) if knows_capability else None, 15.0),) * 2)
 
 
 def test_a_driver_without_nvidia_smi(tmp_path):
@@ -178,8 +178,8 @@ def test_where_it_runs(monkeypatch, tmp_path):
     for name in ("ipykernel", "google.colab"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(tokens, "KAGGLE", tmp_path / "none")
-    seen = [machine._place()]
+    seen = [machine.place_here()]
     for name in ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.setenv(name, "1")
-        seen.append(machine._place())
+        seen.append(machine.place_here())
     assert seen == ["plain", "Jupyter", "Colab", "Kaggle"]

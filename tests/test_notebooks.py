@@ -1,3 +1,5 @@
+import re
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -18,6 +20,19 @@ def test_a_notebook_is_as_we_keep_them(path):
     assert [line[3:] for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines() if line.startswith("## ")] == SECTIONS
     (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     assert all("  # " in line for line in parameters.source.splitlines())
+
+
+def test_every_notebook_begins_in_the_same_way():
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    read = {path: nbformat.read(path, 4).cells for path in [*NOTEBOOKS, ROOT / "realkit" / "kaggle_run.ipynb"]}
+    cells = {path: [cell for cell in found if "bootstrap" in cell.metadata.get("tags", [])] for path, found in read.items()}
+    assert all(len(found) == 1 and found[0] is read[path][1] for path, found in cells.items())  # second of all: before the parameters
+    (source,) = {found[0].source for found in cells.values()}
+    assert re.findall(r"git\+([^\"]+)", source) == [repository] and "realkit import bootstrap" in source
+    place = repository.removeprefix("https://github.com/")
+    for path in NOTEBOOKS:
+        assert re.findall(r"https://colab\S+/github/([^)]+)\)", read[path][0].source) == [f"{place}/blob/main/notebooks/{path.name}"]
+        assert any("out = here.out(out)" in cell.source for cell in read[path])
 
 
 @pytest.mark.slow

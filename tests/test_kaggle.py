@@ -1,0 +1,327 @@
+"""`realkit kaggle` against a command that behaves like Kaggle's, and what it pushed run in a tree like Kaggle's with the internet cut."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from importlib.metadata import requires
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from click.testing import CliRunner
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import realkit as rk
+from realkit import kaggle, kaggle_client, parcel
+from realkit.cli import main
+
+ROOT = Path(__file__).parent.parent
+SWEEP = {"models": "rehearsal/base", "prompts": "a photo of a matte red cube on grass at noon", "seeds": 2, "steps": 2, "scorers": ["colour-cast"]}
+# What every image of Kaggle's has: OFFLINE need not bring it.
+ALWAYS = {
+    "torch", "torchvision", "numpy", "packaging", "pyyaml", "tqdm", "filelock", "fsspec", "requests", "pillow", "scipy", "psutil", "typer", "typing-extensions",
+}  # fmt: skip
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+class Server:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def behaves(self, **manners: object) -> None:
+        (self.folder / "manners.json").write_text(json.dumps(manners))
+
+    @property
+    def calls(self) -> list[str]:
+        path = self.folder / "calls.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Kaggle, as far as its command shows it; waits are short, and no wheel is downloaded."""
+    folder, commands = tmp_path / "server", tmp_path / "bin"
+    folder.mkdir()
+    commands.mkdir()
+    (commands / "kaggle").write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "fake_kaggle.py"} "$@"\n')
+    (commands / "kaggle").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+    monkeypatch.setenv("FAKE_KAGGLE", str(folder))
+    monkeypatch.setattr(kaggle, "FIRST_S", 0.1)
+    monkeypatch.setattr(kaggle, "LONGEST_S", 0.5)
+    monkeypatch.setattr(parcel, "_bring", lambda folder: None)
+    monkeypatch.setattr(parcel, "wheel", lambda folder: (folder / "realkit-0.1.0-py3-none-any.whl").write_bytes(b"wheel"))
+    return Server(folder)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    path = tmp_path / "cube.yaml"
+    path.write_text(yaml.safe_dump(SWEEP))
+    return path
+
+
+@pytest.fixture(scope="module")
+def canned(tmp_path_factory):
+    """What a run on Kaggle leaves: a results folder, and the notebook."""
+    folder = tmp_path_factory.mktemp("canned")
+    rk.run(SWEEP, folder / "results")
+    (folder / "__notebook__.ipynb").write_text("{}")
+    return folder
+
+
+def metadata(out: Path) -> dict:
+    return json.loads((out / ".kaggle" / "kernel" / "kernel-metadata.json").read_text())
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monkeypatch, by_hand):
+    monkeypatch.setattr(kaggle_client, "PAGE", 2)
+    server.behaves(canned=str(canned), by_hand=by_hand)
+    out = tmp_path / "out"
+    code, said, error = call("kaggle", "push", "--sweep", sweep, "--out", out)
+    assert (code, error) == (0, "") and "2 cells ok" in said and "me/realkit-cube" in said
+    assert sorted(path.name for path in (out / "images").iterdir()) == sorted(path.name for path in (canned / "results" / "images").iterdir())
+    assert rk.read(out).table().drop(columns="batch").equals(rk.read(canned / "results").table().drop(columns="batch"))
+    assert (out / ".kaggle" / "realkit-cube.log").is_file() and not list((out / ".kaggle").glob("fetched-*"))
+    assert metadata(out) | {"dataset_sources": [], "code_file": ""} == {
+        "id": "me/realkit-cube", "title": "realkit cube", "code_file": "", "language": "python", "kernel_type": "notebook", "is_private": True, "enable_gpu": True,
+        "enable_tpu": False, "enable_internet": True, "machine_shape": "NvidiaTeslaT4", "dataset_sources": [], "competition_sources": [], "kernel_sources": [],
+        "model_sources": [], "keywords": [], "docker_image_pinning_type": "original",
+    }  # fmt: skip
+    code, said, _ = call("kaggle", "push", "--sweep", sweep, "--out", out, "--no-internet", "--model", "a/b/pyTorch/c/1", "--dataset", "a/b")
+    assert code == 0 and "previous version attached" in said
+    again = metadata(out)
+    assert again["kernel_sources"] == ["me/realkit-cube"] and again["model_sources"] == ["a/b/pyTorch/c/1"] and not again["enable_internet"]
+    assert again["dataset_sources"] == ["me/realkit-wheels", "a/b"]
+    assert server.calls.count("datasets create") == 1 and "datasets version" not in server.calls  # the same wheels are not uploaded again
+    monkeypatch.setattr(parcel, "wheel", lambda folder: (folder / "realkit-0.1.0-py3-none-any.whl").write_bytes(b"changed"))
+    assert call("kaggle", "push", "--sweep", sweep, "--out", out, "--no-resume")[0] == 0
+    assert server.calls.count("datasets version") == 1 and metadata(out)["kernel_sources"] == []
+
+
+@pytest.mark.parametrize(
+    ("manners", "says"),
+    [
+        ({"push_error": "Maximum weekly GPU quota of 30.00 hours reached."}, "Maximum weekly GPU quota"),
+        ({"dataset_error": "The requested title is already in use"}, "kaggle datasets create failed: The requested title"),
+        ({"invalid": "['me/realkit-cube']"}, "not valid kernel sources"),
+    ],
+)
+def test_an_error_that_ends_with_exit_code_0_is_one(server, sweep, tmp_path, manners, says):
+    server.behaves(**manners, stays=True, canned=str(tmp_path))
+    code, _, error = call("kaggle", "push", "--sweep", sweep, "--out", tmp_path / "out")
+    assert code == 1 and says in error and error.count("\n") == 1
+
+
+def test_a_failed_run_gives_what_it_made_and_the_last_error_of_its_log(server, sweep, canned, tmp_path):
+    server.behaves(canned=str(canned), fails="", log="CellError\nValueError: the model is gone\n    at the end\n")
+    code, said, error = call("kaggle", "push", "--sweep", sweep, "--out", tmp_path / "out")
+    assert code == 1 and "ended with error: ValueError: the model is gone. The log:" in error and "rows merged" in said
+    assert set(rk.read(tmp_path / "out").table().status) == {"ok"}
+    server.behaves(canned=str(canned), fails="Your notebook was stopped because it exceeded 12 hours", log="x\n")
+    assert "exceeded 12 hours" in call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "out")[2]
+
+
+def test_a_run_that_goes_on_is_left_alone_and_fetched_later(server, sweep, canned, tmp_path, monkeypatch):
+    server.behaves(canned=str(canned), stays=True)
+    out = tmp_path / "out"
+    code, said, _ = call("kaggle", "push", "--sweep", sweep, "--out", out, "--no-wait")
+    assert code == 0 and f"realkit kaggle fetch me/realkit-cube --out {out}" in said
+    for command in (["fetch", "me/realkit-cube"], ["push", "--sweep", sweep]):
+        code, _, error = call("kaggle", *command, "--out", out)
+        assert code in (1, 2) and re.search("still (queued|running)|is (queued|running) on Kaggle", error)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kaggle, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        code, _, error = call("kaggle", "push", "--sweep", sweep, "--out", out, "--title", "another one")
+        assert code == 130 and "goes on running on Kaggle" in error and "realkit kaggle fetch me/another-one" in error
+    version = server.folder / "kernels" / "me" / "realkit-cube" / "1"
+    for _ in range(100):
+        if (version / "log").exists():
+            break
+        time.sleep(0.05)
+    (version / "status").write_text("COMPLETE")
+    assert call("kaggle", "fetch", "https://www.kaggle.com/code/me/realkit-cube", "--out", out)[0] == 0
+    assert call("kaggle", "fetch", "me/nowhere", "--out", out)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--accelerator", "NvidiaTeslaP100"], "retired the P100"),
+        (["--accelerator", "T4"], "accelerator 'T4': expected one of NvidiaTeslaT4"),
+        (["--title", "a b"], "title 'a b': expected 5 to 50"),
+        (["--title", "фото" * 3], "Latin letters"),
+        (["--model", "a/b"], "source 'a/b': expected OWNER/MODEL/FRAMEWORK/VARIATION/VERSION"),
+        (["--dataset", "https://www.kaggle.com/a"], "expected OWNER/SLUG"),
+        (["-p", "sampler=Euler"], "has no parameter 'sampler': expected one of sweep, out"),
+        (["-p", "sampler"], "expected -p NAME=VALUE"),
+        (["-p", "out=hf_" + "a" * 30], "parameter 'out' holds a secret"),
+        (["--budget", "soon"], "budget 'soon'"),
+        (["--owner", "you"], "logged in as 'me'"),
+    ],
+)
+def test_a_wrong_request_uploads_nothing(server, sweep, tmp_path, options, says):
+    code, _, error = call("kaggle", "push", "--sweep", sweep, "--out", tmp_path / "out", *options)
+    assert code == 2 and says in error and error.count("\n") == 1
+    assert not {"datasets create", "kernels push"} & set(server.calls)
+
+
+def test_what_cannot_be_run_is_said_before_anything(server, sweep, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert "Expected either a notebook or --sweep" in call("kaggle", "push", "--out", out)[2]
+    assert "cannot be read" in call("kaggle", "push", tmp_path / "none.ipynb", "--out", out)[2]
+    sweep.write_text("models: rehearsal/base\nsampler: Euler\n")
+    assert "Unknown key 'sampler'" in call("kaggle", "push", "--sweep", sweep, "--out", out)[2]
+    server.behaves(logged_in=False)
+    code, _, error = call("kaggle", "push", ROOT / "notebooks" / "compare.ipynb", "--out", out)
+    assert code == 2 and "KAGGLE_API_TOKEN" in error and error.count("\n") == 1 and not out.exists()
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert "pip install" in call("kaggle", "push", ROOT / "notebooks" / "compare.ipynb", "--out", out)[2]
+
+
+def test_a_notebook_travels_with_its_parameters(server, tmp_path, monkeypatch):
+    options = ["-p", "models=[sd-1.5, sdxl-base]", "-p", "steps=25", "--accelerator", "none", "--budget", "8h", "--public", "--dry-run", "--owner", "you"]
+    code, said, _ = call("kaggle", "push", ROOT / "notebooks" / "compare.ipynb", "--out", tmp_path, *options)
+    assert code == 0 and "nothing was pushed" in said and server.calls == []
+    data = metadata(tmp_path)
+    assert data["id"] == "you/realkit-compare" and not data["is_private"] and not data["enable_gpu"] and "machine_shape" not in data
+    cells = nbformat.read(tmp_path / ".kaggle" / "kernel" / data["code_file"], 4).cells
+    (injected,) = [cell.source for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert injected == '# Parameters\nmodels = ["sd-1.5", "sdxl-base"]\nsteps = 25\nbudget = "8h"\n'
+    monkeypatch.setenv("HF_TOKEN", "a-token-of-mine")
+    book = nbformat.read(ROOT / "notebooks" / "compare.ipynb", 4)
+    book.cells[-1].source = "login('a-token-of-mine')"
+    nbformat.write(book, tmp_path / "leaky.ipynb")
+    code, _, error = call("kaggle", "push", tmp_path / "leaky.ipynb", "--out", tmp_path, "--dry-run", "--owner", "you")
+    assert code == 2 and "holds an access token" in error and "a-token" not in error
+
+
+def test_the_wheels_that_travel_bring_what_they_need():
+    image = {
+        "python_version": "3.12",
+        "python_full_version": "3.12.11",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+        "extra": "",
+    }
+    names = {canonicalize_name(name) for name in parcel.OFFLINE}
+    for name in parcel.OFFLINE:
+        needs = [need for need in map(Requirement, requires(name) or ()) if need.marker is None or need.marker.evaluate(image)]
+        assert {canonicalize_name(need.name) for need in needs} <= names | ALWAYS, name
+    assert not {"torch", "torchvision", "numpy"} & names
+
+
+def test_the_wheel_is_the_same_each_time_and_pip_takes_it(tmp_path):
+    one, other = (parcel.wheel(folder) for folder in (tmp_path, tmp_path / "b") if folder.mkdir(exist_ok=True) is None)
+    assert one.read_bytes() == other.read_bytes()
+    done = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(tmp_path / "t"), str(one)]
+    assert subprocess.run(done, capture_output=True).returncode == 0
+    code = "import realkit, realkit.machine as m, importlib.metadata as d; print(realkit.__file__, d.version('realkit'), len(m.lower_bounds()))"
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "t")}, capture_output=True, text=True
+    ).stdout.split()
+    assert found[0].startswith(str(tmp_path / "t")) and found[1:] == ["0.1.0", str(len((ROOT / "requirements.txt").read_text().splitlines()) - 1)]
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_the_build_tool_puts_into_one(tmp_path):
+    names = set(zipfile.ZipFile(parcel.wheel(tmp_path)).namelist())
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "realkit", source / "realkit", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "built"), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = (tmp_path / "built").glob("*.whl")
+    assert {name for name in zipfile.ZipFile(built).namelist() if name.startswith("realkit/")} == {name for name in names if name.startswith("realkit/")}
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """Kaggle's image, as far as this machine has one: a Python of its own that sees the big libraries, but not realkit, no spandrel, and an old diffusers."""
+    folder = tmp_path_factory.mktemp("image")
+    libraries = Path(nbformat.__file__).parent.parent
+    (seen := folder / "libraries").mkdir()
+    for entry in libraries.iterdir():
+        if not re.match(r"(__editable__|_*realkit|spandrel|diffusers|__pycache__)", entry.name) and entry.suffix not in (".pth", ".egg-link"):
+            (seen / entry.name).symlink_to(entry)
+    (seen / "diffusers-0.37.1.dist-info").mkdir()
+    (seen / "diffusers-0.37.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: diffusers\nVersion: 0.37.1\n")
+    (seen / "diffusers").mkdir()
+    (seen / "diffusers" / "__init__.py").write_text("raise ImportError('the old one')\n")
+
+    def new(name: str) -> Path:
+        subprocess.run([sys._base_executable, "-m", "venv", "--without-pip", str(folder / name)], check=True)
+        (site,) = (folder / name).glob("lib/python*/site-packages")
+        (site / "image.pth").write_text(f"{seen}\n")
+        return folder / name / "bin" / "python"
+
+    return new
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_on_kaggle_offline_in_two_goes(tmp_path, monkeypatch, image):
+    """Push; bootstrap from wheels with the internet cut; run until the budget ends; fetch and merge; push again, with the first output attached; merge."""
+    many = SWEEP | {"samplers": ["Euler", "DDIM"], "seeds": 6, "steps": 30, "upscalers": "lanczos", "target": 200}
+    (tmp_path / "cubes.yaml").write_text(yaml.safe_dump(many))
+    (tmp_path / "server").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "kaggle").write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "fake_kaggle.py"} "$@"\n')
+    (tmp_path / "bin" / "kaggle").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin")
+    monkeypatch.setenv("FAKE_KAGGLE", str(tmp_path / "server"))
+    monkeypatch.setattr(kaggle, "FIRST_S", 1.0)
+    monkeypatch.setattr(kaggle, "LONGEST_S", 2.0)
+    if reason := _no_wheels(tmp_path):
+        pytest.skip(reason)
+    began = time.monotonic()
+    local = rk.run(many, tmp_path / "local", batch=1).table()
+    took = time.monotonic() - began
+    server, out = Server(tmp_path / "server"), tmp_path / "out"
+    first = ["kaggle", "push", "--sweep", tmp_path / "cubes.yaml", "--out", out, "--no-internet", "-p", "options={batch: 1}"]
+    for share in (0.4, 0.8, 1.6):  # of the work's time, beside the reserve and the imports: one of them stops it half-way, wherever this runs
+        server.behaves(python=str(image(f"with-{share}")))
+        code, said, error = call(*first, "--budget", f"{7 + share * took:.1f}s")
+        if (out / "rows.jsonl").exists():
+            break
+    assert code == 0, f"{error}\n{(out / '.kaggle' / 'realkit-cubes.log').read_text()}"
+    log = (out / ".kaggle" / "realkit-cubes.log").read_text()
+    assert re.search(r"Kaggle, .*internet off.*; installed: diffusers 0\.\d+\.\d+, spandrel", log) and "Stopped before the end: its time is up" in log
+    assert "pending" in said
+    before = (out / "rows.jsonl").read_text().splitlines()
+    server.behaves(python=str(image("last")))
+    code, said, error = call(*first)
+    assert code == 0 and "12 cells ok" in said, error
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    ids = [row["id"] for row in rows if row["status"] == "ok"]
+    assert len(ids) == len(set(ids)) and (out / "rows.jsonl").read_text().splitlines()[: len(before)] == before
+    last = json.loads((out / "runs.jsonl").read_text().splitlines()[-1])["run"]
+    assert {row["id"] for row in rows if row["run"] == last}.isdisjoint(json.loads(line)["id"] for line in before)
+    table = rk.read(out).table()
+    assert set(table.cell) == set(local.cell) and set(table.image) == set(local.image) and (table.status == "ok").all() and table["colour-cast"].notna().all()
+
+
+def _no_wheels(folder: Path) -> str:
+    try:
+        (folder / "try").mkdir()
+        parcel._bring(folder / "try")
+    except rk.RequestError as error:
+        return f"no package index: {error}"
+    return ""
