@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FATAL = 3  # workers that a batch may take with it before it is a failure
 PATIENCE_S = 60.0  # to wait for workers that are not there yet
+ANSWER_S = 10.0  # for a cluster to be reached at all
 OBJECTS = 2**29  # bytes of a local start's object store: batches pass through it, never models
 
 
@@ -70,7 +72,7 @@ class Ray:
         self._kit: Any = None
         self._members: list[_Member] = []
         self._carriers = ThreadPoolExecutor(thread_name_prefix="bringing")
-        self._bringing: dict[Future[None], tuple[_Member, str, Job]] = {}
+        self._bringing: dict[Future[None], tuple[_Member, str, Job, str]] = {}
         self._roads: dict[str, threading.Lock] = {}  # by machine
 
     # --- the engine -----------------------------------------------------------------------------------------------
@@ -113,7 +115,7 @@ class Ray:
         queue: dict[str, deque[Job]] = {}
         for job in jobs:
             queue.setdefault(job.tool, deque()).append(job)
-        flying: dict[Any, tuple[_Member, Job]] = {}
+        flying: dict[Any, tuple[_Member, Job, str]] = {}
         self._deaths: dict[tuple[str, ...], int] = {}
         longest, idle_since = 0.0, time.monotonic()
         for member in self._members:
@@ -121,7 +123,7 @@ class Ray:
         while True:
             if not stop.due(longest):
                 for member, job in self._assignments(queue):
-                    flying[member.actor.work.remote(stage, job, _read(read, job), member.run)] = member, job
+                    flying[member.actor.work.remote(stage, job, _read(read, job), member.run)] = member, job, member.run
             if not flying and (stop.reason or not any(queue.values())):
                 return
             if flying or any(member.state == "staging" for member in self._members):
@@ -133,9 +135,9 @@ class Ray:
                 if ref in self._waking:
                     self._meet(ref)
                     continue
-                member, job = flying.pop(ref)
+                member, job, run = flying.pop(ref)
                 member.jobs -= 1
-                found = self._outcome(ref, stage, member, job)
+                found = self._outcome(ref, stage, member, job, run)
                 if isinstance(found, engines.Result):
                     longest = max(longest, found.seconds)
                     yield found
@@ -143,7 +145,7 @@ class Ray:
                 queue.setdefault(job.tool, deque()).appendleft(job)
                 if found and member.state == "ready":
                     member.state = "staging"
-                    self._bringing[self._carriers.submit(self._bring, member, found)] = member, stage, job
+                    self._bringing[self._carriers.submit(self._bring, member, found)] = member, stage, job, run
 
     def close(self) -> None:
         import ray
@@ -186,20 +188,20 @@ class Ray:
         time.sleep(0.2)
         return []
 
-    def _outcome(self, ref: Any, stage: str, member: _Member, job: Job) -> engines.Result | list[hub.Lock]:
+    def _outcome(self, ref: Any, stage: str, member: _Member, job: Job, run: str) -> engines.Result | list[hub.Lock]:
         """A job's result; or, where it has to be done again, the locks whose contents must be brought to its machine first."""
         import ray
 
         try:
             found = ray.get(ref)
         except ray.exceptions.RayTaskError as error:  # what no worker should raise
-            return _failure(stage, job, RuntimeError(f"the Ray worker failed: {str(error.cause).splitlines()[0] if str(error.cause) else error}"), member.run)
+            return _failure(stage, job, RuntimeError(f"the Ray worker failed: {str(error.cause).splitlines()[0] if str(error.cause) else error}"), run)
         except ray.exceptions.RayError as error:
             self._wake(member)
             self._deaths[job.makes] = self._deaths.get(job.makes, 0) + 1
             if self._deaths[job.makes] >= FATAL:
                 said = " ".join(str(error).split())[:200]
-                return _failure(stage, job, RuntimeError(f"{FATAL} Ray workers ended over this batch, the last with: {said}"), member.run)
+                return _failure(stage, job, RuntimeError(f"{FATAL} Ray workers ended over this batch, the last with: {said}"), run)
             return []
         return found
 
@@ -269,7 +271,7 @@ class Ray:
         import ray
 
         for carried in [carried for carried in self._bringing if carried.done()]:
-            member, stage, job = self._bringing.pop(carried)
+            member, stage, job, run = self._bringing.pop(carried)
             member.state = "ready" if member.state == "staging" else member.state
             error = carried.exception()
             if isinstance(error, ray.exceptions.RayTaskError):
@@ -278,7 +280,7 @@ class Ray:
                 self._wake(member)
             elif isinstance(error, Exception) and job in queue[job.tool]:
                 queue[job.tool].remove(job)
-                yield _failure(stage, job, error, member.run)
+                yield _failure(stage, job, error, run)
 
 
 def _connect(address: str | None, workers: int | None) -> None:
@@ -288,8 +290,11 @@ def _connect(address: str | None, workers: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     mine = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if mine else None
-    local = address is None and not os.environ.get("RAY_ADDRESS")
+    named = address or os.environ.get("RAY_ADDRESS")
+    local = not named
     try:
+        if (host := (named or "").removeprefix("ray://").rpartition(":"))[0]:  # Ray itself asks for minutes
+            socket.create_connection((host[0].strip("[]"), int(host[2])), ANSWER_S).close()
         try:
             ray.init(address="auto" if local else address, log_to_driver=False, configure_logging=False)
         except ConnectionError:
@@ -298,7 +303,9 @@ def _connect(address: str | None, workers: int | None) -> None:
             cores = max(os.cpu_count() or 1, workers or 1)
             ray.init(address="local", num_cpus=cores, log_to_driver=False, configure_logging=False, include_dashboard=False, object_store_memory=OBJECTS)
     except Exception as error:  # Ray raises many kinds
-        raise RequestError(f"Ray at {shown(address or os.environ.get('RAY_ADDRESS') or 'this machine')} does not answer: {_cause(error)}. Is it up, and $RAY_AUTH_MODE what it is there?") from None
+        raise RequestError(
+            f"Ray at {shown(named or 'this machine')} does not answer: {_cause(error)}. Is it up, and $RAY_AUTH_MODE what it is there?"
+        ) from None
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}  # of nodes and drivers, before they import ray
 
 
 class Nodes:
@@ -27,7 +30,7 @@ class Nodes:
         home.mkdir(parents=True)
         where = [f"--address={self.address}"] if number else ["--head", f"--port={self.address.rpartition(':')[2]}", "--include-dashboard=false"]
         command = [str(Path(sys.executable).with_name("ray")), "start", *where, f"--num-cpus={cpus}", "--object-store-memory=150000000", "--block"]
-        told = os.environ | {"REALKIT_CACHE": str(home / "cache"), "RAY_USAGE_STATS_ENABLED": "0"} | environment
+        told = os.environ | ACCESS | {"REALKIT_CACHE": str(home / "cache")} | environment
         log = (home / "log.txt").open("w")
         self._processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=home, env=told, start_new_session=True))
         end = time.monotonic() + 60

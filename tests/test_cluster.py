@@ -16,11 +16,11 @@ import realkit as rk
 from realkit import cluster, hub, staging
 from realkit.store import Store
 from realkit.worker import Settings
-from tests.ray_nodes import nodes
+from tests.ray_nodes import ACCESS, nodes
 from tests.torture import comparable
 
 SWEEP = {
-    "models": ["rehearsal/base", "./mine"],  # the second lies on the driver's disk alone
+    "models": ["rehearsal/base", "mine"],  # the second lies on the driver's disk alone
     "samplers": ["Euler", "Euler a"],
     "prompts": "a photo of a matte red cube on grass at noon",
     "seeds": 4,
@@ -30,7 +30,8 @@ SWEEP = {
     "scorers": ["rehearsal/clip", "paint"],
 }
 CATALOG = {  # the driver's user's own
-    "upscalers.toml": '[soft]\nengine = "resample"\nsource = "bilinear"\nscale = 1\nlicense = "none"\n',
+    "models.toml": '[mine]\nfamily = "sd1"\nsource = "./mine"\nparts = { vae = "package:vae", text_encoder = "package:text_encoder", tokenizer = "package:tokenizer" }\nsize = 128\n',
+    "upscalers.toml": '[soft]\nengine = "resample"\nsource = "HAMMING"\n',
     "scorers.toml": '[paint]\nengine = "lab"\nsource = "chroma"\nunit = "ΔE"\ndirection = "higher"\nrange = [0, 180]\nresize = "nothing"\nabout = "chroma"\n',
 }
 
@@ -45,7 +46,9 @@ def test_what_is_no_engine_is_refused_before_any_work(tmp_path, engine, says):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("wrong", "says"), [({"workers": 0}, "workers 0: expected"), ({"num_gpus": -1}, "num_gpus -1: expected"), ({"num_gpus": "one"}, "num_gpus 'one'")])
+@pytest.mark.parametrize(
+    ("wrong", "says"), [({"workers": 0}, "workers 0: expected"), ({"num_gpus": -1}, "num_gpus -1: expected"), ({"num_gpus": "one"}, "num_gpus 'one'")]
+)
 def test_a_setting_that_is_none_is_refused(wrong, says):
     with pytest.raises(rk.RequestError, match=says):
         cluster.Ray(**wrong)
@@ -111,7 +114,7 @@ def weights_folder():
 
 def start(home, engine, out) -> subprocess.Popen:
     """The command line in the driver's folder."""
-    told = os.environ | {"REALKIT_CATALOG": str(home / "catalog"), "REALKIT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    told = os.environ | ACCESS | {"REALKIT_CATALOG": str(home / "catalog"), "REALKIT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "realkit", "run", "sweep.yaml", "--out", out, "--batch", "2", "--engine", engine]
     with (home / f"{out}.log").open("w") as log:
         return subprocess.Popen(command, cwd=home, env=told, stdout=log, stderr=log)
@@ -155,7 +158,9 @@ def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(
         made_by = {run["run"]: run for run in Store(scene / "two").runs.read()}
         assert set(frame.run) <= made_by.keys() and {run["engine"] for run in made_by.values()} == {"ray"}
         staged = [sorted((two.cache(number) / "staged").glob("[0-9a-f]*[!k]")) for number in (0, 1)]
-        assert sum(map(len, staged)) in (1, 2) and all(len(folders) <= 1 for folders in staged)  # once a machine, by contents; rehearsal models are there already
+        assert sum(map(len, staged)) in (1, 2) and all(
+            len(folders) <= 1 for folders in staged
+        )  # once a machine, by contents; rehearsal models are there already
 
         # a worker is killed: its batch is done again by another process
         process = start(scene, address, "killed")
@@ -218,5 +223,3 @@ def test_workers_of_another_version_are_refused_before_anything_is_made(tmp_path
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path, scene):
     assert start(scene, "ray:127.0.0.1:1", "nowhere").wait() == 2
     assert "Ray at '127.0.0.1:1' does not answer" in (scene / "nowhere.log").read_text().splitlines()[-1]
-
-

@@ -24,7 +24,7 @@ from realkit import filing, provenance
 from realkit.cluster import Ray
 from realkit.store import Store
 from realkit.table import COLUMNS
-from tests.ray_nodes import nodes
+from tests.ray_nodes import ACCESS, nodes
 
 SWEEP = {
     "models": ["rehearsal/turbo", "rehearsal/xl+refiner"],
@@ -216,6 +216,7 @@ def stage_of(folder: Path) -> str:
 
 
 def main(asked: int) -> None:
+    os.environ.update(ACCESS)
     warm()
     with tempfile.TemporaryDirectory() as scratch, nodes(Path(scratch)) as cluster:
         cluster.start(cpus=2)
