@@ -61,6 +61,7 @@ RUNG = click.option(
 @click.argument("sweep", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Results folder; an earlier run in it is gone on with.")
 @click.option("--batch", type=int, help="Most pictures to denoise together (default: by free memory).")
+@click.option("--engine", default="process", show_default=True, help="Who does the work: process, ray (all GPUs here) or ray:ADDRESS (a cluster).")
 @click.option("--attach", multiple=True, help="An earlier output to take up: a results folder, a .zip, a Kaggle notebook's output.")
 @click.option("--budget", help="Time after which to stop between two batches, such as 8h or 1h30m.")
 @click.option("--until", help="Time of day at which to have stopped, such as 2026-11-21T18:00.")
@@ -70,6 +71,7 @@ def run(
     sweep: Path,
     out: Path,
     batch: int | None,
+    engine: str,
     attach: tuple[str, ...],
     budget: str | None,
     until: str | None,
@@ -79,7 +81,7 @@ def run(
     """Run a sweep file, or go on with it. SIGTERM and Ctrl-C stop it after the batch in work; run it again to go on."""
     from realkit import runner
 
-    done = runner.run(sweep, out, batch=batch, device=device, rung=rung, budget=budget, until=until, attach=attach)
+    done = runner.run(sweep, out, batch=batch, device=device, rung=rung, engine=engine, budget=budget, until=until, attach=attach)
     counts = done.table()["status"].value_counts()
     click.echo(f"{', '.join(f'{count} cells {status}' for status, count in counts.items())}; table: {out / 'table.csv'}")
     if done.stopped:

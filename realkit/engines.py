@@ -117,6 +117,12 @@ def failed(stage: str, job: Job, artifact: str, error: Exception, more: Mapping[
     return Made(row | scored)
 
 
+def encoded(stage: str, job: Job, made: Made, run: str) -> Made:
+    """What was made as it is filed; what a picture cannot be encoded for is its row."""
+    whole, error = _tried(lambda: made.encoded(run))
+    return whole if error is None else failed(stage, job, str(made.row["id"]), error)
+
+
 def _tried(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         return work(), None
@@ -146,6 +152,9 @@ class Here:
         from realkit.stages import stages
 
         self._stages = {stage.name: stage for stage in stages(kit)}
+
+    def stage(self, name: str) -> Stage:
+        return self._stages[name]
 
     def work(self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop) -> Iterator[Result]:
         at, longest = self._stages[stage], 0.0

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from realkit import downloads
-from realkit.engines import Result, failed
+from realkit.engines import Result, encoded
 from realkit.store import Store
 from realkit.sweep import ID_VERSION
 
@@ -46,8 +46,8 @@ class Desk:
         """Have a result filed. Waits where too many are in writing."""
         while self._waiting and (len(self._waiting) >= WAITING or self._waiting[0].done()):
             self._waiting.popleft().result()
-        encoded = [self._encoders.submit(made.encoded, result.run) for made in result.made]
-        self._waiting.append(self._scribe.submit(self._file, stage, result, encoded))
+        encoding = [self._encoders.submit(encoded, stage, result.job, made, result.run) for made in result.made]
+        self._waiting.append(self._scribe.submit(self._file, stage, result, encoding))
 
     def settle(self) -> None:
         """Wait until all is written."""
@@ -61,14 +61,11 @@ class Desk:
             return ""
         return f"the disk is nearly full ({free / 2**20:.0f} MiB free, the next needs {(needed + SPARE) / 2**20:.0f}): make room"
 
-    def _file(self, stage: str, result: Result, encoded: list[Future[Made]]) -> None:
+    def _file(self, stage: str, result: Result, encoding: list[Future[Made]]) -> None:
         at = round(time.time(), 3)
         rows = []
-        for made, coming in zip(result.made, encoded, strict=True):
-            try:
-                whole = coming.result()
-            except Exception as error:  # what a picture cannot be encoded for is its row
-                whole = failed(stage, result.job, str(made.row["id"]), error)
+        for coming in encoding:
+            whole = coming.result()
             if isinstance(whole.file, bytes):
                 self._store.put(self._store.path(stage, str(whole.row["id"])), whole.file)
             rows.append({"stage": stage, "run": result.run, "at": at, **whole.row})

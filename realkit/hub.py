@@ -146,6 +146,8 @@ def local(ref: str) -> Path | None:
 
 def fetch(locked: Lock) -> Path:
     """What a lock means, on disk and verified: a folder in the plain layout, or a .safetensors file. Raises RequestError."""
+    if (brought := staged(locked)).is_dir():
+        return next(brought.iterdir()) if locked.single else brought
     if locked.kind in ("folder", "file"):
         path = _there(locked)
         return _plain_file(path, locked.files[SINGLE]) if path.is_file() else _view(path, locked)
@@ -153,6 +155,11 @@ def fetch(locked: Lock) -> Path:
         return _plain_file(_single(locked), locked.files[SINGLE])
     mounted = _mounted(locked)
     return _view(mounted or remote.snapshot(_repository(locked), locked.revision, locked.files), locked)
+
+
+def staged(locked: Lock) -> Path:
+    """Where a cluster's driver puts a lock's contents that this machine could not come by."""
+    return downloads.root() / "staged" / locked.digest()[:32]
 
 
 def _repository(locked: Lock) -> str:
@@ -190,6 +197,8 @@ def read_json(locked: Lock, name: str) -> dict[str, Any]:
     """A small JSON file of a locked folder, without fetching the weights; {} where it has none."""
     if name not in locked.files and locked.kind == "hub":
         return {}
+    if (brought := staged(locked)).is_dir():
+        return json_object(brought / name) if (brought / name).is_file() else {}
     if locked.kind == "hub":
         mounted = _mounted(locked)
         path = mounted / name if mounted else remote.small(_repository(locked), locked.revision, name)

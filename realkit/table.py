@@ -66,7 +66,8 @@ PARTS = ("encode_s", "denoise_s", "decode_s", "upscale_s")
 
 
 def build(store: Store, cells: Collection[str] | None = None, scorers: Collection[str] | None = None) -> pd.DataFrame:
-    """One line a cell of a results folder, in the order they were planned; a column for each scorer that has rows.
+    """One line a cell of a results folder, in the order they were planned; a column for each scorer that has rows, in the
+    catalogue's order: whatever was done first, the table is the same.
 
     `cells` and `scorers` limit it to these ids and names; a score that failed counts against a cell only if its scorer is among them.
     """
@@ -77,7 +78,8 @@ def build(store: Store, cells: Collection[str] | None = None, scorers: Collectio
     for row in rows.values():
         if row["stage"] == "score" and (scorers is None or row["scorer"] in scorers):
             scores.setdefault(row["parent"], {})[row["scorer"], row["prompt"]] = row
-    named = list(dict.fromkeys(name for found in scores.values() for name, _ in found))
+    order = {name: place for place, name in enumerate(SCORERS)}
+    named = sorted({name for found in scores.values() for name, _ in found}, key=lambda name: (order.get(name, len(order)), name))
     lines = [_line(line, rows, scores, store) for line in store.cells.read() if cells is None or line["id"] in cells]
     frame = pd.DataFrame(lines, columns=[*COLUMNS, *named])
     for name in ("error", "upscaler", "tile", "upscale_dtype", "image"):

@@ -1,0 +1,335 @@
+"""Ray's workers: an actor on each GPU, of this machine or of a cluster, keeps its tool loaded and takes work as it comes. Needs the extra `ray`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from realkit import __version__, engines, hub, staging, tokens
+from realkit.errors import RequestError
+from realkit.lookup import shown
+from realkit.worker import Settings, Worker
+
+if TYPE_CHECKING:
+    from realkit.stages import Files, Job, Kit
+    from realkit.stopping import Stop
+
+FATAL = 3  # workers that a batch may take with it before it is a failure
+PATIENCE_S = 60.0  # to wait for workers that are not there yet
+ANSWER_S = 10.0  # for a cluster to be reached at all
+OBJECTS = 2**29  # bytes of a local start's object store: batches pass through it, never models
+
+
+@dataclass(eq=False)
+class _Member:
+    """A worker as the driver sees it."""
+
+    actor: Any
+    state: str = "waking"  # then ready; staging while files are brought to it; gone
+    run: str = ""
+    node: str = ""
+    tool: str = ""
+    jobs: int = 0  # that are with it
+
+
+@dataclass
+class Ray:
+    """Ray's workers as an engine. `address` is a cluster's ("auto", "host:port", "ray://…"); None: $RAY_ADDRESS, the one started on this machine, or one of its own.
+
+    `workers` are one a GPU, or one a machine where there are none; `num_gpus` is each one's share of a GPU, 1 or, to let two small models share one, 0.5.
+    Workers that end are started again, on another machine if theirs is gone; what was with them is done again. Results come back to this process, which
+    alone writes: no disk is shared.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    num_gpus: float | None = None
+    patience: float = PATIENCE_S
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "ray" not in sys.modules and (Path.home() / ".ray" / "auth_token").is_file():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` sets it for its own processes; Ray reads it when it is imported
+        try:
+            import ray  # noqa: F401
+        except ImportError:
+            raise RequestError("engine 'ray' needs the package ray: pip install 'realkit[ray]'") from None
+        if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
+            raise RequestError(f"workers {shown(self.workers)}: expected a whole number from 1 on")
+        if self.num_gpus is not None and not (isinstance(self.num_gpus, (int, float)) and 0 <= self.num_gpus <= 8):
+            raise RequestError(f"num_gpus {shown(self.num_gpus)}: expected a number of GPUs a worker, such as 1 or 0.5")
+        self._kit: Any = None
+        self._members: list[_Member] = []
+        self._carriers = ThreadPoolExecutor(thread_name_prefix="bringing")
+        self._bringing: dict[Future[None], tuple[_Member, str, Job, str]] = {}
+        self._roads: dict[str, threading.Lock] = {}  # by machine
+
+    # --- the engine -----------------------------------------------------------------------------------------------
+
+    def start(self, run: str, where: Mapping[str, Any], versions: Mapping[str, Any] | None) -> None:
+        import ray
+
+        self._run, self._versions = run, versions
+        self._own = not ray.is_initialized()
+        self.environments.clear()
+        if self._own:
+            _connect(self.address, self.workers)
+        gpus = 0.0 if where["device"] == "cpu" else ray.cluster_resources().get("GPU", 0.0)
+        share = self.num_gpus if self.num_gpus is not None else float(bool(gpus))
+        if share and not gpus:
+            raise RequestError(f"num_gpus {share:g}: Ray sees no GPU{' in this cluster' if self.address else ''}. What is wrong, and the mend: realkit doctor")
+        count = self.workers or (int(gpus / share) if share else sum(node["Alive"] for node in ray.nodes()))
+        actor = ray.remote(Worker).options(num_gpus=share, num_cpus=1, max_restarts=-1, max_task_retries=0, max_concurrency=2, scheduling_strategy="SPREAD")
+        settings = Settings.of_driver(dict(where))
+        self._members = [_Member(actor.remote(settings)) for _ in range(count)]
+        self._waking = {member.actor.facts.remote(None): member for member in self._members}
+        self._meet_all()
+
+    def batch_limit(self, pixels: int) -> int:
+        import ray
+
+        limits: list[int] = ray.get([member.actor.batch_limit.remote(pixels) for member in self._members if member.state == "ready"])
+        return min(limits)
+
+    def equip(self, kit: Kit) -> None:
+        import ray
+
+        self._kit = ray.put(kit)
+        for member in self._members:
+            if member.state == "ready":
+                self._wake(member, fresh=False)
+        self._meet_all()
+
+    def work(self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop) -> Iterator[engines.Result]:
+        queue: dict[str, deque[Job]] = {}
+        for job in jobs:
+            queue.setdefault(job.tool, deque()).append(job)
+        flying: dict[Any, tuple[_Member, Job, str]] = {}
+        self._deaths: dict[tuple[str, ...], int] = {}
+        longest, idle_since = 0.0, time.monotonic()
+        for member in self._members:
+            member.tool = ""
+        while True:
+            if not stop.due(longest):
+                for member, job in self._assignments(queue):
+                    flying[member.actor.work.remote(stage, job, _read(read, job), member.run)] = member, job, member.run
+            if not flying and (stop.reason or not any(queue.values())):
+                return
+            if flying or any(member.state == "staging" for member in self._members):
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since > self.patience:
+                raise RequestError(f"No Ray worker has come back within {self.patience:.0f} s. What is done is kept: mend the cluster and run again")
+            yield from self._brought(queue)
+            for ref in self._next([*flying, *self._waking]):
+                if ref in self._waking:
+                    self._meet(ref)
+                    continue
+                member, job, run = flying.pop(ref)
+                member.jobs -= 1
+                found = self._outcome(ref, stage, member, job, run)
+                if isinstance(found, engines.Result):
+                    longest = max(longest, found.seconds)
+                    yield found
+                    continue
+                queue.setdefault(job.tool, deque()).appendleft(job)
+                if found and member.state == "ready":
+                    member.state = "staging"
+                    self._bringing[self._carriers.submit(self._bring, member, found)] = member, stage, job, run
+
+    def close(self) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            return
+        for member in self._members:
+            ray.kill(member.actor)
+        self._members, self._kit = [], None
+        if self._own:
+            ray.shutdown()
+
+    # --- who does what --------------------------------------------------------------------------------------------
+
+    def _assignments(self, queue: dict[str, deque[Job]]) -> Iterator[tuple[_Member, Job]]:
+        """What goes to whom now: to the idle first, then one ahead to those that have more of their tool to come than others could take."""
+        for ahead in (0, 1):
+            for member in self._members:
+                while member.state == "ready" and member.jobs == ahead and any(queue.values()):
+                    tool = member.tool if queue.get(member.tool) else "" if ahead else self._tool(queue)
+                    if not tool or (ahead and len(queue[tool]) < len(self._members)):
+                        break
+                    member.tool, member.jobs = tool, member.jobs + 1
+                    yield member, queue[tool].popleft()
+
+    def _tool(self, queue: dict[str, deque[Job]]) -> str:
+        """The next tool that no worker has; else the one with the most work left for each that has it."""
+        held = [member.tool for member in self._members if member.state == "ready"]
+        waiting = [tool for tool in queue if queue[tool]]
+        return next(
+            (tool for tool in waiting if tool not in held), max(waiting, key=lambda tool: sum(job.weight for job in queue[tool]) / (held.count(tool) + 1))
+        )
+
+    def _next(self, refs: list[Any]) -> list[Any]:
+        """One of the answers that are awaited, or none yet."""
+        import ray
+
+        if refs:
+            return ray.wait(refs, num_returns=1, timeout=0.5)[0]
+        time.sleep(0.2)
+        return []
+
+    def _outcome(self, ref: Any, stage: str, member: _Member, job: Job, run: str) -> engines.Result | list[hub.Lock]:
+        """A job's result; or, where it has to be done again, the locks whose contents must be brought to its machine first."""
+        import ray
+
+        try:
+            found = ray.get(ref)
+        except ray.exceptions.RayTaskError as error:  # what no worker should raise
+            return _failure(stage, job, RuntimeError(f"the Ray worker failed: {str(error.cause).splitlines()[0] if str(error.cause) else error}"), run)
+        except ray.exceptions.RayError as error:
+            self._wake(member)
+            self._deaths[job.makes] = self._deaths.get(job.makes, 0) + 1
+            if self._deaths[job.makes] >= FATAL:
+                said = " ".join(str(error).split())[:200]
+                return _failure(stage, job, RuntimeError(f"{FATAL} Ray workers ended over this batch, the last with: {said}"), run)
+            return []
+        return found
+
+    def _wake(self, member: _Member, fresh: bool = True) -> None:
+        """Ask a worker who it is, and equip it; until it answers it gets no work. `fresh`: it may be another process by now."""
+        if member.state in ("ready", "staging"):
+            member.state = "waking"
+            member.run = "" if fresh else member.run
+            member.tool = ""
+            self._waking[member.actor.facts.remote(self._kit)] = member
+
+    def _meet_all(self) -> None:
+        """Wait for the workers, at most `patience`; go on with those that are there. Raises RequestError where none is."""
+        import ray
+
+        end = time.monotonic() + self.patience
+        while self._waking and (left := end - time.monotonic()) > 0:
+            for ref in ray.wait([*self._waking], num_returns=1, timeout=min(left, 1.0))[0]:
+                self._meet(ref, strict=True)
+        if not any(member.state == "ready" for member in self._members):
+            raise RequestError(f"No Ray worker has come within {self.patience:.0f} s: {_resources()}. Give the cluster machines, or ask for fewer GPUs")
+
+    def _meet(self, ref: Any, strict: bool = False) -> None:
+        """Take in a worker that has said who it is."""
+        import ray
+
+        member = self._waking.pop(ref)
+        try:
+            found = ray.get(ref)
+            if found["realkit"] != __version__:
+                raise RequestError(f"A Ray worker has realkit {found['realkit']}, this is {__version__}: install the same everywhere")
+            first = next(iter(self.environments.values()), found["environment"])
+            engines.same_versions(self._versions or first["versions"], found["environment"]["versions"], "A Ray worker has")
+        except ray.exceptions.ActorUnavailableError:
+            member.state = "ready"
+            self._wake(member)
+            return
+        except (ray.exceptions.RayError, RequestError) as error:
+            member.state = "gone"
+            said = error if isinstance(error, RequestError) else RequestError(f"A Ray worker cannot start: {_cause(error)}")
+            if strict:
+                raise said from None
+            print(f"realkit: {said}; the others go on", file=sys.stderr)
+            return
+        member.state, member.node = "ready", found["node"]
+        if not member.run:
+            member.run = f"{self._run}-{len(self.environments)}"
+            self.environments[member.run] = found["environment"]
+
+    # --- what machines lack ---------------------------------------------------------------------------------------
+
+    def _bring(self, member: _Member, locks: list[hub.Lock]) -> None:
+        """Send a machine what it could not come by, once for all its workers."""
+        import ray
+
+        with self._roads.setdefault(member.node, threading.Lock()):
+            for lock in ray.get(member.actor.stage.remote("lacking", locks)):
+                ray.get(member.actor.stage.remote("begin", lock))
+                sent: dict[str, Any] = {}
+                for name, data in staging.pieces(lock):
+                    sent.setdefault(name, hashlib.sha256()).update(data)
+                    ray.get(member.actor.stage.remote("receive", lock, name, data))
+                ray.get(member.actor.stage.remote("complete", lock, {name: sha.hexdigest() for name, sha in sent.items()}))
+
+    def _brought(self, queue: dict[str, deque[Job]]) -> Iterator[engines.Result]:
+        """Let workers go on to which things were brought; what could not be brought fails its batch."""
+        import ray
+
+        for carried in [carried for carried in self._bringing if carried.done()]:
+            member, stage, job, run = self._bringing.pop(carried)
+            member.state = "ready" if member.state == "staging" else member.state
+            error = carried.exception()
+            if isinstance(error, ray.exceptions.RayTaskError):
+                error = error.cause
+            if isinstance(error, ray.exceptions.RayError):
+                self._wake(member)
+            elif isinstance(error, Exception) and job in queue[job.tool]:
+                queue[job.tool].remove(job)
+                yield _failure(stage, job, error, run)
+
+
+def _connect(address: str | None, workers: int | None) -> None:
+    """Join a cluster, or start one here. Ray's handler of SIGTERM is put aside: a run stops after the batch in work."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    mine = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if mine else None
+    named = address or os.environ.get("RAY_ADDRESS")
+    local = not named
+    try:
+        if (host := (named or "").removeprefix("ray://").rpartition(":"))[0]:  # Ray itself asks for minutes
+            socket.create_connection((host[0].strip("[]"), int(host[2])), ANSWER_S).close()
+        try:
+            ray.init(address="auto" if local else address, log_to_driver=False, configure_logging=False)
+        except ConnectionError:
+            if not local:
+                raise
+            cores = max(os.cpu_count() or 1, workers or 1)
+            ray.init(address="local", num_cpus=cores, log_to_driver=False, configure_logging=False, include_dashboard=False, object_store_memory=OBJECTS)
+    except Exception as error:  # Ray raises many kinds
+        raise RequestError(
+            f"Ray at {shown(named or 'this machine')} does not answer: {_cause(error)}. Is it up, and $RAY_AUTH_MODE what it is there?"
+        ) from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _read(read: Callable[[Job], Files], job: Job) -> Files | Exception:
+    try:
+        return read(job)
+    except OSError as error:
+        return error
+
+
+def _failure(stage: str, job: Job, error: Exception, run: str) -> engines.Result:
+    return engines.Result(job, [engines.failed(stage, job, artifact, error) for artifact in job.makes], run, 0.0)
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of what Ray says, which names the cause."""
+    lines = [line.strip() for line in tokens.scrub(str(error)).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+def _resources() -> str:
+    import ray
+
+    found = ray.cluster_resources()
+    return f"the cluster has {found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs on {len([node for node in ray.nodes() if node['Alive']])} machines"

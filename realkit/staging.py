@@ -1,0 +1,72 @@
+"""Files that a machine of a cluster cannot come by itself, brought to it once: by contents, into its cache."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from realkit import downloads, hub
+from realkit.errors import RequestError
+from realkit.layout import canonical
+
+PIECE = 64 * 2**20  # bytes sent at a time
+
+
+def lacking(locks: list[hub.Lock]) -> list[hub.Lock]:
+    """Those of which this machine cannot come by the contents: not on its disk, and not from where they were published. One process a machine looks at a time."""
+    return [lock for lock in locks if not _had(lock)]
+
+
+def pieces(lock: hub.Lock) -> Iterator[tuple[str, bytes]]:
+    """The files of a lock, piece after piece: (name, bytes). Raises RequestError where they cannot be had here either."""
+    with hub.reading_pickles():
+        path = hub.fetch(lock)
+    for file in [path] if path.is_file() else [path / canonical(name, lock.variant) for name in sorted(lock.files)]:
+        with file.open("rb") as opened:
+            while True:
+                data = opened.read(PIECE)
+                yield (file.name if path.is_file() else file.relative_to(path).as_posix()), data
+                if len(data) < PIECE:
+                    break
+
+
+def receive(lock: hub.Lock, name: str, data: bytes) -> None:
+    """Append a piece to a file that is being brought here."""
+    path = _part(lock) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def begin(lock: hub.Lock) -> None:
+    """Forget what was brought of a lock before it was complete."""
+    shutil.rmtree(_part(lock), ignore_errors=True)
+
+
+def complete(lock: hub.Lock, sent: dict[str, str]) -> None:
+    """Put what was brought in its place, where hub.fetch finds it. `sent` holds the SHA-256 of each file. Raises RequestError where it is not what was sent."""
+    part = _part(lock)
+    for name, sha in sent.items():
+        if not (part / name).is_file() or downloads.sha256(part / name) != sha:
+            shutil.rmtree(part, ignore_errors=True)
+            raise RequestError(f"{name!r} of {lock.ref!r} did not arrive as it was sent: run again")
+    part.rename(hub.staged(lock))
+
+
+def _part(lock: hub.Lock) -> Path:
+    return downloads.folder("staged") / f".part-{lock.digest()[:32]}"
+
+
+def _had(lock: hub.Lock) -> bool:
+    with FileLock(downloads.folder("staged") / f"{lock.digest()[:32]}.lock"), hub.reading_pickles():
+        if hub.staged(lock).is_dir():
+            return True
+        try:
+            hub.verify(lock)
+            hub.fetch(lock)
+        except RequestError:
+            return False
+        return True

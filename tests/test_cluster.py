@@ -1,0 +1,225 @@
+"""Ray as the engine: the same cells, ids, rows and pictures, whatever becomes of workers, machines and drivers."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+import realkit as rk
+from realkit import cluster, hub, staging
+from realkit.store import Store
+from realkit.worker import Settings
+from tests.ray_nodes import ACCESS, nodes
+from tests.torture import comparable
+
+SWEEP = {
+    "models": ["rehearsal/base", "mine"],  # the second lies on the driver's disk alone
+    "samplers": ["Euler", "Euler a"],
+    "prompts": "a photo of a matte red cube on grass at noon",
+    "seeds": 4,
+    "steps": 4,
+    "upscalers": ["rehearsal/compact-x4", "soft"],
+    "target": 200,
+    "scorers": ["rehearsal/clip", "paint"],
+}
+CATALOG = {  # the driver's user's own
+    "models.toml": '[mine]\nfamily = "sd1"\nsource = "./mine"\nparts = { vae = "package:vae", text_encoder = "package:text_encoder", tokenizer = "package:tokenizer" }\nsize = 128\n',
+    "upscalers.toml": '[soft]\nengine = "resample"\nsource = "HAMMING"\n',
+    "scorers.toml": '[paint]\nengine = "lab"\nsource = "chroma"\nunit = "ΔE"\ndirection = "higher"\nrange = [0, 180]\nresize = "nothing"\nabout = "chroma"\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [("cluster", "engine 'cluster': expected 'process', 'ray', 'ray:ADDRESS'"), (3, "engine 3: expected"), (None, "engine None: expected")],
+)
+def test_what_is_no_engine_is_refused_before_any_work(tmp_path, engine, says):
+    with pytest.raises(rk.RequestError, match=says):
+        rk.run({"models": "rehearsal/base", "prompts": "x"}, tmp_path / "out", engine=engine)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"), [({"workers": 0}, "workers 0: expected"), ({"num_gpus": -1}, "num_gpus -1: expected"), ({"num_gpus": "one"}, "num_gpus 'one'")]
+)
+def test_a_setting_that_is_none_is_refused(wrong, says):
+    with pytest.raises(rk.RequestError, match=says):
+        cluster.Ray(**wrong)
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(rk.RequestError, match=r"needs the package ray: pip install 'realkit\[ray\]'"):
+        rk.run({"models": "rehearsal/base", "prompts": "x"}, "nowhere", engine="ray")
+
+
+def test_what_a_worker_is_told_shows_no_token(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz0123")
+    told = Settings.of_driver({"device": None, "rung": None})
+    assert told.environment["HF_TOKEN"] == "hf_abcdefghijklmnopqrstuvwxyz0123" and "hf_abc" not in repr(told)
+    assert pickle.loads(pickle.dumps(told)) == told
+
+
+def test_what_a_machine_lacks_is_brought_whole_or_not_at_all(tmp_path, monkeypatch, weights):
+    shutil.copytree(weights / "base", tmp_path / "mine")
+    monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "driver"))
+    monkeypatch.chdir(tmp_path)
+    lock = hub.lock("./mine", weights=True)
+    sent = list(staging.pieces(lock))
+    monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "worker"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert staging.lacking([lock]) == [lock]
+    hashes = {name: lock.files[name] for name, _ in sent}
+    for torn in (True, False):
+        staging.begin(lock)
+        for name, data in sent[:-1] if torn else sent:
+            staging.receive(lock, name, data)
+        if torn:
+            with pytest.raises(rk.RequestError, match="did not arrive as it was sent"):
+                staging.complete(lock, hashes)
+            assert staging.lacking([lock]) == [lock]
+    staging.complete(lock, hashes)
+    assert not staging.lacking([lock]) and hub.fetch(lock) == hub.staged(lock)
+    assert hub.read_json(lock, "model_index.json") == json.loads((tmp_path / "mine" / "model_index.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory, weights_folder):
+    """A driver's folder with a model and a catalogue of its own, and what a run in this process makes of SWEEP there."""
+    home = tmp_path_factory.mktemp("driver")
+    shutil.copytree(weights_folder / "base", home / "mine")
+    (home / "catalog").mkdir()
+    for name, text in CATALOG.items():
+        (home / "catalog" / name).write_text(text)
+    (home / "sweep.yaml").write_text(json.dumps(SWEEP))
+    done = start(home, "process", "process").wait()
+    assert done == 0, (home / "process.log").read_text()
+    return home
+
+
+@pytest.fixture(scope="module")
+def weights_folder():
+    from realkit.rehearsal.ship import WEIGHTS
+
+    return WEIGHTS
+
+
+def start(home, engine, out) -> subprocess.Popen:
+    """The command line in the driver's folder."""
+    told = os.environ | ACCESS | {"REALKIT_CATALOG": str(home / "catalog"), "REALKIT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "realkit", "run", "sweep.yaml", "--out", out, "--batch", "2", "--engine", engine]
+    with (home / f"{out}.log").open("w") as log:
+        return subprocess.Popen(command, cwd=home, env=told, stdout=log, stderr=log)
+
+
+def rows(folder) -> int:
+    return len(Store(folder).rows.read())
+
+
+def until(true, seconds=180) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def same(home, out) -> pd.DataFrame:
+    """Hold a run's ids, rows and pictures against the in-process run's; its table."""
+    pd.testing.assert_frame_equal(comparable(home / out), comparable(home / "process"))
+    truth, found = (Store(home / name).last_rows() for name in ("process", out))
+    measured = ("run", "at")
+    assert truth.keys() == found.keys()
+    for name, row in truth.items():
+        assert row.keys() == found[name].keys()
+        fixed = [key for key in row if key not in measured and not key.endswith("_s") and not key.startswith("peak_")]
+        assert {key: row[key] for key in fixed} == {key: found[name][key] for key in fixed}
+    assert Store(home / "process").cells.read() == Store(home / out).cells.read()
+    return rk.read(home / out).table()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(tmp_path, scene):
+    with nodes(tmp_path) as two:
+        two.start()
+        two.start()
+        address = f"ray:{two.address}"
+        assert start(scene, address, "two").wait() == 0, (scene / "two.log").read_text()
+        frame = same(scene, "two")
+        assert frame.run.nunique() == 2  # both worked
+        made_by = {run["run"]: run for run in Store(scene / "two").runs.read()}
+        assert set(frame.run) <= made_by.keys() and {run["engine"] for run in made_by.values()} == {"ray"}
+        staged = [sorted((two.cache(number) / "staged").glob("[0-9a-f]*[!k]")) for number in (0, 1)]
+        assert sum(map(len, staged)) in (1, 2) and all(
+            len(folders) <= 1 for folders in staged
+        )  # once a machine, by contents; rehearsal models are there already
+
+        # a worker is killed: its batch is done again by another process
+        process = start(scene, address, "killed")
+        until(lambda: (scene / "killed" / "rows.jsonl").exists() and rows(scene / "killed") > 2)
+        two.workers()[0].kill()
+        assert process.wait() == 0, (scene / "killed.log").read_text()
+        same(scene, "killed")
+
+        # the driver is told to stop, and another goes on
+        process = start(scene, address, "stopped")
+        until(lambda: (scene / "stopped" / "rows.jsonl").exists() and rows(scene / "stopped") > 2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 1 and "SIGTERM asked for it" in (scene / "stopped.log").read_text()
+        before = rows(scene / "stopped")
+        assert start(scene, address, "stopped").wait() == 0
+        same(scene, "stopped")
+        assert rows(scene / "stopped") == rows(scene / "process") > before  # nothing was done twice
+
+        # a machine is lost, and the other goes on alone
+        process = start(scene, address, "lost")
+        until(lambda: (scene / "lost" / "rows.jsonl").exists() and rows(scene / "lost") > 2)
+        two.kill(1)
+        assert process.wait() == 0, (scene / "lost.log").read_text()
+        same(scene, "lost")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_path, scene):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, realkit.scorers as s\nload = s.load\ns.load = lambda name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
+    )
+    path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    shutil.copytree(scene / "process", scene / "deadly")
+    lines = [line for line in (scene / "deadly" / "rows.jsonl").read_text().splitlines() if json.loads(line).get("scorer") != "paint"]
+    keep = [json.loads(line) for line in (scene / "process" / "rows.jsonl").read_text().splitlines() if json.loads(line).get("scorer") == "paint"][:-2]
+    (scene / "deadly" / "rows.jsonl").write_text("".join(f"{line}\n" for line in [*lines, *map(json.dumps, keep)]))  # two scores are missing
+    with nodes(tmp_path / "nodes") as one:
+        one.start(PYTHONPATH=path)
+        assert start(scene, f"ray:{one.address}", "deadly").wait() == 1
+    frame = rk.read(scene / "deadly").table()
+    assert frame.status.value_counts().to_dict() == {"ok": len(frame) - 2, "failed": 2}
+    assert frame.error.dropna().str.contains("3 Ray workers ended over this batch").all()
+
+
+@pytest.mark.slow
+def test_workers_of_another_version_are_refused_before_anything_is_made(tmp_path, scene):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import realkit\nrealkit.__version__ = '0.0.9'\n")
+    path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with nodes(tmp_path / "nodes") as one:
+        one.start(PYTHONPATH=path)
+        assert start(scene, f"ray:{one.address}", "other").wait() == 2
+    said = (scene / "other.log").read_text()
+    assert "realkit: A Ray worker has realkit 0.0.9, this is" in said and not (scene / "other" / "rows.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path, scene):
+    assert start(scene, "ray:127.0.0.1:1", "nowhere").wait() == 2
+    assert "Ray at '127.0.0.1:1' does not answer" in (scene / "nowhere.log").read_text().splitlines()[-1]
