@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-all lint bench
+.PHONY: demo test test-all torture lint bench
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m realkit.demo
@@ -15,6 +15,9 @@ test: $(VENV)/.ready lint
 
 test-all: $(VENV)/.ready lint
 	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+
+torture: $(VENV)/.ready
+	$(BIN)/python -m tests.torture 100
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench_rungs

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from realkit import downloads
+from realkit import __version__, downloads
 from realkit.engines import Result, encoded
 from realkit.store import Store
 from realkit.sweep import ID_VERSION
@@ -71,6 +71,8 @@ class Desk:
             rows.append({"stage": stage, "run": result.run, "at": at, **whole.row})
         if rows and result.run not in self._known:
             started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            self._store.runs.append([{"run": result.run, "started": started, "id_version": ID_VERSION, **self._environments[result.run]}])
+            self._store.runs.append(
+                [{"run": result.run, "started": started, "id_version": ID_VERSION, "realkit": __version__, **self._environments[result.run]}]
+            )
             self._known.add(result.run)
         self._store.rows.append(rows)

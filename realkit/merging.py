@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from realkit import attach, hub, models
+from realkit import attach, table
+from realkit import locks as locking
 from realkit.errors import RequestError
-from realkit.store import Store, write_atomically
-from realkit.sweep import ID_VERSION
+from realkit.locks import Locks
+from realkit.store import Store
 
-OWN = {"cells.jsonl", "rows.jsonl", "runs.jsonl", "sweep.lock.json", "table.csv", "table.parquet"}  # merged, or made anew
-LOCK, SWEEP = "sweep.lock.json", "sweep.yaml"
+OWN = {"cells.jsonl", "rows.jsonl", "runs.jsonl", locking.NAME, "table.csv", "table.parquet"}  # merged, or made anew
+SWEEP = "sweep.yaml"
 
 
 def merge(source: str | Path, out: str | Path) -> int:
@@ -34,43 +33,32 @@ def merge(source: str | Path, out: str | Path) -> int:
             taken += _failed(other, store)
             _cells(other, store)
             _others(other.folder, store)
-        store.write_text(LOCK, json.dumps(locks, indent=1, sort_keys=True) + "\n")
-        _tables(store)
+        locking.write(store, locks)
+        table.write(store)
     return taken
 
 
-def _locks(stores: Iterable[Store]) -> dict[str, Any]:
+def _locks(stores: Iterable[Store]) -> Locks:
     """The locks of all. Raises RequestError where a name means different files."""
-    found: dict[str, Any] = {"id_version": ID_VERSION, "models": {}, "upscalers": {}}
+    found = Locks()
     owner: dict[tuple[str, str], Path] = {}
-    for path in (store.folder / LOCK for store in stores):
-        if not path.is_file():
-            continue
-        try:
-            read = json.loads(path.read_text(encoding="utf-8"))
-            version = read["id_version"]
-            prints = [(kind, name, lock, meaning(name, lock)) for kind, meaning in _MEANINGS.items() for name, lock in read.get(kind, {}).items()]
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RequestError(f"{str(path)!r} is damaged ({type(error).__name__}): take another copy") from error
-        if version != ID_VERSION:
-            raise RequestError(f"{str(path)!r} was made with id version {version}, this is {ID_VERSION}: they cannot be merged")
-        for kind, name, lock, meant in prints:
-            if _MEANINGS[kind](name, found[kind].setdefault(name, lock)) != meant:
-                raise RequestError(f"{name!r} means other files in {str(path.parent)!r} than in {str(owner[kind, name])!r}: merge it into a folder of its own")
-            owner.setdefault((kind, name), path.parent)
+    for folder in (store.folder for store in stores):
+        read = locking.read(folder)
+        kinds: list[tuple[str, Any, Any, Any]] = [("model", read.models, found.models, _model), ("upscaler", read.upscalers, found.upscalers, _upscaler)]
+        for kind, of, known, meaning in kinds:
+            for name, lock in of.items():
+                if meaning(known.setdefault(name, lock)) != meaning(lock):
+                    raise RequestError(f"{name!r} means other files in {str(folder)!r} than in {str(owner[kind, name])!r}: merge it into a folder of its own")
+                owner.setdefault((kind, name), folder)
     return found
 
 
-def _model(name: str, lock: Any) -> Any:
-    read = models.ModelLock.from_json(name, lock)
-    return read.fingerprint, read.vae_fingerprint
+def _model(lock: Any) -> Any:
+    return lock.fingerprint, lock.vae_fingerprint
 
 
-def _upscaler(_: str, lock: Any) -> Any:
-    return {tool: hub.Lock(**found).fingerprint for tool, found in lock.items()}
-
-
-_MEANINGS = {"models": _model, "upscalers": _upscaler}
+def _upscaler(tools: Any) -> Any:
+    return {tool: lock.fingerprint for tool, lock in tools.items()}
 
 
 def _versions(stores: Iterable[Store]) -> dict[str, Any]:
@@ -106,16 +94,4 @@ def _others(folder: Path, store: Store) -> None:
     for path in sorted(folder.iterdir()):
         there = store.folder / path.name
         if path.is_file() and path.name not in OWN and not path.name.startswith(".") and not (path.name == SWEEP and there.exists()):
-            write_atomically(there, partial(_pour, path.read_bytes()))
-
-
-def _pour(data: bytes, file: IO[bytes]) -> None:
-    file.write(data)
-
-
-def _tables(store: Store) -> None:
-    from realkit.table import build
-
-    frame = build(store)
-    write_atomically(store.folder / "table.parquet", lambda file: frame.to_parquet(file, index=False))
-    write_atomically(store.folder / "table.csv", lambda file: frame.to_csv(file, index=False))
+            store.put(there, path.read_bytes())

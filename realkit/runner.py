@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import io
-import json
 import math
 import secrets
 import sys
@@ -16,18 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from realkit import attach as attaching
-from realkit import cost, downloads, engines, enlarging, filing, hub, models, pipelines, scorers, upscalers
+from realkit import cost, downloads, engines, enlarging, filing, hub, models, pipelines, scorers, table, upscalers
+from realkit import locks as locking
 from realkit.errors import RequestError
+from realkit.locks import Locks
 from realkit.samplers import SAMPLERS
 from realkit.stopping import Stop
 from realkit.store import Store
-from realkit.sweep import ID_VERSION, Cell, Ids, Sweep, cell_id, ids
+from realkit.sweep import Cell, Ids, Sweep, cell_id, ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from realkit.engines import Engine
-    from realkit.stages import Files, Job, Kit, Planned, Stage, Tools
+    from realkit.stages import Files, Job, Kit, Planned, Stage
 
 PLAN_LIMIT = 8  # images a denoising batch, where no device says otherwise
 
@@ -43,9 +43,7 @@ class Run:
 
     def table(self) -> pd.DataFrame:
         """One line a cell: settings, seconds and memory a stage, scores, status."""
-        from realkit.table import build
-
-        frame = build(self.store, self._cells, self._scorers)
+        frame = table.build(self.store, self._cells, self._scorers)
         frame.attrs["folder"] = str(self.folder)
         return frame
 
@@ -95,8 +93,8 @@ def run(
         raise RequestError(f"batch {batch!r}: expected a whole number of images from 1 on")
     earlier = [output for source in ([attach] if isinstance(attach, (str, Path)) else attach) for output in attaching.outputs(source)]
     store = Store(out)
-    locks, tools = _lock(sweep, store)
-    cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
+    locks = _lock(sweep, store)
+    cells = sweep.cells({name: lock.spec for name, lock in locks.models.items()})
     _memory(cells)
     where = {"device": device, "rung": rung}
     with store.writing(), stop.listening(), contextlib.closing(workers):
@@ -109,10 +107,10 @@ def run(
         if before:
             engines.same_versions(before[0]["versions"], versions, f"{str(store.folder)!r} was made with")
         attaching.take(earlier, store, versions)
-        planned = _plan(cells, locks, tools, store, batch or workers.batch_limit(cells[0].width * cells[0].height))
+        planned = _plan(cells, locks, store, batch or workers.batch_limit(cells[0].width * cells[0].height))
         store.write_text("sweep.yaml", sweep.to_yaml())
-        _stages(Kit(locks, tools, {scorer: scorers.lock(scorer) for scorer in sweep.scorers}, where), planned, store, workers, stop)
-        _tables(store)
+        _stages(Kit(locks.models, locks.upscalers, {scorer: scorers.lock(scorer) for scorer in sweep.scorers}, where), planned, store, workers, stop)
+        table.write(store)
     return Run(out, frozenset(cell_id(item.cell, item.ids) for item in planned), tuple(sweep.scorers), stop.reason)
 
 
@@ -136,41 +134,30 @@ def _sweep(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
     return Sweep(**sweep) if isinstance(sweep, dict) else Sweep.from_yaml(sweep)
 
 
-def _lock(sweep: Sweep, store: Store) -> tuple[dict[str, models.ModelLock], Tools]:
+def _lock(sweep: Sweep, store: Store) -> Locks:
     """Locks of the sweep's models and upscalers: the folder's where it has them, else made now and kept."""
-    path = store.folder / "sweep.lock.json"
-    kept: dict[str, Any] = {"id_version": ID_VERSION, "models": {}}
-    try:
-        if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-        version = kept["id_version"]
-        locks = {name: models.ModelLock.from_json(name, data) for name, data in kept["models"].items()} if version == ID_VERSION else {}
-        tools = {name: {tool: hub.Lock(**lock) for tool, lock in found.items()} for name, found in kept.get("upscalers", {}).items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RequestError(f"{str(path)!r} is damaged ({type(error).__name__}): restore it, or use a new results folder") from error
-    if version != ID_VERSION:
-        raise RequestError(f"{str(store.folder)!r} was made with id version {version}, this is {ID_VERSION}: use a new folder")
-    cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
-    new = {name: models.lock(name) for name in dict.fromkeys(cell.model for cell in cells) if name not in locks}
-    for lock in {cell.model: locks[cell.model] for cell in cells if cell.model in locks}.values():
+    kept = locking.read(store.folder)
+    cells = sweep.cells({name: lock.spec for name, lock in kept.models.items()})
+    new = {name: models.lock(name) for name in dict.fromkeys(cell.model for cell in cells) if name not in kept.models}
+    for lock in {cell.model: kept.models[cell.model] for cell in cells if cell.model in kept.models}.values():
         for part in lock.locks:
             hub.verify(part)
+    found = kept.models | new
     for cell in cells:
-        pipelines.check(cell, (locks | new)[cell.model])
-        enlarging.check(cell, (locks | new)[cell.model])
+        pipelines.check(cell, found[cell.model])
+        enlarging.check(cell, found[cell.model])
     wanted = dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler)
-    more = {name: upscalers.lock(name) for name in wanted if name not in tools}
-    for name, found in more.items():
-        enlarging.probe(name, found)
+    more = {name: upscalers.lock(name) for name in wanted if name not in kept.upscalers}
+    for name, tools in more.items():
+        enlarging.probe(name, tools)
     with hub.reading_pickles():
-        for part in [part for name in wanted if name in tools for part in tools[name].values()]:
+        for part in [part for name in wanted if name in kept.upscalers for part in kept.upscalers[name].values()]:
             hub.verify(part)
+    locks = Locks(found, kept.upscalers | more)
     if new or more:
         with store.writing():
-            kept["models"] |= {name: lock.to_json() for name, lock in new.items()}
-            kept["upscalers"] = kept.get("upscalers", {}) | {name: {tool: lock.to_json() for tool, lock in found.items()} for name, found in more.items()}
-            store.write_text("sweep.lock.json", json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    return locks | new, tools | more
+            locking.write(store, locks)
+    return locks
 
 
 def _memory(cells: list[Cell]) -> None:
@@ -189,19 +176,19 @@ def _room(made: list[tuple[Cell, Ids]], store: Store) -> None:
         )
 
 
-def _plan(cells: list[Cell], locks: dict[str, models.ModelLock], tools: Tools, store: Store, limit: int) -> list[Planned]:
+def _plan(cells: list[Cell], locks: Locks, store: Store, limit: int) -> list[Planned]:
     """The sweep's cells with ids and batches; those new to the folder are batched now and kept."""
     from realkit.stages import Planned
 
     kept = {line["id"]: line for line in store.cells.read()}
     batch_of = {line["ids"]["latents"]: line["batch"] for line in kept.values()}
-    made = [(cell, ids(cell, locks[cell.model], upscalers.of_cell(cell, tools, locks[cell.model]))) for cell in cells]
+    made = [(cell, ids(cell, locks.models[cell.model], upscalers.of_cell(cell, locks.upscalers, locks.models[cell.model]))) for cell in cells]
     _room(made, store)
     fresh = {got.latents: cell for cell, got in reversed(made) if got.latents not in batch_of}
     attached = {
         name for name, row in store.last_rows().items() if row["status"] == "ok"
     } & fresh.keys()  # made elsewhere: not to be made again with what is new
-    specs = {name: lock.spec for name, lock in locks.items()}
+    specs = {name: lock.spec for name, lock in locks.models.items()}
     for kind in (attached, fresh.keys() - attached):
         some = {name: cell for name, cell in reversed(fresh.items()) if name in kind}
         for number, batch in enumerate(_batches(some, limit, specs), max(batch_of.values(), default=-1) + 1):
@@ -303,13 +290,3 @@ def _read(stage: Stage, store: Store, job: Job) -> Files:
 def _bytes(job: Job) -> int:
     """What filing a job may take on the disk: each picture as it is, which no PNG exceeds by much."""
     return sum(3 * max(item.cell.width * item.cell.height, math.prod(item.cell.pixels)) for item in job.planned)
-
-
-def _tables(store: Store) -> None:
-    from realkit.table import build
-
-    frame = build(store)
-    for name, write in (("table.parquet", frame.to_parquet), ("table.csv", frame.to_csv)):
-        whole = io.BytesIO()
-        write(whole, index=False)
-        store.put(store.folder / name, whole.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from realkit.lookup import find
@@ -37,7 +38,7 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "rung": ("denoise", "", "rung of the memory ladder: resident, vae-tiling, model-offload or group-offload; never pool times of different rungs"),
     "decode_rung": ("decode", "", "the same of the VAE"),
     "truncated_tokens": ("denoise", "", "prompt tokens beyond the text encoder's length, which it never saw"),
-    "load_s": ("denoise", "lower", "seconds to load the model, or both legs' models, once for all cells it served"),
+    "load_s": ("denoise", "lower", "seconds to load the model, or both legs' models, once for all cells it served; all but a run's first may have had their files read ahead"),
     "encode_s": ("denoise", "lower", "seconds to encode the prompts, of the batch over its size"),
     "denoise_s": ("denoise", "lower", "seconds to denoise, of the batch over its size"),
     "decode_s": ("decode", "lower", "seconds to decode the latents"),
@@ -85,6 +86,15 @@ def build(store: Store, cells: Collection[str] | None = None, scorers: Collectio
     for name in ("error", "upscaler", "tile", "upscale_dtype", "image"):
         frame[name] = frame[name].astype("string")
     return frame
+
+
+def write(store: Store) -> None:
+    """A results folder's table.parquet and table.csv: of all it holds."""
+    frame = build(store)
+    for name, pour in (("table.parquet", frame.to_parquet), ("table.csv", frame.to_csv)):
+        whole = io.BytesIO()
+        pour(whole, index=False)
+        store.put(store.folder / name, whole.getvalue())
 
 
 def _line(line: dict[str, Any], rows: dict[str, Any], scores: dict[str, dict[tuple[str, str | None], dict[str, Any]]], store: Store) -> dict[str, Any]:
