@@ -45,7 +45,7 @@ class _Member:
 
 @dataclass
 class Ray:
-    """Ray's workers as an engine. `address` is a cluster's ("auto", "host:port", "ray://…"); None: $RAY_ADDRESS, the one started on this machine, or one of its own.
+    """Ray's workers as an engine. `address` is a cluster's ("host:port", "ray://…", "auto": the one started on this machine); None: $RAY_ADDRESS, else a start of its own on this machine.
 
     `workers` are one a GPU, or one a machine where there are none; `num_gpus` is each one's share of a GPU, 1 or, to let two small models share one, 0.5.
     Workers that end are started again, on another machine if theirs is gone; what was with them is done again. Results come back to this process, which
@@ -291,15 +291,12 @@ def _connect(address: str | None, workers: int | None) -> None:
     mine = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if mine else None
     named = address or os.environ.get("RAY_ADDRESS")
-    local = not named
     try:
         if (host := (named or "").removeprefix("ray://").rpartition(":"))[0]:  # Ray itself asks for minutes
             socket.create_connection((host[0].strip("[]"), int(host[2])), ANSWER_S).close()
-        try:
-            ray.init(address="auto" if local else address, log_to_driver=False, configure_logging=False)
-        except ConnectionError:
-            if not local:
-                raise
+        if named:
+            ray.init(address=named, log_to_driver=False, configure_logging=False)
+        else:
             cores = max(os.cpu_count() or 1, workers or 1)
             ray.init(address="local", num_cpus=cores, log_to_driver=False, configure_logging=False, include_dashboard=False, object_store_memory=OBJECTS)
     except Exception as error:  # Ray raises many kinds

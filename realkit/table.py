@@ -38,7 +38,11 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "rung": ("denoise", "", "rung of the memory ladder: resident, vae-tiling, model-offload or group-offload; never pool times of different rungs"),
     "decode_rung": ("decode", "", "the same of the VAE"),
     "truncated_tokens": ("denoise", "", "prompt tokens beyond the text encoder's length, which it never saw"),
-    "load_s": ("denoise", "lower", "seconds to load the model, or both legs' models, once for all cells it served; all but a run's first may have had their files read ahead"),
+    "load_s": (
+        "denoise",
+        "lower",
+        "seconds to load the model, or both legs' models, once for all cells it served; all but a run's first may have had their files read ahead",
+    ),
     "encode_s": ("denoise", "lower", "seconds to encode the prompts, of the batch over its size"),
     "denoise_s": ("denoise", "lower", "seconds to denoise, of the batch over its size"),
     "decode_s": ("decode", "lower", "seconds to decode the latents"),

@@ -55,7 +55,7 @@ def scrub(text: str) -> str:
     """The text with `***` for every known token, plain or percent-encoded, and for whatever says itself that it is a secret (SECRETS)."""
     for value in sorted(_seen | _present(), key=len, reverse=True):
         if len(value) >= SHORTEST:
-            text = re.sub("".join(f"(?:{re.escape(c)}|{_encoded(c)})" for c in value), "***", text)
+            text = re.sub("".join(f"(?:{re.escape(c)}|{_encoded(c)})" for c in value) + r"[\w-]*", "***", text)  # one may begin another
     for pattern, shown in SECRETS:
         text = pattern.sub(shown, text)
     return text
