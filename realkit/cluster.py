@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FATAL = 3  # workers that a batch may take with it before it is a failure
 PATIENCE_S = 60.0  # to wait for workers that are not there yet
 ANSWER_S = 10.0  # for a cluster to be reached at all
+GRACE_S = 15.0  # for more of them, once one is there
 OBJECTS = 2**29  # bytes of a local start's object store: batches pass through it, never models
 
 
@@ -39,8 +40,10 @@ class _Member:
     state: str = "waking"  # then ready; staging while files are brought to it; gone
     run: str = ""
     node: str = ""
+    kit: Any = None  # what it was equipped with
     tool: str = ""
     jobs: int = 0  # that are with it
+    alone: bool = False  # the one that is has ended a worker before: no other is put beside it
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Ray:
             raise RequestError(f"num_gpus {shown(self.num_gpus)}: expected a number of GPUs a worker, such as 1 or 0.5")
         self._kit: Any = None
         self._members: list[_Member] = []
+        self._deaths: dict[tuple[str, ...], int] = {}  # of batches: workers that ended over them
         self._carriers = ThreadPoolExecutor(thread_name_prefix="bringing")
         self._bringing: dict[Future[None], tuple[_Member, str, Job, str]] = {}
         self._roads: dict[str, threading.Lock] = {}  # by machine
@@ -99,8 +103,13 @@ class Ray:
     def batch_limit(self, pixels: int) -> int:
         import ray
 
-        limits: list[int] = ray.get([member.actor.batch_limit.remote(pixels) for member in self._members if member.state == "ready"])
-        return min(limits)
+        limits: list[int] = []
+        for member in [member for member in self._members if member.state == "ready"]:
+            try:
+                limits.append(ray.get(member.actor.batch_limit.remote(pixels)))
+            except ray.exceptions.RayError:
+                self._wake(member)
+        return min(limits, default=1)
 
     def equip(self, kit: Kit) -> None:
         import ray
@@ -116,7 +125,7 @@ class Ray:
         for job in jobs:
             queue.setdefault(job.tool, deque()).append(job)
         flying: dict[Any, tuple[_Member, Job, str]] = {}
-        self._deaths: dict[tuple[str, ...], int] = {}
+        self._deaths.clear()
         longest, idle_since = 0.0, time.monotonic()
         for member in self._members:
             member.tool = ""
@@ -166,9 +175,10 @@ class Ray:
             for member in self._members:
                 while member.state == "ready" and member.jobs == ahead and any(queue.values()):
                     tool = member.tool if queue.get(member.tool) else "" if ahead else self._tool(queue)
-                    if not tool or (ahead and len(queue[tool]) < len(self._members)):
+                    fatal = bool(tool) and self._deaths.get(queue[tool][0].makes, 0) > 0
+                    if not tool or (ahead and (fatal or member.alone or len(queue[tool]) < len(self._members))):
                         break
-                    member.tool, member.jobs = tool, member.jobs + 1
+                    member.tool, member.jobs, member.alone = tool, member.jobs + 1, fatal
                     yield member, queue[tool].popleft()
 
     def _tool(self, queue: dict[str, deque[Job]]) -> str:
@@ -211,16 +221,18 @@ class Ray:
             member.state = "waking"
             member.run = "" if fresh else member.run
             member.tool = ""
+            member.kit = self._kit
             self._waking[member.actor.facts.remote(self._kit)] = member
 
     def _meet_all(self) -> None:
-        """Wait for the workers, at most `patience`; go on with those that are there. Raises RequestError where none is."""
+        """Wait for a worker, at most `patience`, and a little for the others, who else come when they come. Raises RequestError where there is none."""
         import ray
 
         end = time.monotonic() + self.patience
         while self._waking and (left := end - time.monotonic()) > 0:
             for ref in ray.wait([*self._waking], num_returns=1, timeout=min(left, 1.0))[0]:
                 self._meet(ref, strict=True)
+                end = min(end, time.monotonic() + GRACE_S)
         if not any(member.state == "ready" for member in self._members):
             raise RequestError(f"No Ray worker has come within {self.patience:.0f} s: {_resources()}. Give the cluster machines, or ask for fewer GPUs")
 
@@ -247,6 +259,8 @@ class Ray:
             print(f"realkit: {said}; the others go on", file=sys.stderr)
             return
         member.state, member.node = "ready", found["node"]
+        if member.kit is not self._kit:  # it came when there was none yet
+            self._wake(member, fresh=False)
         if not member.run:
             member.run = f"{self._run}-{len(self.environments)}"
             self.environments[member.run] = found["environment"]

@@ -223,3 +223,22 @@ def test_workers_of_another_version_are_refused_before_anything_is_made(tmp_path
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path, scene):
     assert start(scene, "ray:127.0.0.1:1", "nowhere").wait() == 2
     assert "Ray at '127.0.0.1:1' does not answer" in (scene / "nowhere.log").read_text().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
+    """Two workers are asked for, of which the one machine that is there holds one."""
+    script = "import realkit as rk; from realkit.cluster import Ray; rk.run('sweep.yaml', 'late', batch=1, engine=Ray({address!r}, workers=2, patience=30))"
+    told = os.environ | ACCESS | {"REALKIT_CATALOG": str(scene / "catalog"), "REALKIT_CACHE": str(scene / "cache"), "OMP_NUM_THREADS": "1"}
+    sweep = SWEEP | {"models": "rehearsal/base", "seeds": 24, "steps": 12, "upscalers": None, "scorers": "paint"}
+    (scene / "long").mkdir()
+    (scene / "long" / "sweep.yaml").write_text(json.dumps(sweep))
+    with nodes(tmp_path) as cluster:
+        cluster.start()
+        process = subprocess.Popen([sys.executable, "-c", script.format(address=cluster.address)], cwd=scene / "long", env=told)
+        until(lambda: (scene / "long" / "late" / "rows.jsonl").exists() and rows(scene / "long" / "late") > 2)
+        cluster.start()
+        assert process.wait() == 0
+    frame = rk.read(scene / "long" / "late").table()
+    assert set(frame.status) == {"ok"} and len(Store(scene / "long" / "late").runs.read()) == 2

@@ -150,3 +150,11 @@ def test_who_is_away_gets_nothing(crew):
     ray = crew(2)
     ray._members[0].state = "waking"
     assert {run for run, _ in given(ray, {"a": jobs("a", 1, 1, 1)})} == {"run-1"}
+
+
+def test_a_batch_that_ended_a_worker_is_tried_alone(crew):
+    ray = crew(1)
+    ray._deaths[("a0",)] = 1
+    assert given(ray, queue := {"a": jobs("a", 1, 1, 1)}) == [("run-0", "a0")]
+    ray._members[0].jobs = 0
+    assert given(ray, queue) == [("run-0", "a1"), ("run-0", "a2")]
