@@ -86,7 +86,7 @@ def _cells(source: Store, store: Store) -> None:
     batch_of = {line["ids"]["latents"]: line["batch"] for line in kept}
     first = max(batch_of.values(), default=-1) + 1
     if new := [line for line in source.cells.read() if line["id"] not in known]:
-        store.cells.append([line | {"batch": batch_of.get(line["ids"]["latents"], first + line["batch"])} for line in new])
+        store.add_cells([line | {"batch": batch_of.get(line["ids"]["latents"], first + line["batch"])} for line in new])
 
 
 def _others(folder: Path, store: Store) -> None:

@@ -197,7 +197,7 @@ def _plan(cells: list[Cell], locks: Locks, store: Store, limit: int) -> list[Pla
     lines = [{"id": cell_id(p.cell, p.ids), "cell": asdict(p.cell), "ids": asdict(p.ids), "batch": p.batch} for p in planned]
     new = [line for line in {line["id"]: line for line in lines}.values() if line["id"] not in kept]
     if new:
-        store.cells.append(new)
+        store.add_cells(new)
     return planned
 
 

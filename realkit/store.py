@@ -137,6 +137,11 @@ class Store:
             raise WriteError(path, OSError(errno.ENOENT, "the results folder was moved or removed while it was written to"))
         write_atomically(path, lambda file: file.write(data))
 
+    def add_cells(self, new: Iterable[dict[str, Any]]) -> None:
+        """Keep cells that were planned together, all or none: a part of a plan would be completed by other batches."""
+        text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in [*self.cells.read(), *new])
+        self.put(self.cells.path, text.encode())
+
     def write_text(self, name: str, text: str) -> None:
         self.put(self.folder / name, text.encode())
 

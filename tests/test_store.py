@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 import realkit as rk
@@ -76,3 +78,18 @@ def test_of_a_cell_written_twice_the_first_counts(tmp_path):
     store = Store(tmp_path)
     store.cells.append({"id": name, "cell": {}, "ids": {}, "batch": batch} for batch, name in enumerate("aba"))
     assert [(line["id"], line["batch"]) for line in store.cells.read()] == [("a", 0), ("b", 1)]
+
+
+def test_a_plan_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Killed while its cells are written, a run plans them again as if for the first time: part of a plan would be completed by other batches."""
+    store = Store(tmp_path)
+    lines = [{"id": str(number), "cell": {}, "ids": {}, "batch": number} for number in range(4)]
+    store.add_cells(lines[:2])
+    kept = store.cells.path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.add_cells(lines[2:])
+    assert store.cells.path.read_bytes() == kept
+    store.add_cells(lines[2:])
+    assert store.cells.read() == lines
