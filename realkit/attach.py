@@ -6,16 +6,16 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from realkit import mounts, provenance
 from realkit.errors import RequestError
 from realkit.lookup import shown
-from realkit.store import Store, write_atomically
+from realkit.store import Store
 from realkit.sweep import ID_VERSION
 
 DEEPEST = 3  # folders below the one named in which an output is looked for
@@ -63,7 +63,10 @@ def _take(source: Traversable, store: Store, versions: Mapping[str, Any]) -> int
     for run in runs:
         if run.get("id_version") != ID_VERSION:
             raise RequestError(f"attach {str(source)!r}: made with id version {run.get('id_version')}, this is {ID_VERSION}: it cannot be gone on with")
-        other = [f"{name} {then} → {versions.get(name)}" for name, then in dict(run.get("versions") or {}).items() if then != versions.get(name)]
+        made = run.get("versions") or {}
+        if not isinstance(made, dict):
+            raise RequestError(f"attach {str(source)!r}: runs.jsonl is damaged (versions {shown(made)}). Take another copy of that output")
+        other = [f"{name} {then} → {versions.get(name)}" for name, then in made.items() if then != versions.get(name)]
         if other:
             raise RequestError(f"attach {str(source)!r}: made with other versions ({', '.join(other)}): install those, or start anew")
     have = {name for name, row in store.last_rows().items() if row["status"] == "ok"}
@@ -100,8 +103,10 @@ def _with_parents(fine: dict[str, dict[str, Any]], copied: set[str]) -> list[dic
 
 def _lines(source: Traversable, name: str) -> list[dict[str, Any]]:
     """The whole lines of a file; a last one torn by a kill is left out."""
-    data = source.joinpath(name).read_bytes()
+    data = _bytes(source.joinpath(name))
     try:
+        if data is None:
+            raise ValueError
         found = [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines() if line.strip()]
     except (ValueError, RecursionError):
         raise RequestError(f"attach {str(source)!r}: {name} is damaged. Take another copy of that output") from None
@@ -115,20 +120,21 @@ def _copied(source: Traversable, store: Store, row: dict[str, Any]) -> bool:
     if row.get("stage") not in DRAWN:
         return True
     path = store.path(row["stage"], row["id"])
-    if path.exists():
+    if store.has(row["stage"], row["id"]):
         return True
-    file = source.joinpath(path.parent.name).joinpath(path.name)
-    if not file.is_file():
+    data = _bytes(source.joinpath(path.parent.name).joinpath(path.name))
+    if data is None or not (_is_picture(data, row.get("pixels")) if path.suffix == ".png" else _is_latents(data)):
         return False
-    data = file.read_bytes()
-    if not (_is_picture(data, row.get("pixels")) if path.suffix == ".png" else _is_latents(data)):
-        return False
-    write_atomically(path, partial(_pour, data))
+    store.put(path, data)
     return True
 
 
-def _pour(data: bytes, file: IO[bytes]) -> None:
-    file.write(data)
+def _bytes(file: Traversable) -> bytes | None:
+    """What a file holds; None where it is not there, or cannot be read out of its archive."""
+    try:
+        return file.read_bytes() if file.is_file() else None
+    except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _is_picture(data: bytes, pixels: object) -> bool:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import socket
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit import __version__, engines, hub, staging, tokens
+from realkit import __version__, engines, hub, ray_session, staging
 from realkit.errors import RequestError
 from realkit.lookup import shown
 from realkit.worker import Settings, Worker
@@ -27,9 +25,7 @@ if TYPE_CHECKING:
 
 FATAL = 3  # workers that a batch may take with it before it is a failure
 PATIENCE_S = 60.0  # to wait for workers that are not there yet
-ANSWER_S = 10.0  # for a cluster to be reached at all
 GRACE_S = 15.0  # for more of them, once one is there
-OBJECTS = 2**29  # bytes of a local start's object store: batches pass through it, never models
 
 
 @dataclass(eq=False)
@@ -43,6 +39,7 @@ class _Member:
     kit: Any = None  # what it was equipped with
     tool: str = ""
     jobs: int = 0  # that are with it
+    unable: set[str] = field(default_factory=set)  # tools that it could not load
     alone: bool = False  # the one that is has ended a worker before: no other is put beside it
 
 
@@ -72,12 +69,14 @@ class Ray:
             raise RequestError(f"workers {shown(self.workers)}: expected a whole number from 1 on")
         if self.num_gpus is not None and not (isinstance(self.num_gpus, (int, float)) and 0 <= self.num_gpus <= 8):
             raise RequestError(f"num_gpus {shown(self.num_gpus)}: expected a number of GPUs a worker, such as 1 or 0.5")
-        self._kit: Any = None
+        self._own, self._kit = False, None
         self._members: list[_Member] = []
+        self._waking: dict[Any, _Member] = {}
         self._deaths: dict[tuple[str, ...], int] = {}  # of batches: workers that ended over them
-        self._carriers = ThreadPoolExecutor(thread_name_prefix="bringing")
-        self._bringing: dict[Future[None], tuple[_Member, str, Job, str]] = {}
+        self._troubles: dict[str, Exception] = {}  # of tools: why a worker could not load them
+        self._bringing: dict[Future[None], tuple[_Member, str]] = {}
         self._roads: dict[str, threading.Lock] = {}  # by machine
+        self._closing = threading.Event()
 
     # --- the engine -----------------------------------------------------------------------------------------------
 
@@ -85,15 +84,17 @@ class Ray:
         import ray
 
         self._run, self._versions = run, versions
-        self._own = not ray.is_initialized()
         self.environments.clear()
-        if self._own:
-            _connect(self.address, self.workers)
-        gpus = 0.0 if where["device"] == "cpu" else ray.cluster_resources().get("GPU", 0.0)
+        self._closing.clear()
+        self._carriers = ThreadPoolExecutor(thread_name_prefix="bringing")
+        if not ray.is_initialized():
+            self._own = True
+            ray_session.connect(self.address, self.workers)
+        gpus = 0.0 if where["device"] == "cpu" else ray.clusterray_session.resources().get("GPU", 0.0)
         share = self.num_gpus if self.num_gpus is not None else float(bool(gpus))
         if share and not gpus:
             raise RequestError(f"num_gpus {share:g}: Ray sees no GPU{' in this cluster' if self.address else ''}. What is wrong, and the mend: realkit doctor")
-        count = self.workers or (int(gpus / share) if share else sum(node["Alive"] for node in ray.nodes()))
+        count = self.workers or ray_session.places(share)
         actor = ray.remote(Worker).options(num_gpus=share, num_cpus=1, max_restarts=-1, max_task_retries=0, max_concurrency=2, scheduling_strategy="SPREAD")
         settings = Settings.of_driver(dict(where))
         self._members = [_Member(actor.remote(settings)) for _ in range(count)]
@@ -119,6 +120,11 @@ class Ray:
             if member.state == "ready":
                 self._wake(member, fresh=False)
         self._meet_all()
+        if late := sum(member.state == "waking" for member in self._members):
+            print(
+                f"realkit: {late} of {len(self._members)} Ray workers are not there yet ({ray_session.resources()}); they get work when they come",
+                file=sys.stderr,
+            )
 
     def work(self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop) -> Iterator[engines.Result]:
         queue: dict[str, deque[Job]] = {}
@@ -126,20 +132,21 @@ class Ray:
             queue.setdefault(job.tool, deque()).append(job)
         flying: dict[Any, tuple[_Member, Job, str]] = {}
         self._deaths.clear()
-        longest, idle_since = 0.0, time.monotonic()
+        self._troubles.clear()
         for member in self._members:
-            member.tool = ""
+            member.tool, member.jobs, member.unable = "", 0, set()
+        longest, idle_since = 0.0, time.monotonic()
         while True:
             if not stop.due(longest):
                 for member, job in self._assignments(queue):
                     flying[member.actor.work.remote(stage, job, _read(read, job), member.run)] = member, job, member.run
             if not flying and (stop.reason or not any(queue.values())):
                 return
-            if flying or any(member.state == "staging" for member in self._members):
+            if flying or self._bringing:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > self.patience:
                 raise RequestError(f"No Ray worker has come back within {self.patience:.0f} s. What is done is kept: mend the cluster and run again")
-            yield from self._brought(queue)
+            self._brought()
             for ref in self._next([*flying, *self._waking]):
                 if ref in self._waking:
                     self._meet(ref)
@@ -147,25 +154,31 @@ class Ray:
                 member, job, run = flying.pop(ref)
                 member.jobs -= 1
                 found = self._outcome(ref, stage, member, job, run)
-                if isinstance(found, engines.Result):
+                if isinstance(found, engines.Result) and found.trouble is None:
                     longest = max(longest, found.seconds)
                     yield found
                     continue
-                queue.setdefault(job.tool, deque()).appendleft(job)
-                if found and member.state == "ready":
+                queue[job.tool].appendleft(job)
+                if isinstance(found, engines.Result):
+                    self._cannot(member, job.tool, found.trouble)
+                elif found and member.state == "ready":
                     member.state = "staging"
-                    self._bringing[self._carriers.submit(self._bring, member, found)] = member, stage, job, run
+                    self._bringing[self._carriers.submit(self._bring, member, found)] = member, job.tool
+            yield from self._hopeless(stage, queue)
 
     def close(self) -> None:
         import ray
 
-        if not ray.is_initialized():
-            return
-        for member in self._members:
-            ray.kill(member.actor)
-        self._members, self._kit = [], None
-        if self._own:
-            ray.shutdown()
+        self._closing.set()
+        if ray.is_initialized():
+            for member in self._members:
+                ray.kill(member.actor)
+            wait(self._bringing)
+            if self._own:
+                ray.shutdown()
+        self._own, self._kit, self._members = False, None, []
+        for kept in (self._waking, self._bringing, self._roads):
+            kept.clear()
 
     # --- who does what --------------------------------------------------------------------------------------------
 
@@ -173,21 +186,36 @@ class Ray:
         """What goes to whom now: to the idle first, then one ahead to those that have more of their tool to come than others could take."""
         for ahead in (0, 1):
             for member in self._members:
-                while member.state == "ready" and member.jobs == ahead and any(queue.values()):
-                    tool = member.tool if queue.get(member.tool) else "" if ahead else self._tool(queue)
-                    fatal = bool(tool) and self._deaths.get(queue[tool][0].makes, 0) > 0
-                    if not tool or (ahead and (fatal or member.alone or len(queue[tool]) < len(self._members))):
-                        break
-                    member.tool, member.jobs, member.alone = tool, member.jobs + 1, fatal
-                    yield member, queue[tool].popleft()
+                if member.state != "ready" or member.jobs != ahead:
+                    continue
+                tool = member.tool if queue.get(member.tool) else "" if ahead else self._tool(member, queue)
+                fatal = bool(tool) and self._deaths.get(queue[tool][0].makes, 0) > 0
+                if not tool or tool in member.unable or (ahead and (fatal or member.alone or len(queue[tool]) < len(self._members))):
+                    continue
+                member.tool, member.jobs, member.alone = tool, member.jobs + 1, fatal
+                yield member, queue[tool].popleft()
 
-    def _tool(self, queue: dict[str, deque[Job]]) -> str:
-        """The next tool that no worker has; else the one with the most work left for each that has it."""
-        held = [member.tool for member in self._members if member.state == "ready"]
-        waiting = [tool for tool in queue if queue[tool]]
-        return next(
-            (tool for tool in waiting if tool not in held), max(waiting, key=lambda tool: sum(job.weight for job in queue[tool]) / (held.count(tool) + 1))
-        )
+    def _tool(self, member: _Member, queue: dict[str, deque[Job]]) -> str:
+        """The next tool that no worker has; else the one with the most work left for each that has it. Of those that this one can load; "": none."""
+        held = [other.tool for other in self._members if other.state == "ready"]
+        waiting = [tool for tool in queue if queue[tool] and tool not in member.unable]
+        free = [tool for tool in waiting if tool not in held]
+        return free[0] if free else max(waiting, key=lambda tool: sum(job.weight for job in queue[tool]) / (held.count(tool) + 1), default="")
+
+    def _cannot(self, member: _Member, tool: str, trouble: Exception | None) -> None:
+        """A worker could not load a tool: others may."""
+        self._troubles[tool] = trouble or RuntimeError("no worker could load it")
+        if tool not in member.unable:
+            member.unable.add(tool)
+            member.tool = ""
+            if any(tool not in other.unable and other.state != "gone" for other in self._members):
+                print(f"realkit: a Ray worker cannot load {tool} ({engines.said(self._troubles[tool])}); others try", file=sys.stderr)
+
+    def _hopeless(self, stage: str, queue: dict[str, deque[Job]]) -> Iterator[engines.Result]:
+        """Failures of the batches whose tool no worker can load."""
+        for tool, error in self._troubles.items():
+            while queue[tool] and all(tool in member.unable or member.state == "gone" for member in self._members):
+                yield _failure(stage, queue[tool].popleft(), error, next(iter(self.environments)))
 
     def _next(self, refs: list[Any]) -> list[Any]:
         """One of the answers that are awaited, or none yet."""
@@ -218,9 +246,9 @@ class Ray:
     def _wake(self, member: _Member, fresh: bool = True) -> None:
         """Ask a worker who it is, and equip it; until it answers it gets no work. `fresh`: it may be another process by now."""
         if member.state in ("ready", "staging"):
-            member.state = "waking"
-            member.run = "" if fresh else member.run
-            member.tool = ""
+            member.state, member.tool = "waking", ""
+            if fresh:
+                member.run, member.unable = "", set()
             member.kit = self._kit
             self._waking[member.actor.facts.remote(self._kit)] = member
 
@@ -234,7 +262,9 @@ class Ray:
                 self._meet(ref, strict=True)
                 end = min(end, time.monotonic() + GRACE_S)
         if not any(member.state == "ready" for member in self._members):
-            raise RequestError(f"No Ray worker has come within {self.patience:.0f} s: {_resources()}. Give the cluster machines, or ask for fewer GPUs")
+            raise RequestError(
+                f"No Ray worker has come within {self.patience:.0f} s: {ray_session.resources()}. Give the cluster machines, or ask for fewer GPUs"
+            )
 
     def _meet(self, ref: Any, strict: bool = False) -> None:
         """Take in a worker that has said who it is."""
@@ -253,7 +283,7 @@ class Ray:
             return
         except (ray.exceptions.RayError, RequestError) as error:
             member.state = "gone"
-            said = error if isinstance(error, RequestError) else RequestError(f"A Ray worker cannot start: {_cause(error)}")
+            said = error if isinstance(error, RequestError) else RequestError(f"A Ray worker cannot start: {ray_session.cause(error)}")
             if strict:
                 raise said from None
             print(f"realkit: {said}; the others go on", file=sys.stderr)
@@ -273,53 +303,29 @@ class Ray:
 
         with self._roads.setdefault(member.node, threading.Lock()):
             for lock in ray.get(member.actor.stage.remote("lacking", locks)):
-                ray.get(member.actor.stage.remote("begin", lock))
+                place = ray.get(member.actor.stage.remote("begin", lock))
                 sent: dict[str, Any] = {}
                 for name, data in staging.pieces(lock):
+                    if self._closing.is_set():
+                        return
                     sent.setdefault(name, hashlib.sha256()).update(data)
-                    ray.get(member.actor.stage.remote("receive", lock, name, data))
-                ray.get(member.actor.stage.remote("complete", lock, {name: sha.hexdigest() for name, sha in sent.items()}))
+                    ray.get(member.actor.stage.remote("receive", place, name, data))
+                ray.get(member.actor.stage.remote("complete", lock, place, {name: sha.hexdigest() for name, sha in sent.items()}))
 
-    def _brought(self, queue: dict[str, deque[Job]]) -> Iterator[engines.Result]:
-        """Let workers go on to which things were brought; what could not be brought fails its batch."""
+    def _brought(self) -> None:
+        """Let workers go on to which things were brought; where they could not be, others may have them."""
         import ray
 
         for carried in [carried for carried in self._bringing if carried.done()]:
-            member, stage, job, run = self._bringing.pop(carried)
+            member, tool = self._bringing.pop(carried)
             member.state = "ready" if member.state == "staging" else member.state
             error = carried.exception()
             if isinstance(error, ray.exceptions.RayTaskError):
                 error = error.cause
             if isinstance(error, ray.exceptions.RayError):
                 self._wake(member)
-            elif isinstance(error, Exception) and job in queue[job.tool]:
-                queue[job.tool].remove(job)
-                yield _failure(stage, job, error, run)
-
-
-def _connect(address: str | None, workers: int | None) -> None:
-    """Join a cluster, or start one here. Ray's handler of SIGTERM is put aside: a run stops after the batch in work."""
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    mine = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM) if mine else None
-    named = address or os.environ.get("RAY_ADDRESS")
-    try:
-        if (host := (named or "").removeprefix("ray://").rpartition(":"))[0]:  # Ray itself asks for minutes
-            socket.create_connection((host[0].strip("[]"), int(host[2])), ANSWER_S).close()
-        if named:
-            ray.init(address=named, log_to_driver=False, configure_logging=False)
-        else:
-            cores = max(os.cpu_count() or 1, workers or 1)
-            ray.init(address="local", num_cpus=cores, log_to_driver=False, configure_logging=False, include_dashboard=False, object_store_memory=OBJECTS)
-    except Exception as error:  # Ray raises many kinds
-        raise RequestError(
-            f"Ray at {shown(named or 'this machine')} does not answer: {_cause(error)}. Is it up, and $RAY_AUTH_MODE what it is there?"
-        ) from None
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+            elif isinstance(error, Exception):
+                self._cannot(member, tool, error)
 
 
 def _read(read: Callable[[Job], Files], job: Job) -> Files | Exception:
@@ -331,16 +337,3 @@ def _read(read: Callable[[Job], Files], job: Job) -> Files | Exception:
 
 def _failure(stage: str, job: Job, error: Exception, run: str) -> engines.Result:
     return engines.Result(job, [engines.failed(stage, job, artifact, error) for artifact in job.makes], run, 0.0)
-
-
-def _cause(error: BaseException) -> str:
-    """The last line of what Ray says, which names the cause."""
-    lines = [line.strip() for line in tokens.scrub(str(error)).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
-
-
-def _resources() -> str:
-    import ray
-
-    found = ray.cluster_resources()
-    return f"the cluster has {found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs on {len([node for node in ray.nodes() if node['Alive']])} machines"

@@ -34,6 +34,7 @@ class Result:
     run: str
     seconds: float
     damaged: tuple[tuple[str, str], ...] = ()
+    trouble: Exception | None = None  # why the tool could not be loaded
 
 
 class Engine(Protocol):
@@ -91,7 +92,7 @@ def attempt(stage: Stage, tool: Any, trouble: Exception | None, job: Job, files:
         rung = {"rung": tool.rung} if isinstance(tool, pipelines.Placed) else {}
         made = [failed(stage.name, job, artifact, error, rung) for artifact in job.makes]
         error.__traceback__ = None  # its frames hold the batch's memory
-    return Result(job, made, run, time.monotonic() - began, damaged)
+    return Result(job, made, run, time.monotonic() - began, damaged, trouble)
 
 
 def loaded(stage: Stage, name: str) -> tuple[Any, Exception | None]:
@@ -117,6 +118,11 @@ def failed(stage: str, job: Job, artifact: str, error: Exception, more: Mapping[
     return Made(row | scored)
 
 
+def said(error: BaseException) -> str:
+    """An error's message in one line of at most 500 characters, without secrets."""
+    return tokens.scrub(" ".join(str(error).split()))[:500]
+
+
 def encoded(stage: str, job: Job, made: Made, run: str) -> Made:
     """What was made as it is filed; what a picture cannot be encoded for is its row."""
     whole, error = _tried(lambda: made.encoded(run))
@@ -139,6 +145,7 @@ class Here:
 
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     _run: str = ""
+    _load_s: float = 0.0  # the longest that loading a tool took so far
 
     def start(self, run: str, where: Mapping[str, Any], versions: Mapping[str, Any] | None) -> None:
         self._on: torch.device = loading.device_for(where["device"])
@@ -162,10 +169,13 @@ class Here:
         following = [name for name, _ in turns[1:]] + [""]
         ahead = Ahead()
         for (name, turn), after in zip(turns, following, strict=True):
-            if stop.due(longest):
+            while not stop.due(longest + self._load_s) and not ahead.done(wait=0.5):
+                pass
+            if stop.reason:
                 break
-            ahead.done()
+            began = time.monotonic()
             tool, trouble = loaded(at, name)
+            self._load_s = max(self._load_s, time.monotonic() - began)
             ahead = Ahead(at.locks(after)) if after else Ahead()
             for job in turn:
                 if stop.due(longest):
@@ -175,7 +185,7 @@ class Here:
                 yield result
             del tool
             placement.release()
-        ahead.done(wait=False)
+        ahead.done()
 
     def close(self) -> None:
         self._stages = {}
@@ -191,11 +201,12 @@ class Ahead:
         if self._locks:
             self._thread.start()
 
-    def done(self, wait: bool = True) -> None:
-        """Read no further. A fetch in work is waited for, so that nothing is fetched twice."""
+    def done(self, wait: float = 0.0) -> bool:
+        """Read no further; whether it has ended, within `wait` seconds. A fetch in work goes on: it is to be waited for, so that nothing is fetched twice."""
         self._enough.set()
-        if wait and self._thread.is_alive():
-            self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join(wait)
+        return not self._thread.is_alive()
 
     def _go(self) -> None:
         try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import math
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,6 +97,7 @@ def run(
     locks = _lock(sweep, store)
     cells = sweep.cells({name: lock.spec for name, lock in locks.models.items()})
     _memory(cells)
+    _distinct(sweep.scorers)
     where = {"device": device, "rung": rung}
     with store.writing(), stop.listening(), contextlib.closing(workers):
         from realkit.stages import Kit
@@ -125,6 +127,7 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
     for name in dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler):
         upscalers.lock(name)
     _memory(cells)
+    _distinct(sweep.scorers)
     return sweep.describe()
 
 
@@ -158,6 +161,14 @@ def _lock(sweep: Sweep, store: Store) -> Locks:
         with store.writing():
             locking.write(store, locks)
     return locks
+
+
+def _distinct(names: Sequence[str]) -> None:
+    """Raise RequestError where two scorers are one: their numbers would bear one id."""
+    known: dict[str, str] = {}
+    for name in names:
+        if (other := known.setdefault(json.dumps(scorers.determined(name), sort_keys=True), name)) != name:
+            raise RequestError(f"Scorers {other!r} and {name!r} are the same by two names: expected different ones, name one of them")
 
 
 def _memory(cells: list[Cell]) -> None:
@@ -231,11 +242,16 @@ def _pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
     rows = store.last_rows()
 
     def done(artifact: str, kind: str) -> bool:
-        return rows.get(artifact, {}).get("status") == "ok" and (kind == "score" or store.path(kind, artifact).exists())
+        return rows.get(artifact, {}).get("status") == "ok" and (kind == "score" or store.has(kind, artifact))
 
-    def ready(job: Job) -> bool:
-        parent = {"refine": "begun", "decode": "latents", "upscale": "decoded", "score": "image"}.get(stage.name)
-        return parent is None or rows.get(getattr(job.planned[0].ids, parent), {}).get("status") == "ok"
+    def ready(job: Job) -> Job | None:
+        """The job without what has nothing to begin from: its row says why."""
+        parent = engines.PARENTS[stage.name]
+        if parent is None:
+            return job
+        kept = [number for number, item in enumerate(job.planned) if rows.get(getattr(item.ids, parent), {}).get("status") == "ok"]
+        makes, items = tuple(job.makes[number] for number in kept), tuple(job.planned[number] for number in kept)
+        return replace(job, makes=makes, planned=items, weight=job.weight * len(kept) // len(job.planned)) if kept else None
 
     needed: set[str] | None = None
     if stage.name in ("denoise", "refine", "decode"):  # what comes before a picture that is there is not made again
@@ -249,7 +265,7 @@ def _pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
     def lacking(job: Job) -> bool:
         return any(not done(made, stage.name) and (needed is None or made in needed) for made in job.makes)
 
-    return [job for job in stage.jobs(planned) if lacking(job) and ready(job)]
+    return [job for whole in stage.jobs(planned) if (job := ready(whole)) and lacking(job)]
 
 
 def _stages(kit: Kit, planned: list[Planned], store: Store, workers: Engine, stop: Stop) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -33,31 +35,34 @@ def pieces(lock: hub.Lock) -> Iterator[tuple[str, bytes]]:
                     break
 
 
-def receive(lock: hub.Lock, name: str, data: bytes) -> None:
-    """Append a piece to a file that is being brought here."""
-    path = _part(lock) / name
+def begin(lock: hub.Lock) -> str:
+    """A new folder to which a lock's files are brought; its path here."""
+    return tempfile.mkdtemp(prefix=f".part-{lock.digest()[:32]}-", dir=downloads.folder("staged"))
+
+
+def receive(place: str, name: str, data: bytes) -> None:
+    """Append a piece to a file that is being brought to `place`."""
+    path = Path(place) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(data)
 
 
-def begin(lock: hub.Lock) -> None:
-    """Forget what was brought of a lock before it was complete."""
-    shutil.rmtree(_part(lock), ignore_errors=True)
-
-
-def complete(lock: hub.Lock, sent: dict[str, str]) -> None:
-    """Put what was brought in its place, where hub.fetch finds it. `sent` holds the SHA-256 of each file. Raises RequestError where it is not what was sent."""
-    part = _part(lock)
-    for name, sha in sent.items():
-        if not (part / name).is_file() or downloads.sha256(part / name) != sha:
-            shutil.rmtree(part, ignore_errors=True)
-            raise RequestError(f"{name!r} of {lock.ref!r} did not arrive as it was sent: run again")
-    part.rename(hub.staged(lock))
-
-
-def _part(lock: hub.Lock) -> Path:
-    return downloads.folder("staged") / f".part-{lock.digest()[:32]}"
+def complete(lock: hub.Lock, place: str, sent: dict[str, str]) -> None:
+    """Put what was brought where hub.fetch finds it. `sent` holds the SHA-256 of each file. Raises RequestError where it is not what was sent."""
+    part = Path(place)
+    try:
+        for name, sha in sent.items():
+            if not (part / name).is_file() or downloads.sha256(part / name) != sha:
+                raise RequestError(f"{name!r} of {lock.ref!r} did not arrive as it was sent: run again")
+        if not hub.staged(lock).is_dir():  # machines may share a folder: another's may be there by now
+            with suppress(OSError):  # or comes in between
+                part.chmod(0o755)
+                part.rename(hub.staged(lock))
+        if not hub.staged(lock).is_dir():
+            raise RequestError(f"{str(hub.staged(lock))!r} cannot be written: make room in the cache of that machine, or set $REALKIT_CACHE there")
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _had(lock: hub.Lock) -> bool:

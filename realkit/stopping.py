@@ -17,16 +17,17 @@ from realkit.lookup import shown
 UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 RESERVE = 0.02  # of a budget, kept for the tables; at least RESERVE_S
 RESERVE_S = 5.0
+LONGEST_S = 1e9  # thirty years
 SAFETY = 1.5  # times the longest batch so far that must still fit
 
 
 def seconds(budget: object) -> float:
     """A budget as people write it ("8h", "1h30m", "90s", or a number of seconds) in seconds. Raises RequestError for anything else."""
-    if isinstance(budget, (int, float)) and not isinstance(budget, bool) and 0 < budget < float("inf"):
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool) and 0 < budget < LONGEST_S:
         return float(budget)
     if isinstance(budget, str) and re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text := budget.replace(" ", "").lower()):
         total = sum(float(number) * UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))
-        if total > 0:
+        if 0 < total < LONGEST_S:
             return total
     raise RequestError(f"budget {shown(budget)}: expected a time such as '8h', '1h30m' or '90s', or a number of seconds")
 
@@ -35,7 +36,8 @@ def moment(until: object) -> float:
     """The time at which to be done, ISO 8601 (local where no zone is named) or a datetime, in seconds since 1970. Raises RequestError for another or one that is past."""
     try:
         at = until if isinstance(until, datetime.datetime) else datetime.datetime.fromisoformat(str(until))
-    except ValueError:
+        at.timestamp()
+    except (ValueError, OverflowError):
         raise RequestError(f"until {shown(until)}: expected a time such as '2026-11-21T18:00', or with a zone '2026-11-21T18:00+01:00'") from None
     if at.timestamp() <= time.time():
         raise RequestError(f"until {shown(until)}: expected a time to come, it is {datetime.datetime.now().astimezone():%Y-%m-%dT%H:%M%z} now")

@@ -102,6 +102,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 LOCK = ".lock"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every PNG, https://www.w3.org/TR/png/#11IEND
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -126,6 +127,20 @@ class Store:
         """Where a stage's file artifact lies."""
         kind, suffix = ("latents", "safetensors") if stage in ("denoise", "refine") else ("images", "png")
         return self.folder / kind / f"{artifact}.{suffix}"
+
+    def has(self, stage: str, artifact: str) -> bool:
+        """Whether a stage's file artifact is there, and as long as it says itself that it is: one cut short elsewhere is not."""
+        path = self.path(stage, artifact)
+        try:
+            with path.open("rb") as file:
+                if path.suffix == ".png":
+                    file.seek(-len(PNG_END), os.SEEK_END)
+                    return file.read() == PNG_END
+                header = file.read(int.from_bytes(file.read(8), "little"))
+                ends = [0, *(tensor["data_offsets"][1] for name, tensor in json.loads(header).items() if name != "__metadata__")]
+                return 8 + len(header) + max(ends) == path.stat().st_size
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError):
+            return False
 
     def last_rows(self) -> dict[str, dict[str, Any]]:
         """The last row of each artifact id: the one that counts."""

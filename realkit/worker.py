@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
 import threading
 from dataclasses import dataclass, field
@@ -74,18 +75,32 @@ class Worker:
         with self._drawing:
             at = self._here.stage(stage)
             if self._tool != (stage, job.tool):
-                if missing := staging.lacking(at.locks(job.tool)):
-                    return missing
-                self._loaded = None, None
-                placement.release()
-                self._loaded, self._tool = engines.loaded(at, job.tool), (stage, job.tool)
+                try:
+                    if missing := staging.lacking(at.locks(job.tool)):
+                        return missing
+                    self._loaded = None, None
+                    placement.release()
+                    self._loaded, self._tool = engines.loaded(at, job.tool), (stage, job.tool)
+                except Exception as error:  # of a machine whose cache or disk is broken
+                    self._loaded, self._tool = (None, error), ("", "")
             result = engines.attempt(at, *self._loaded, job, partial(_given, files), run)
         made = [engines.encoded(stage, job, item, run) for item in result.made]
-        return engines.Result(job, made, run, result.seconds, result.damaged)
+        if result.trouble is not None:
+            self._tool = ("", "")  # tried anew when it is asked for again
+        return engines.Result(job, made, run, result.seconds, result.damaged, result.trouble and _portable(result.trouble))
 
     def stage(self, step: str, *arguments: Any) -> Any:
         """One step of bringing a lock's contents here: "lacking", "begin", "receive" or "complete" of realkit.staging."""
         return getattr(staging, step)(*arguments)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same, which can be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _given(files: Files | Exception) -> Files:

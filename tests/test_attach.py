@@ -127,3 +127,31 @@ def test_no_file_outside_the_folder_is_written(earlier, tmp_path):
     store.folder.mkdir(parents=True)
     versions = json.loads((folder / "runs.jsonl").read_text().splitlines()[0])["versions"]
     assert attach.take(attach.outputs(folder), store, versions) == 0 and not (tmp_path / "a" / "escaped.png").exists()
+
+
+def test_a_zip_with_damaged_members_gives_what_is_whole(earlier, tmp_path):
+    packed = tmp_path / "output.zip"
+    shutil.make_archive(str(packed.with_suffix("")), "zip", earlier.parent)
+    with zipfile.ZipFile(packed) as archive:
+        picture = next(info for info in archive.infolist() if info.filename.endswith(".png"))
+        table = next(info for info in archive.infolist() if info.filename.endswith("/rows.jsonl"))
+    for info, wrong in ((picture, False), (table, True)):
+        data = bytearray(packed.read_bytes())
+        middle = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
+        data[middle : middle + 20] = bytes(20)
+        (tmp_path / "damaged.zip").write_bytes(data)
+        out = tmp_path / ("wrong" if wrong else "out")
+        if wrong:
+            with pytest.raises(rk.RequestError, match=r"rows\.jsonl is damaged\. Take another copy"):
+                rk.run(SWEEP, out, attach=tmp_path / "damaged.zip")
+        else:
+            assert rk.run(SWEEP, out, attach=tmp_path / "damaged.zip").table().status.tolist() == ["ok"] * 3
+            assert (out / "images" / picture.filename.rpartition("/")[2]).exists()
+
+
+def test_runs_that_are_none_are_one_line(earlier, tmp_path):
+    shutil.copytree(earlier, tmp_path / "odd")
+    lines = [json.loads(line) | {"versions": [1]} for line in (tmp_path / "odd" / "runs.jsonl").read_text().splitlines()]
+    (tmp_path / "odd" / "runs.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(rk.RequestError, match=r"runs\.jsonl is damaged \(versions \[1\]\)"):
+        rk.run(SWEEP, tmp_path / "out", attach=tmp_path / "odd")

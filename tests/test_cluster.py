@@ -32,7 +32,7 @@ SWEEP = {
 CATALOG = {  # the driver's user's own
     "models.toml": '[mine]\nfamily = "sd1"\nsource = "./mine"\nparts = { vae = "package:vae", text_encoder = "package:text_encoder", tokenizer = "package:tokenizer" }\nsize = 128\n',
     "upscalers.toml": '[soft]\nengine = "resample"\nsource = "HAMMING"\n',
-    "scorers.toml": '[paint]\nengine = "lab"\nsource = "chroma"\nunit = "ΔE"\ndirection = "higher"\nrange = [0, 180]\nresize = "nothing"\nabout = "chroma"\n',
+    "scorers.toml": '[paint]\nengine = "lab"\nsource = "b"\nunit = "ΔE"\ndirection = "higher"\nrange = [-128, 128]\nresize = "nothing"\nabout = "blue to yellow"\n',
 }
 
 
@@ -242,3 +242,48 @@ def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
         assert process.wait() == 0
     frame = rk.read(scene / "long" / "late").table()
     assert set(frame.status) == {"ok"} and len(Store(scene / "long" / "late").runs.read()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_machines_that_share_a_cache_and_one_that_has_none(tmp_path, scene):
+    """Two that bring the same model to one folder at once; then one whose cache cannot be made, which leaves the model to the other."""
+    (tmp_path / "file").write_text("no folder")
+    with nodes(tmp_path / "shared") as two:
+        for _ in range(2):
+            two.start(REALKIT_CACHE=str(tmp_path / "cache"))
+        assert start(scene, f"ray:{two.address}", "shared").wait() == 0, (scene / "shared.log").read_text()
+        same(scene, "shared")
+        assert not [*(tmp_path / "cache" / "staged").glob(".part-*")]
+    with nodes(tmp_path / "sick") as two:
+        two.start()
+        two.start(REALKIT_CACHE=str(tmp_path / "file" / "cache"))
+        assert start(scene, f"ray:{two.address}", "sick").wait() == 0, (scene / "sick.log").read_text()
+        assert same(scene, "sick").run.nunique() == 1
+        assert "a Ray worker cannot load" in (scene / "sick.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_no_worker_can_load_fails_as_in_one_process(tmp_path, scene):
+    """A model that vanishes after it was locked: the same rows, whoever tried."""
+    told = {"process": "process", "ray": None}
+    for name in told:
+        home = scene / f"vanished-{name}"
+        home.mkdir()
+        shutil.copytree(scene / "catalog", home / "catalog")
+        shutil.copytree(scene / "mine", home / "mine")
+        (home / "sweep.yaml").write_text(json.dumps(SWEEP | {"scorers": "paint", "upscalers": None}))
+        (home / "site").mkdir()
+        hide = "import realkit.loading as l\n_load = l.load\ndef load(name, *a, **k):\n    if name == 'mine': raise OSError('the disk is gone')\n    return _load(name, *a, **k)\nl.load = load\n"
+        (home / "site" / "sitecustomize.py").write_text(hide)
+    path = os.pathsep.join([str(scene / "vanished-ray" / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with pytest.MonkeyPatch.context() as patch, nodes(tmp_path) as two:
+        patch.setenv("PYTHONPATH", path)
+        two.start()
+        two.start()
+        codes = [start(scene / f"vanished-{name}", engine, "out").wait() for name, engine in (("process", "process"), ("ray", f"ray:{two.address}"))]
+    assert codes == [1, 1]
+    failed = [{key: row for key, row in Store(scene / f"vanished-{name}" / "out").last_rows().items() if row["status"] == "failed"} for name in told]
+    assert len(failed[0]) == 8 and failed[0].keys() == failed[1].keys()
+    assert all({**row, "run": 0, "at": 0} == {**failed[1][key], "run": 0, "at": 0} for key, row in failed[0].items())

@@ -237,3 +237,17 @@ def test_of_two_runs_on_a_folder_the_second_is_refused_and_a_stale_lock_is_not_o
     with held(folder), pytest.raises(rk.RequestError, match="Another run is writing to"):
         rk.run(SWEEP, folder, batch=2)
     same(folder, undisturbed)
+
+
+def test_files_cut_short_are_made_again_in_one_run(tmp_path, undisturbed):
+    folder = tmp_path / "out"
+    shutil.copytree(undisturbed, folder)
+    rows = Store(folder).last_rows().values()
+    large = next(row for row in rows if row["stage"] == "upscale")
+    chain = [large, *(row for row in rows if row["id"] == large["parent"])]
+    chain += [row for row in rows if row["id"] == chain[1]["parent"]]
+    for row, left in zip(chain, (-40, 0, -4), strict=True):  # the picture, the small one it came from, and its latents
+        path = Store(folder).path(row["stage"], row["id"])
+        path.write_bytes(path.read_bytes()[: left or 0])
+    rk.run(SWEEP, folder, batch=2)
+    same(folder, undisturbed)

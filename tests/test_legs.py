@@ -1,11 +1,13 @@
 """Two legs: a schedule cut between whole steps, and a base that hands over to a refiner, in a call and in a sweep."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 import realkit as rk
-from realkit import models
+from realkit import models, pipelines
 from realkit.lookup import Table
 from realkit.samplers import SAMPLERS, build
 from realkit.sweep import ids
@@ -108,3 +110,24 @@ def test_what_a_second_leg_changes_is_in_the_ids():
 def test_too_few_steps_for_two_legs_are_a_failed_row(tmp_path):
     df = rk.run(rk.Sweep(models="rehearsal/xl+refiner", prompts="a", samplers="Euler", steps=1), tmp_path).table()
     assert df["status"][0] == "failed" and "take more steps" in df["error"][0]
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_first_leg_that_fails_fails_alone(tmp_path, monkeypatch, bad):
+    """Of a batch of two, one picture's first leg is not finite, as float16 may leave it: the other goes its whole way."""
+    denoise = pipelines.Model.denoise
+
+    def overflows(model, requests, *rest, **more):
+        made = denoise(model, requests, *rest, **more)
+        if more.get("begun") is not None:
+            return made
+        latents = made.latents.clone()
+        latents[[request.seed == bad for request in requests]] = float("nan")
+        return dataclasses.replace(made, latents=latents)
+
+    sweep = rk.Sweep(models="rehearsal/xl+refiner", prompts="a red cube", samplers="Euler", steps=5, seeds=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipelines.Model, "denoise", overflows)
+        frame = rk.run(sweep, tmp_path, batch=2).table().set_index("seed")
+    assert frame.status.to_dict() == {bad: "failed", 1 - bad: "ok"} and "the latents are not finite" in frame.error[bad]
+    assert set(rk.run(sweep, tmp_path, batch=2).table().status) == {"ok"}

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 import realkit as rk
-from realkit import scorers
+from realkit import runner, scorers
+from realkit.lookup import Table
 from realkit.rehearsal import render
 
 CAPTION = "a photo of a matte blue cone on sand at noon"
@@ -84,3 +85,13 @@ def test_a_wrong_entry_is_refused_before_any_work(monkeypatch):
         monkeypatch.setitem(rk.SCORERS.__dict__, "_entries", {name: spec})
         with pytest.raises(rk.RequestError, match=says):
             rk.Sweep(models="rehearsal/base", prompts="a", scorers=name)
+
+
+def test_one_scorer_by_two_names_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "scorers.toml").write_text(
+        '[paint]\nengine = "lab"\nsource = "chroma"\nunit = "1"\ndirection = "none"\nrange = [0, 180]\nresize = "nothing"\nabout = "a"\n'
+    )
+    monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
+    monkeypatch.setattr(scorers, "SCORERS", Table("scorer", scorers.Scorer))
+    with pytest.raises(rk.RequestError, match="Scorers 'colour-cast' and 'paint' are the same by two names"):
+        runner._distinct(["colour-cast", "paint"])

@@ -43,7 +43,7 @@ def test_what_is_no_budget_is_refused_before_any_work(wrong, tmp_path):
 def test_a_time_must_be_one_and_to_come():
     soon = datetime.datetime.now() + datetime.timedelta(hours=1)
     assert stopping.moment(soon) == stopping.moment(soon.isoformat()) == soon.timestamp()
-    for wrong in ("tomorrow", "2020-01-01T00:00", None):
+    for wrong in ("tomorrow", "2020-01-01T00:00", None, datetime.datetime(1, 1, 1)):
         with pytest.raises(rk.RequestError, match="until"):
             stopping.moment(wrong)
 
