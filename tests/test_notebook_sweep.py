@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from PIL import Image
 
 import realkit as rk
 from realkit import index, notebook_sweep, notebooks
@@ -305,6 +306,29 @@ def test_an_entry_is_judged_by_its_rows(finished, tmp_path):
     assert notebook_sweep.judged(tmp_path) == ("ok", "")
 
 
+@pytest.mark.slow
+def test_what_other_parameters_left_unfinished_does_not_count(place):
+    """An entry whose parameters were changed is done when what it asks for now is; changed back, it is executed again."""
+    work = "import realkit as rk\nrk.run({'models': 'rehearsal/base', 'prompts': 'a red cube', 'steps': steps, 'scorers': scorers}, out, budget=budget)"
+    notebook(place / "run.ipynb", 'steps = 2\nscorers = []\nbudget = None\nout = "x"', work)
+
+    def became(**parameters):
+        df = rk.sweep_notebooks({"notebook": str(place / "run.ipynb"), "entries": {"one": parameters}}, place / "made")
+        return df.attrs["entries"]["one"]["status"], len(df)
+
+    assert became(steps=3, budget=0.01) == ("stopped", 1) and became(steps=3, budget=0.01) == ("stopped", 1)
+    assert became(steps=2) == ("ok", 2) and became(steps=3) == ("ok", 2)
+    done = len(records(place / "made"))
+    assert became(steps=3) == ("ok", 2) and len(records(place / "made")) == done
+    assert became(steps=2) == ("ok", 2) and len(records(place / "made")) == done + 1
+    home = place / "made" / "entries" / "one"
+    assert "steps = 2" in (home / "notebook.ipynb").read_text()
+    rows = (home / "rows.jsonl").read_text()
+    last = [json.loads(row) for row in rows.splitlines()][-1]
+    (home / "rows.jsonl").write_text(rows + json.dumps(last | {"status": "failed", "error_type": "Trouble", "error": "too dark"}) + "\n")
+    assert notebook_sweep.judged(home, 2, len(rows.splitlines()))[0] == "failed"  # worked on since, though it was there before
+
+
 def test_tables_of_all_kinds_become_one(finished, tmp_path):
     other = pd.DataFrame({"sampler": ["x"], "tile": [64], "steps": ["many"], "mixed": [None]})
     merged = notebook_sweep.merge({"one": finished.table(), "none": None, "two": other, "three": other.assign(mixed=3.5, seed=None)})
@@ -323,6 +347,23 @@ def test_a_summary_never_pools_times_of_different_batches(finished):
     table["batch"] = range(len(table))
     assert index.summary(table)["rows"][0][2][-1][0] == "–"
     assert index.summary(table.assign(status="failed")) is None
+
+
+def test_a_page_takes_the_tables_that_notebooks_write_as_they_like(place):
+    """A picture without a status, times that are words: the page is written, and the entries stand."""
+    (place / "probe.ipynb").unlink()
+    tables = "{'picture': 'model,image,seconds\\na,x.png,many\\n', 'words': 'model,seconds,status\\nx,soon,ok\\n'}"
+    notebook(place / "probe.ipynb", PARAMETERS, f"from pathlib import Path\n(Path(out) / 'table.csv').write_text({tables}[how])")
+    df = rk.sweep_notebooks(sweep_of(place, picture="picture", words="words"), place / "made")
+    assert [record["status"] for record in df.attrs["entries"].values()] == ["ok", "ok"] and list(df["seconds"]) == ["many", "soon"]
+    assert "2 ok" in (place / "made" / "index.html").read_text()
+
+
+def test_a_picture_too_large_to_be_read_is_left_out(tmp_path, monkeypatch):
+    Image.new("RGB", (30, 30)).save(tmp_path / "large.png")
+    assert index._jpeg(tmp_path / "large.png", 8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert index._jpeg(tmp_path / "large.png", 8) is None
 
 
 @pytest.mark.slow
