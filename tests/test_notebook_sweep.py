@@ -96,6 +96,10 @@ def alive(pids):
 
 ONE = "entries: {one: {}}\n"
 WRONG = [
+    ("notebook: twice.ipynb\n" + ONE, "has 2 cells tagged 'parameters'"),
+    ("notebook: probe.ipynb\nper: root\n", "per 'root': it is computed, expected a list"),
+    ("notebook: probe.ipynb\nentries: {one: {models: &all [*all]}}\n", "a value holds itself"),
+    ('notebook: probe.ipynb\nentries: {one: {how: "\\ud800"}}\n', "half of a character"),
     ("notbook: probe.ipynb\n" + ONE, "Unknown key 'notbook' in the sweep of notebooks. Did you mean 'notebook'?"),
     ("notebook: probe.ipynb\n", "expected either `entries`"),
     ("notebook: probe.ipynb\nper: models\n" + ONE, "expected either `entries`"),
@@ -136,6 +140,10 @@ def test_a_wrong_request_ends_with_2_and_starts_nothing(place):
     from realkit.cli import main
 
     notebook(place / "untagged.ipynb", PARAMETERS, tags=())
+    notebook(place / "twice.ipynb", PARAMETERS, PARAMETERS)
+    two = nbformat.read(place / "twice.ipynb", 4)
+    two.cells[1].metadata["tags"] = ["parameters"]
+    nbformat.write(two, place / "twice.ipynb")
     notebook(place / "nowhere.ipynb", "models = []")
     notebook(place / "broken.ipynb", "models = [")
     for text, says in WRONG:
