@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -174,16 +173,13 @@ def fetch(kernel: str, out: Path, say: Callable[[str], object]) -> None:
     if state[0] in (*GOING, "cancel_requested"):
         raise KaggleError(f"{kernel} is still {state[0]}: fetch it when it has ended")
     logs = out / FOLDER
-    try:
-        logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"{str(out)!r} cannot be written: {error.strerror}. Give another --out") from None
-    with tempfile.TemporaryDirectory(dir=logs, prefix="fetched-") as name:
-        client.output(kernel, folder := Path(name))
-        log = _log(folder, logs)
-        held = any((path.parent / "runs.jsonl").is_file() for path in folder.rglob("rows.jsonl"))
-        if held:
-            say(f"{merge(folder, out)} rows merged into {out}")
+    folder = _emptied(logs / "output")
+    client.output(kernel, folder)
+    log = _log(folder, logs)
+    held = any((path.parent / "runs.jsonl").is_file() for path in folder.rglob("rows.jsonl"))
+    if held:
+        say(f"{merge(folder, out)} rows merged into {out}")  # where it is refused, what was downloaded stays there
+    shutil.rmtree(folder)
     if state[0] != "complete":
         raise KaggleError(f"{kernel} ended with {state[0]}: {state[1] or _last_error(log)}. The log: {logs}")
     if not held:

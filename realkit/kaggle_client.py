@@ -56,7 +56,8 @@ def upload(folder: Path, new: bool, note: str) -> None:
 def dataset_state(dataset: str) -> str:
     """ "ready", "failed", or a stage of what Kaggle does with an upload; "" while it does not know it yet."""
     code, printed = _call("datasets", "status", dataset)
-    return "" if code else (printed.split() or [""])[-1].rpartition(".")[2].lower()
+    found = re.search(r"^\W*(?:\w+\.)?([A-Za-z_]+)\W*$", printed, re.M)  # a word alone: warnings stand in lines of their own
+    return "" if code or not found else found[1].lower()
 
 
 def push(folder: Path) -> str:
@@ -120,7 +121,7 @@ def _call(*arguments: str) -> tuple[int, str]:
     done = subprocess.run([command, *arguments], capture_output=True, text=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, env=environment)
     if done.returncode and "Authentication required" in done.stdout + done.stderr:
         raise RequestError(f"The kaggle command is not logged in: {LOGIN}")
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, f"{done.stdout}\n{done.stderr}"
 
 
 def _short(text: str) -> str:

@@ -97,7 +97,7 @@ def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monke
     assert (code, error) == (0, "") and "2 cells ok" in said and "me/realkit-cube" in said
     assert sorted(path.name for path in (out / "images").iterdir()) == sorted(path.name for path in (canned / "results" / "images").iterdir())
     assert rk.read(out).table().drop(columns="batch").equals(rk.read(canned / "results").table().drop(columns="batch"))
-    assert (out / ".kaggle" / "realkit-cube.log").is_file() and not list((out / ".kaggle").glob("fetched-*"))
+    assert (out / ".kaggle" / "realkit-cube.log").is_file() and not (out / ".kaggle" / "output").exists()
     assert metadata(out) | {"dataset_sources": [], "code_file": ""} == {
         "id": "me/realkit-cube", "title": "realkit cube", "code_file": "", "language": "python", "kernel_type": "notebook", "is_private": True, "enable_gpu": True,
         "enable_tpu": False, "enable_internet": True, "machine_shape": "NvidiaTeslaT4", "dataset_sources": [], "competition_sources": [], "kernel_sources": [],
@@ -138,6 +138,36 @@ def test_a_failed_run_gives_what_it_made_and_the_last_error_of_its_log(server, s
     assert set(rk.read(tmp_path / "out").table().status) == {"ok"}
     server.behaves(canned=str(canned), fails="Your notebook was stopped because it exceeded 12 hours", log="x\n")
     assert "exceeded 12 hours" in call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "out")[2]
+
+
+def test_what_cannot_be_merged_is_kept_where_the_error_says(server, sweep, canned, tmp_path):
+    out, other = tmp_path / "out", shutil.copytree(canned / "results", tmp_path / "other" / "results")
+    (other / "runs.jsonl").write_text(re.sub('"torch": "[^"]+"', '"torch": "2.6.0"', (other / "runs.jsonl").read_text()))
+    shutil.copytree(canned / "results", out)
+    server.behaves(canned=str(other.parent))
+    code, _, error = call("kaggle", "push", "--sweep", sweep, "--out", out)
+    (place,) = re.findall(r"attach '(.+?)'", error)
+    assert code == 2 and "other versions" in error and (Path(place) / "rows.jsonl").is_file()
+    assert call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "apart")[0] == 0
+    assert not (tmp_path / "apart" / ".kaggle" / "output").exists()
+
+
+def test_rows_without_runs_are_no_results(server, sweep, canned, tmp_path):
+    torn = shutil.copytree(canned / "results", tmp_path / "torn" / "results")
+    (torn / "runs.jsonl").unlink()
+    server.behaves(canned=str(torn.parent), fails="Your notebook ran out of memory", log="x\n")
+    assert call("kaggle", "push", "--sweep", sweep, "--out", tmp_path / "out")[::2] == (
+        1,
+        f"realkit: me/realkit-cube ended with error: Your notebook ran out of memory. The log: {tmp_path / 'out' / '.kaggle'}\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "printed", ["ready", "ready\n", "DatabundleVersionStatus.READY", "Warning: an outdated API version\nready\n/x.py:1: RuntimeWarning: old ssl\n  warn()"]
+)
+def test_a_dataset_s_state_is_read_among_warnings(monkeypatch, printed):
+    monkeypatch.setattr(kaggle_client, "_call", lambda *_: (0, printed))
+    assert kaggle_client.dataset_state("me/a") == "ready"
 
 
 def test_a_run_that_goes_on_is_left_alone_and_fetched_later(server, sweep, canned, tmp_path, monkeypatch):

@@ -155,6 +155,11 @@ def test_a_wrong_request_ends_with_2_and_starts_nothing(place):
     assert not (place / "made").exists()
 
 
+def test_a_secret_is_refused_from_python_too(place):
+    with pytest.raises(rk.RequestError, match="holds a secret"):
+        notebooks.read(sweep_of(place, one="hf_" + "aB3" * 12))
+
+
 @pytest.mark.parametrize(
     "given",
     [
