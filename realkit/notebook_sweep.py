@@ -141,7 +141,7 @@ def _attempt(entry: Entry, folder: Path, stop: Stop, end: Stop) -> int:
         log.flush()
         child = subprocess.Popen(
             [sys.executable, "-m", "realkit.notebook_child", str(job)], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, bufsize=0,
-            start_new_session=True, env=os.environ | {"JUPYTER_RUNTIME_DIR": runtime, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True, env=os.environ | {"JUPYTER_RUNTIME_DIR": runtime, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"},
         )  # fmt: skip
         assert child.stdin is not None
         try:
@@ -275,7 +275,7 @@ def _readable(folder: Path) -> pd.DataFrame | None:
 
 
 def merge(tables: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:
-    """One dataframe of many, the entry's name before each line. Columns that some lack are empty there; those of mixed kinds become text."""
+    """One dataframe of many, the entry's name before each line. Columns that some lack are empty there; those of mixed kinds, or of numbers past 64 bits, become text."""
     import pandas as pd
 
     named = {name: table for name, table in tables.items() if table is not None}
@@ -283,6 +283,9 @@ def merge(tables: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:
     parts = [table.dropna(axis="columns", how="all").assign(entry=name) for name, table in named.items()]  # what is empty tells no kind
     merged = (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()).reindex(columns=columns)
     for column in merged.select_dtypes("object"):
-        if len({str if isinstance(value, str) else type(value) for value in merged[column].dropna()}) > 1:
+        known = merged[column].dropna()
+        if len({str if isinstance(value, str) else type(value) for value in known}) > 1 or any(
+            isinstance(value, int) and abs(value) >= 2**63 for value in known
+        ):
             merged[column] = merged[column].map(str, na_action="ignore").astype("string")
     return merged

@@ -350,6 +350,9 @@ def test_tables_of_all_kinds_become_one(finished, tmp_path):
     again = pd.read_parquet(tmp_path / "t.parquet")
     assert list(again["entry"].unique()) == ["one", "two", "three"] and again["steps"].iloc[-1] == "many" and again["mixed"].iloc[-1] == 3.5
     assert list(notebook_sweep.merge({}).columns) == ["entry"]
+    large = notebook_sweep.merge({"one": pd.DataFrame({"key": [10**22, 3]})})
+    large.to_parquet(tmp_path / "t.parquet")
+    assert list(pd.read_parquet(tmp_path / "t.parquet")["key"]) == ["1" + "0" * 22, "3"]
 
 
 def test_a_summary_never_pools_times_of_different_batches(finished):
@@ -362,11 +365,12 @@ def test_a_summary_never_pools_times_of_different_batches(finished):
     assert index.summary(table.assign(status="failed")) is None
 
 
-def test_a_page_takes_the_tables_that_notebooks_write_as_they_like(place):
-    """A picture without a status, times that are words: the page is written, and the entries stand."""
+def test_a_page_takes_the_tables_that_notebooks_write_as_they_like(place, monkeypatch):
+    """A picture without a status, times that are words, print in letters that the terminal here has not: the page is written, and the entries stand."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     (place / "probe.ipynb").unlink()
     tables = "{'picture': 'model,image,seconds\\na,x.png,many\\n', 'words': 'model,seconds,status\\nx,soon,ok\\n'}"
-    notebook(place / "probe.ipynb", PARAMETERS, f"from pathlib import Path\n(Path(out) / 'table.csv').write_text({tables}[how])")
+    notebook(place / "probe.ipynb", PARAMETERS, f"from pathlib import Path\n(Path(out) / 'table.csv').write_text({tables}[how])\nprint('größer')")
     df = rk.sweep_notebooks(sweep_of(place, picture="picture", words="words"), place / "made")
     assert [record["status"] for record in df.attrs["entries"].values()] == ["ok", "ok"] and list(df["seconds"]) == ["many", "soon"]
     assert "2 ok" in (place / "made" / "index.html").read_text()
