@@ -193,11 +193,11 @@ def _results(place: machine.Place, drive: bool) -> Path | None:
 
 
 def _mount() -> None:
-    from google.colab import drive
-
     try:
+        from google.colab import drive
+
         drive.mount(str(DRIVE))
-    except Exception as error:  # whatever the dialogue ends in
+    except Exception as error:  # whatever the dialogue ends in; a local runtime has none
         raise RequestError(f"Google Drive cannot be mounted ({type(error).__name__}): allow it in Colab's dialogue, or prepare(drive=False)") from None
 
 

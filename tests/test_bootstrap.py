@@ -270,6 +270,10 @@ def test_a_drive_that_is_not_allowed_is_one_line(colab, monkeypatch):
     monkeypatch.setattr(sys.modules["google.colab"].drive, "mount", lambda path: (_ for _ in ()).throw(ValueError("mount failed")))
     with pytest.raises(RequestError, match="cannot be mounted"):
         bootstrap.prepare(drive=True)
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "a local runtime")
+    with pytest.raises(RequestError, match="cannot be mounted"):
+        bootstrap.prepare(drive=True)
 
 
 def test_where_results_lie(tmp_path, monkeypatch):
