@@ -174,7 +174,12 @@ def fetch(kernel: str, out: Path, say: Callable[[str], object]) -> None:
         raise KaggleError(f"{kernel} is still {state[0]}: fetch it when it has ended")
     logs = out / FOLDER
     folder = _emptied(logs / "output")
-    client.output(kernel, folder)
+    try:
+        client.output(kernel, folder)
+    except KaggleError as error:
+        if state[0] == "complete" or not state[1]:
+            raise
+        raise KaggleError(f"{kernel} ended with {state[0]}: {state[1]}. Its output cannot be had: {error}") from None
     log = _log(folder, logs)
     held = any((path.parent / "runs.jsonl").is_file() for path in folder.rglob("rows.jsonl"))
     if held:

@@ -138,6 +138,10 @@ def test_a_failed_run_gives_what_it_made_and_the_last_error_of_its_log(server, s
     assert set(rk.read(tmp_path / "out").table().status) == {"ok"}
     server.behaves(canned=str(canned), fails="Your notebook was stopped because it exceeded 12 hours", log="x\n")
     assert "exceeded 12 hours" in call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "out")[2]
+    shutil.rmtree(server.folder / "kernels" / "me" / "realkit-cube" / "1" / "working")
+    (server.folder / "kernels" / "me" / "realkit-cube" / "1" / "log").unlink()
+    code, _, error = call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "out")
+    assert code == 1 and "exceeded 12 hours" in error and "Its output cannot be had" in error
 
 
 def test_what_cannot_be_merged_is_kept_where_the_error_says(server, sweep, canned, tmp_path):
