@@ -32,6 +32,7 @@ KEPT = ("torch", "torchvision", "torchaudio", "triton", "numpy", "scipy", "panda
 RUNNING = ("papermill", "ipykernel", "ipywidgets", "nbformat")  # a notebook that runs has what it needs of these; a newer one would change under it
 MODULES = {"open_clip_torch": "open_clip", "pillow": "PIL", "PyYAML": "yaml", "scikit-image": "skimage", "opencv-python-headless": "cv2"}
 CU126_SERVES = ((5, 0), (7, 5))  # capabilities from, and below: GPUs that newer builds leave out, the P100 among them
+UNRESOLVED = r"No matching|Cannot install|The user requested|\S+ \S+ depends on"  # what pip says before it has installed anything
 SERVICES: dict[tokens.Service, str] = {"huggingface": "HF", "civitai": "Civitai"}
 HUB_S = 3.0
 
@@ -132,17 +133,23 @@ def _install(needed: list[str], internet: bool) -> list[str]:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(pins), encoding="utf-8")
         given = ["install", "--constraint", str(constraints), *links, *needed]
+        before = {name: _version(name) for name in bounds}
         error = _pip([*given, "--no-index"]) if folders or not internet else "-"
         if error and internet:
             error = _pip(given)
     if error:
-        mend = (
-            "it asks for another torch or numpy than the image's: try the latest image"
-            if internet
-            else "turn the internet on, or attach a dataset with its wheel"
-        )
-        raise RequestError(f"{', '.join(needed)} cannot be installed: {error}. Nothing was installed; {mend}")
-    return [re.split(r"\W*>=", line)[0] for line in needed]
+        if not re.search(UNRESOLVED, error):
+            mend = "It may have installed a part: restart the session, see to what pip says, and run again"
+        elif not internet:
+            mend = "Nothing was installed; turn the internet on, or attach a dataset with its wheel"
+        elif error.startswith("No matching"):
+            mend = "Nothing was installed; the index does not answer or has none for this Python: run again, or try the latest image"
+        else:
+            mend = "Nothing was installed; it asks for another torch or numpy than the image's: try the latest image"
+        raise RequestError(f"{', '.join(needed)} cannot be installed: {error}. {mend}")
+    names = [re.split(r"\W*>=", line)[0] for line in needed]
+    _nothing_stale([name for name, had in before.items() if name not in names and had and _version(name) != had])  # what came along
+    return names
 
 
 def _pip(arguments: list[str]) -> str:
@@ -153,8 +160,9 @@ def _pip(arguments: list[str]) -> str:
     if done.returncode == 0:
         return ""
     lines = [line.removeprefix("ERROR:").strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    told = [line for line in lines if re.match(r"No matching|Cannot install|The user requested|\S+ \S+ depends on", line)]
-    return "; ".join(line.rstrip(".") for line in dict.fromkeys(told or lines[-1:]))[:300] or f"pip ended with exit code {done.returncode}"
+    errors = [line.removeprefix("ERROR:").strip() for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR:")]
+    told = [line for line in lines if re.match(UNRESOLVED, line)]
+    return "; ".join(line.rstrip(".") for line in dict.fromkeys(told or errors[-1:] or lines[-1:]))[:300] or f"pip ended with exit code {done.returncode}"
 
 
 def _nothing_stale(installed: list[str]) -> None:
@@ -185,11 +193,11 @@ def _results(place: machine.Place, drive: bool) -> Path | None:
 
 
 def _mount() -> None:
-    from google.colab import drive
-
     try:
+        from google.colab import drive
+
         drive.mount(str(DRIVE))
-    except Exception as error:  # whatever the dialogue ends in
+    except Exception as error:  # whatever the dialogue ends in; a local runtime has none
         raise RequestError(f"Google Drive cannot be mounted ({type(error).__name__}): allow it in Colab's dialogue, or prepare(drive=False)") from None
 
 

@@ -18,7 +18,7 @@ def kaggle() -> None:
 
 @kaggle.command()
 @click.argument("notebook", type=click.Path(path_type=Path), required=False)
-@click.option("--sweep", type=click.Path(path_type=Path), help="A sweep file to run, instead of a notebook.")
+@click.option("--sweep", type=click.Path(path_type=Path), help="A sweep file to run: in a notebook of its own, or as what NOTEBOOK takes.")
 @click.option(
     "-p", "given", multiple=True, metavar="NAME=VALUE", help="A parameter of the notebook, its value as YAML; that of a sweep has engine and options."
 )
@@ -85,11 +85,13 @@ def _fetched(kernel: str, out: Path) -> None:
 def _parameters(given: tuple[str, ...]) -> dict[str, Any]:
     import yaml
 
-    found = {}
+    found: dict[str, Any] = {}
     for text in given:
         name, sign, value = text.partition("=")
         if not sign or not name.isidentifier():
             raise RequestError(f"parameter {text.partition('=')[0]!r}: expected -p NAME=VALUE")
+        if name in found:
+            raise RequestError(f"parameter {name!r} is given twice: expected each once")
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError:

@@ -50,6 +50,7 @@ def _shown(entry: Entry, record: Mapping[str, Any], table: pd.DataFrame | None, 
 
     files = {"notebook": MADE, "log": LOG, "table": "table.csv"}
     links = {text: quote(f"{ENTRIES}/{entry.folder}/{name}") for text, name in files.items() if (folder / ENTRIES / entry.folder / name).is_file()}
+    table = None if table is None else _plain(table)
     made = 0 if table is None or "image" not in table else table.loc[table["status"] == "ok", "image"].nunique()
     return {
         "name": entry.name, "anchor": entry.folder, "status": record["status"], "reason": record["reason"], "notebook": entry.notebook.stem, "pictures": made,
@@ -57,6 +58,18 @@ def _shown(entry: Entry, record: Mapping[str, Any], table: pd.DataFrame | None, 
         "seconds": _time(record["seconds"]) if "seconds" in record else "–", "links": links, "summary": summary(table) if table is not None else None,
         "thumbnails": (_thumbnails(table, folder) if made and table is not None else []) + _figures(folder / ENTRIES / entry.folder, folder),
     }  # fmt: skip
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as this page reads it, also one that a notebook wrote as it liked: without a status all is done, and what is no number is no time."""
+    import pandas as pd
+
+    table = table.copy()
+    if "status" not in table:
+        table["status"] = "ok"
+    if "seconds" in table:
+        table["seconds"] = pd.to_numeric(table["seconds"], errors="coerce").astype("float64")
+    return table
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -165,7 +178,7 @@ def _jpeg(path: Path, side: int) -> str | None:
             image.thumbnail((side, side), Image.Resampling.LANCZOS)
             file = io.BytesIO()
             opaque(image).save(file, "JPEG", quality=82)
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,10 @@ GOING = ("queued", "running", "new_script")
 
 @dataclass(frozen=True)
 class Order:
-    """What to run on Kaggle. Without `notebook`, the one that runs a sweep; then `sweep` says which."""
+    """What to run on Kaggle: a notebook, a sweep in the notebook made for that, or a notebook of one's own with what a sweep says.
+
+    That one gets it as its parameter `sweep`, or, where it has none, each of the sweep's keys as the parameter of that name.
+    """
 
     notebook: Path | None = None
     sweep: Path | None = None
@@ -45,9 +47,9 @@ class Order:
     def kernel(self, owner: str) -> tuple[str, str]:
         """The kernel's OWNER/SLUG and its title. Raises RequestError where there is nothing to run, or no such title."""
         named = self.sweep or self.notebook
-        if named is None or (self.sweep and self.notebook):
-            raise RequestError("Expected either a notebook or --sweep SWEEP.yaml, which runs in a notebook of its own")
-        title = self.title or f"realkit {named.stem}"
+        if named is None:
+            raise RequestError("Expected a notebook, or --sweep SWEEP.yaml, which runs in a notebook of its own")
+        title = parcel.plain(self.title or f"realkit {named.stem}")
         return f"{owner}/{parcel.slug(title)}", title
 
 
@@ -58,9 +60,7 @@ def assemble(order: Order, out: Path, owner: str, previous: bool) -> tuple[str, 
     if order.budget is not None:
         stopping.seconds(order.budget)
         parameters["budget"] = order.budget
-    if order.sweep:
-        parameters["sweep"] = _sweep(order.sweep)
-    made = parcel.notebook(order.notebook, parameters)
+    made = parcel.notebook(order.notebook, parameters, _sweep(order) if order.sweep else {})
     kernel, dataset = (_emptied(out / FOLDER / part) for part in ("kernel", "dataset"))
     parcel.kernel(
         kernel, made, owner=owner, title=title, accelerator=order.accelerator, internet=order.internet, public=order.public, models=list(order.models),
@@ -69,19 +69,29 @@ def assemble(order: Order, out: Path, owner: str, previous: bool) -> tuple[str, 
     return name, parcel.dataset(dataset, owner)
 
 
-def _sweep(path: Path) -> dict[str, Any]:
-    """A sweep file as its notebook's parameter. Raises RequestError for one that is wrong, or that names a file of this machine."""
+def _sweep(order: Order) -> dict[str, Any]:
+    """A sweep file as a notebook's parameters. Raises RequestError for one that is wrong, or that names what cannot be had there."""
     from realkit.models import MODELS
     from realkit.sweep import Sweep
     from realkit.upscalers import UPSCALERS
 
-    sweep = Sweep.from_yaml(path)
-    named = {part for cell in sweep.cells() for part in (cell.model, *(cell.upscaler or "").split(" + ")) if part}
+    assert order.sweep is not None
+    sweep = Sweep.from_yaml(order.sweep)
+    cells = sweep.cells()
+    named = {part for cell in cells for part in (cell.model, *(cell.upscaler or "").split(" + ")) if part}
+    attached = [ref.lower() for ref in (*order.models, *order.datasets)]
     for name in sorted(named - MODELS.keys() - UPSCALERS.keys()):
-        if Path(name).expanduser().exists():
+        ref = name.removeprefix("kaggle:").strip("/").lower()
+        if name.startswith("kaggle:"):
+            if not any(f"{ref}/".startswith(f"{one}/") or one.startswith(f"{ref}/") for one in attached):
+                raise RequestError(f"{shown(name)} is not attached: add --model OWNER/MODEL/FRAMEWORK/VARIATION/VERSION, or --dataset OWNER/SLUG")
+        elif Path(name).expanduser().exists():
             raise RequestError(
                 f"{shown(name)} is on this machine, and does not travel: upload it to Kaggle, --model or --dataset it, and name it kaggle:OWNER/SLUG/…"
             )
+    far = sorted(name for name in {cell.model for cell in cells} if not name.startswith(("rehearsal/", "merge(")))
+    if far and not order.internet and not attached:
+        raise RequestError(f"{shown(far[0])} cannot be had without internet, and nothing is attached: add --model or --dataset, or leave --no-internet out")
     return json.loads(sweep.model_dump_json(exclude_defaults=True))
 
 
@@ -115,7 +125,8 @@ def push(order: Order, out: Path, say: Callable[[str], object]) -> str:
         page = client.push(out / FOLDER / "kernel")
     except KaggleError as error:
         hint = ". Push with --no-resume to leave the previous version's output out" if "kernel sources" in str(error) else ""
-        raise KaggleError(f"{error}{hint}") from None
+        begun = f", after cancelling what it began all the same on https://www.kaggle.com/code/{kernel}" if "not valid" in str(error) else ""
+        raise KaggleError(f"{error}{hint}{begun}") from None
     say(f"Pushed {kernel}{', with the output of its previous version attached' if before and order.resume else ''}: {page}")
     return kernel
 
@@ -134,7 +145,10 @@ def wait(kernel: str, say: Callable[[str], object]) -> tuple[str, str]:
     last, pause, silent, began = "", FIRST_S, 0, time.monotonic()
     while True:
         time.sleep(pause)  # the first question too: just after a push Kaggle may still speak of the version before
-        found = client.state(kernel)
+        try:
+            found = client.state(kernel)
+        except client.Unreachable:
+            found = None
         silent = 0 if found else silent + 1
         if silent > PATIENCE:
             raise KaggleError(f"Kaggle does not say what {kernel} is doing: realkit kaggle fetch {kernel} asks again")
@@ -156,19 +170,21 @@ def fetch(kernel: str, out: Path, say: Callable[[str], object]) -> None:
     state = client.state(kernel)
     if state is None:
         raise RequestError(f"{kernel} is not on Kaggle, or not this account's: look at its address")
-    if state[0] in GOING:
+    if state[0] in (*GOING, "cancel_requested"):
         raise KaggleError(f"{kernel} is still {state[0]}: fetch it when it has ended")
     logs = out / FOLDER
+    folder = _emptied(logs / "output")
     try:
-        logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"{str(out)!r} cannot be written: {error.strerror}. Give another --out") from None
-    with tempfile.TemporaryDirectory(dir=logs, prefix="fetched-") as name:
-        client.output(kernel, folder := Path(name))
-        log = _log(folder, logs)
-        held = any(folder.rglob("rows.jsonl"))
-        if held:
-            say(f"{merge(folder, out)} rows merged into {out}")
+        client.output(kernel, folder)
+    except KaggleError as error:
+        if state[0] == "complete" or not state[1]:
+            raise
+        raise KaggleError(f"{kernel} ended with {state[0]}: {state[1]}. Its output cannot be had: {error}") from None
+    log = _log(folder, logs)
+    held = any((path.parent / "runs.jsonl").is_file() for path in folder.rglob("rows.jsonl"))
+    if held:
+        say(f"{merge(folder, out)} rows merged into {out}")  # where it is refused, what was downloaded stays there
+    shutil.rmtree(folder)
     if state[0] != "complete":
         raise KaggleError(f"{kernel} ended with {state[0]}: {state[1] or _last_error(log)}. The log: {logs}")
     if not held:

@@ -16,6 +16,7 @@ LOGIN = (
     "make a token on kaggle.com/settings/api and put it into $KAGGLE_API_TOKEN or ~/.kaggle/access_token (an older kaggle.json does too), or kaggle auth login"
 )
 REFUSED = r"(?:Kernel push|Dataset creation|Dataset version creation) error: (.+)|(The following are not valid (?:dataset|kernel|competition|model) sources .+)"
+NO_ANSWER = r"Max retries exceeded|Connection ?(?:aborted|refused|reset|Error)|Name or service not known|[Tt]imed out|\b(?:429|5\d\d) (?:Client|Server) Error"
 PAGE = 200  # files a page: the most that Kaggle gives
 PAGES = 500  # a server that never ends is not asked for ever
 
@@ -24,11 +25,16 @@ class KaggleError(RequestError):
     """Kaggle, or its command, refused or failed. Exit code 1."""
 
 
+class Unreachable(KaggleError):
+    """Kaggle did not answer, which says nothing of what is there."""
+
+
 def owner() -> str:
     """The name of the account that the command is logged in to. Raises RequestError where it is missing or logged in to none."""
     code, printed = _call("config", "view")
-    found = re.search(r"^- username: (\S+)", printed, re.M)
+    found = re.search(r"^\W*username: *(\S+)", printed, re.M)
     if code or not found or found[1] == "None":
+        _reached(printed)
         raise RequestError(f"The kaggle command is not logged in: {LOGIN}")
     return found[1]
 
@@ -37,6 +43,8 @@ def contents(dataset: str) -> str | None:
     """The hash that the dataset's file contents-HASH.txt bears, "" where it has none; None where there is no such dataset."""
     code, printed = _call("datasets", "files", dataset, "--page-size", str(PAGE))
     found = re.search(r"contents-([0-9a-f]{16})\.txt", printed)
+    if code:
+        _reached(printed)
     return None if code else found[1] if found else ""
 
 
@@ -48,7 +56,8 @@ def upload(folder: Path, new: bool, note: str) -> None:
 def dataset_state(dataset: str) -> str:
     """ "ready", "failed", or a stage of what Kaggle does with an upload; "" while it does not know it yet."""
     code, printed = _call("datasets", "status", dataset)
-    return "" if code else (printed.split() or [""])[-1].lower()
+    found = re.search(r"^\W*(?:\w+\.)?([A-Za-z_]+)\W*$", printed, re.M)  # a word alone: warnings stand in lines of their own
+    return "" if code or not found else found[1].lower()
 
 
 def push(folder: Path) -> str:
@@ -61,13 +70,18 @@ def push(folder: Path) -> str:
 
 
 def state(kernel: str) -> tuple[str, str] | None:
-    """What the last version of a kernel is doing ("queued", "running", "complete", "error", "cancel_acknowledged", …) and why it failed; None where there is none."""
+    """What the last version of a kernel is doing ("queued", "running", "complete", "error", "cancel_acknowledged", …) and why it failed; None where there is none.
+
+    Raises Unreachable where Kaggle cannot be asked.
+    """
     code, printed = _call("kernels", "status", kernel)
     found = re.search(r'has status "(?:\w+\.)?(\w+)"', printed)
     if code or not found:
+        _reached(printed)
         return None
     failure = re.search(r'Failure message: "(.*)"', printed, re.S)
-    return found[1].lower(), " ".join(failure[1].split()) if failure else ""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", found[1]).lower()  # older commands write cancelAcknowledged
+    return name, " ".join(failure[1].split()) if failure else ""
 
 
 def output(kernel: str, folder: Path) -> None:
@@ -80,6 +94,12 @@ def output(kernel: str, folder: Path) -> None:
             return
         token = ["--page-token", more[1]]
     raise KaggleError(f"{kernel} has more than {PAGES * PAGE} files: fetch them by hand, kaggle kernels output {kernel}")
+
+
+def _reached(printed: str) -> None:
+    """Raise Unreachable where what the command printed says that it could not ask, rather than what the answer was."""
+    if re.search(NO_ANSWER, printed):
+        raise Unreachable(f"Kaggle cannot be reached: {_short(printed)}")
 
 
 def _checked(*arguments: str) -> str:
@@ -101,7 +121,7 @@ def _call(*arguments: str) -> tuple[int, str]:
     done = subprocess.run([command, *arguments], capture_output=True, text=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, env=environment)
     if done.returncode and "Authentication required" in done.stdout + done.stderr:
         raise RequestError(f"The kaggle command is not logged in: {LOGIN}")
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, f"{done.stdout}\n{done.stderr}"
 
 
 def _short(text: str) -> str:

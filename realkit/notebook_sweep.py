@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ENTRIES = "entries"  # folder of the entries' own folders
 MADE = "notebook.ipynb"  # in an entry's folder: the notebook as executed
 LOG = "log.txt"  # and what it and its kernel printed
+BEGAN = ".began.json"  # and what its results held when it was first begun with the parameters and the code that it has now
 TICK = 0.2  # seconds between two looks at a child
 QUIET = 4.0  # seconds that the work on hand is thought to take, where no rows tell
 LAST = 10.0  # seconds for a child to end itself
@@ -74,7 +75,8 @@ def _work(entries: list[Entry], store: Store, ledger: Lines, stop: Stop, end: St
     """Execute what is not finished, and append a record of each."""
     from tqdm import tqdm
 
-    finished = {record["id"] for record in {record["id"]: record for record in ledger.read()}.values() if record["status"] == "ok"}
+    last = {record.get("folder"): record for record in ledger.read()}  # of a folder: what was made with other parameters since is no longer this
+    finished = {record["id"] for record in last.values() if record["status"] == "ok"}
     pending = [entry for entry in entries if entry.id not in finished or not (store.folder / ENTRIES / entry.folder / MADE).exists()]
     terminal = sys.stderr.isatty()
     with tqdm(
@@ -95,11 +97,12 @@ def _work(entries: list[Entry], store: Store, ledger: Lines, stop: Stop, end: St
 def _executed(entry: Entry, folder: Path, stop: Stop, end: Stop) -> dict[str, Any]:
     """The record of an entry, executed now; once more where its process or kernel died."""
     began, attempts, code = time.monotonic(), 0, DEAD
+    held = _held(entry, folder)
     while attempts < 2 and (code == DEAD or _killed_by(code)) and not stop.reason:
         attempts += 1
         code = _attempt(entry, folder, stop, end)
     if code == OK:
-        status, reason = judged(folder)
+        status, reason = judged(folder, *held)
     elif code == STOPPED or (stop.reason and code != ERROR):
         status, reason = "stopped", stop.reason
     else:
@@ -108,6 +111,23 @@ def _executed(entry: Entry, folder: Path, stop: Stop, end: Stop) -> dict[str, An
         "id": entry.id, "name": entry.name, "folder": entry.folder, "status": status, "reason": tokens.scrub(reason), "seconds": round(time.monotonic() - began, 2),
         "attempts": attempts, "code": code, "at": round(time.time(), 3), "notebook": entry.notebook.name, "parameters": entry.parameters,
     }  # fmt: skip
+
+
+def _held(entry: Entry, folder: Path) -> tuple[int, int]:
+    """How many cells and rows an entry's results held when it was first begun as it is now: those of other parameters."""
+    store = Store(folder)
+    try:
+        kept = json.loads((folder / BEGAN).read_text(encoding="utf-8"))
+        if kept["id"] == entry.id:
+            return int(kept["cells"]), int(kept["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        cells, rows = len(store.cells.read()), len(store.rows.read())
+    except RequestError:  # damaged: the notebook and its record will say so
+        return 0, 0
+    store.write_text(BEGAN, json.dumps({"id": entry.id, "cells": cells, "rows": rows}))
+    return cells, rows
 
 
 def _attempt(entry: Entry, folder: Path, stop: Stop, end: Stop) -> int:
@@ -121,7 +141,7 @@ def _attempt(entry: Entry, folder: Path, stop: Stop, end: Stop) -> int:
         log.flush()
         child = subprocess.Popen(
             [sys.executable, "-m", "realkit.notebook_child", str(job)], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, bufsize=0,
-            start_new_session=True, env=os.environ | {"JUPYTER_RUNTIME_DIR": runtime, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True, env=os.environ | {"JUPYTER_RUNTIME_DIR": runtime, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"},
         )  # fmt: skip
         assert child.stdin is not None
         try:
@@ -197,10 +217,12 @@ def table_of(folder: Path) -> pd.DataFrame | None:
         raise RequestError(f"its table.csv cannot be read: {one_line(error)}") from error
 
 
-def judged(folder: Path) -> tuple[str, str]:
-    """Status and reason of an entry whose notebook went through, by the rows it left."""
+def judged(folder: Path, cells_before: int = 0, rows_before: int = 0) -> tuple[str, str]:
+    """Status and reason of an entry whose notebook went through, by the rows it left. What other parameters had left unfinished before does not count."""
     try:
         table = table_of(folder)
+        if cells_before and len(table := _asked(folder, cells_before, rows_before)) == 0:
+            return "ok", ""
     except RequestError as error:
         return "failed", str(error)
     if table is None or ("status" not in table and not (folder / "cells.jsonl").exists()):
@@ -217,6 +239,30 @@ def judged(folder: Path) -> tuple[str, str]:
     return "ok", ""
 
 
+def _asked(folder: Path, cells_before: int, rows_before: int) -> pd.DataFrame:
+    """The table of the cells that were added since, worked on since, or asked for by the last run in a results folder; of those runs' scorers."""
+    from realkit import locks, upscalers
+    from realkit.runner import Run
+    from realkit.sweep import Sweep, cell_id, ids
+
+    store, wanted, scorers = Store(folder), set[str](), set[str]()
+    if (folder / "sweep.yaml").is_file():
+        sweep, known = Sweep.from_yaml(folder / "sweep.yaml"), locks.read(folder)
+        for cell in sweep.cells({name: lock.spec for name, lock in known.models.items()}):
+            lock = known.models[cell.model]
+            wanted.add(cell_id(cell, ids(cell, lock, upscalers.of_cell(cell, known.upscalers, lock))))
+        scorers |= set(sweep.scorers)
+    since = store.rows.read()[rows_before:]
+    scorers |= {row["scorer"] for row in since if row["stage"] == "score"}
+    worked = {row["parent"] if row["stage"] == "score" else row["id"] for row in since}
+    cells = {
+        line["id"]
+        for number, line in enumerate(store.cells.read())
+        if number >= cells_before or line["id"] in wanted or not worked.isdisjoint(name for name in line["ids"].values() if name)
+    }
+    return Run(folder, frozenset(cells), tuple(sorted(scorers))).table()
+
+
 def _readable(folder: Path) -> pd.DataFrame | None:
     """An entry's table, without attributes; None where it has none that can be read, which its record then says."""
     try:
@@ -229,7 +275,7 @@ def _readable(folder: Path) -> pd.DataFrame | None:
 
 
 def merge(tables: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:
-    """One dataframe of many, the entry's name before each line. Columns that some lack are empty there; those of mixed kinds become text."""
+    """One dataframe of many, the entry's name before each line. Columns that some lack are empty there; those of mixed kinds, or of numbers past 64 bits, become text."""
     import pandas as pd
 
     named = {name: table for name, table in tables.items() if table is not None}
@@ -237,6 +283,9 @@ def merge(tables: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:
     parts = [table.dropna(axis="columns", how="all").assign(entry=name) for name, table in named.items()]  # what is empty tells no kind
     merged = (pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()).reindex(columns=columns)
     for column in merged.select_dtypes("object"):
-        if len({str if isinstance(value, str) else type(value) for value in merged[column].dropna()}) > 1:
+        known = merged[column].dropna()
+        if len({str if isinstance(value, str) else type(value) for value in known}) > 1 or any(
+            isinstance(value, int) and abs(value) >= 2**63 for value in known
+        ):
             merged[column] = merged[column].map(str, na_action="ignore").astype("string")
     return merged

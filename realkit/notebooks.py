@@ -82,6 +82,7 @@ def read(file: str | Path | Mapping[str, Any]) -> list[Entry]:
         raise RequestError(f"Sweep of notebooks: {one_line(error)}") from error
     if (asked.entries is None) == (asked.per is None):
         raise RequestError("Sweep of notebooks: expected either `entries` (a mapping of names to parameters) or `per` (the name of a list parameter)")
+    _written(given)
     found: dict[str, Notebook] = {}
     named = _per(asked, base, found) if asked.entries is None else asked.entries
     entries = [_entry(name, settings, asked, base, found) for name, settings in named.items()]
@@ -103,6 +104,17 @@ def _yaml(path: Path) -> dict[str, Any]:
     if tokens.holds_secret(text):
         raise RequestError(f"Sweep file {str(path)!r} holds a secret, which would stand in every notebook it makes: set HF_TOKEN or CIVITAI_TOKEN instead")
     return {str(key): value for key, value in given.items()}
+
+
+def _written(given: Mapping[str, Any]) -> None:
+    """Raise RequestError for what cannot be written into a notebook, or must not be."""
+    try:
+        text = json.dumps(given, ensure_ascii=False, default=str, skipkeys=True)
+        text.encode()
+    except (ValueError, RecursionError):
+        raise RequestError("Sweep of notebooks: a value holds itself, or half of a character, and cannot be written into a notebook") from None
+    if tokens.holds_secret(text):
+        raise RequestError("Sweep of notebooks: it holds a secret, which would stand in every notebook it makes: set HF_TOKEN or CIVITAI_TOKEN instead")
 
 
 def _unknown(kind: str, name: str, known: Iterable[str], where: str) -> RequestError:
@@ -132,17 +144,19 @@ def _notebook(written: object, base: Path, found: dict[str, Notebook], where: st
     except Exception as error:  # nbformat raises what the file provokes
         raise RequestError(f"{where}: {str(path)!r} is no notebook: {one_line(error)[:200]}") from error
     tagged = [source for source, tags in code if "parameters" in tags]
-    if not tagged:
-        raise RequestError(f"{where}: {str(path)!r} has no cell tagged 'parameters': tag the one that holds its settings")
-    defaults = _defaults(tagged[0], f"{where}: {str(path)!r}")
+    if len(tagged) != 1:
+        raise RequestError(
+            f"{where}: {str(path)!r} has {'no cell' if not tagged else f'{len(tagged)} cells'} tagged 'parameters': tag the one that holds its settings"
+        )
+    defaults = assigned(tagged[0], f"{where}: {str(path)!r}")
     if OUT not in defaults:
         raise RequestError(f"{where}: the parameters of {str(path)!r} have no `out`: add it, and let the notebook write its results there")
     found[written] = Notebook(path.resolve(), code, defaults)
     return found[written]
 
 
-def _defaults(source: str, where: str) -> dict[str, Any]:
-    """Names a cell assigns, with their literal values; UNKNOWN for those that are computed."""
+def assigned(source: str, where: str) -> dict[str, Any]:
+    """Names a parameters cell assigns, with their literal values; UNKNOWN for those that are computed. Raises RequestError where it is not Python."""
     plain = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())  # IPython's own lines
     try:
         body = ast.parse(plain).body
@@ -176,7 +190,8 @@ def _per(asked: File, base: Path, found: dict[str, Notebook]) -> dict[str, dict[
         raise _unknown("parameter", name, notebook.defaults, "`per`")
     values = asked.parameters.get(name, notebook.defaults[name])
     if not isinstance(values, (list, tuple)) or not values:
-        raise RequestError(f"per {shown(name)}: it is {shown(values)}, expected a list of which each value is an entry")
+        given = "computed" if values is UNKNOWN else shown(values)
+        raise RequestError(f"per {shown(name)}: it is {given}, expected a list of which each value is an entry: give it under `parameters`")
     entries = {_label(value): {name: [value] if isinstance(notebook.defaults[name], (list, tuple)) else value} for value in values}
     if len(entries) < len(values):
         raise RequestError(f"per {shown(name)}: a value stands twice in {shown(values)}")
@@ -202,11 +217,11 @@ def _entry(name: str, settings: dict[str, Any], asked: File, base: Path, found: 
     for key, value in parameters.items():
         if key not in notebook.defaults:
             raise _unknown("parameter", key, (known for known in notebook.defaults if known != OUT), f"{where.lower()} ({notebook.path.name})")
-        _check(key, value, notebook.defaults[key], where)
+        check(key, value, notebook.defaults[key], where)
     return Entry(_id(name, notebook, parameters), name, _folder(name), notebook.path, parameters)
 
 
-def _check(key: str, value: Any, default: Any, where: str) -> None:
+def check(key: str, value: Any, default: Any, where: str) -> None:
     """Raise RequestError for a value that a notebook cannot be given, or that is of another kind than the default tells."""
     if not _plain(value):
         raise RequestError(

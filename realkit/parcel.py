@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
+import html
 import json
 import re
 import subprocess
 import sys
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from realkit import __version__, machine, tokens
+from realkit import __version__, machine, notebooks, tokens
 from realkit.errors import RequestError
 from realkit.lookup import one_line, shown
 
@@ -39,6 +41,7 @@ ACCELERATORS = {  # machine_shape → what it is; the others of Kaggle's list ar
     "NvidiaRtxPro6000": "RTX Pro 6000",
     "none": "no GPU",
 }
+HUB_TOKEN = re.compile(r"(?<![A-Za-z0-9])hf_(?:oauth_)?[A-Za-z0-9]{30,}")  # anybody's
 _WHEEL = "Wheel-Version: 1.0\nGenerator: realkit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _ENTRY = "[console_scripts]\nrealkit = realkit.cli:main\n"
 
@@ -108,16 +111,24 @@ def _bring(folder: Path) -> None:
         raise RequestError(f"The wheels for Kaggle cannot be downloaded: {(told or done.stderr.splitlines() or ['pip failed'])[-1][:300]}")
 
 
+def plain(title: str) -> str:
+    """A title in ASCII: Kaggle spells other letters out in the address by tables of its own ("größe" as "grosse")."""
+    return unicodedata.normalize("NFKD", html.unescape(title)).encode("ascii", "ignore").decode()
+
+
 def slug(title: str) -> str:
-    """What Kaggle makes of a title in addresses. Raises RequestError for one that it does not take."""
-    found = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    """What Kaggle makes of a title in addresses, of one that is `plain`. Raises RequestError for one that it does not take."""
+    found = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=\d),(?=\d)", "", title.lower())).strip("-")
     if not TITLE[0] <= len(title) <= TITLE[1] or len(found) < TITLE[0]:
         raise RequestError(f"title {shown(title)}: expected {TITLE[0]} to {TITLE[1]} characters, at least {TITLE[0]} of them Latin letters or digits")
     return found
 
 
-def notebook(source: Path | None, parameters: Mapping[str, Any]) -> Any:
-    """The notebook (None: the one that runs a sweep) with these parameters after its own. Raises RequestError for one it does not have, or that holds a secret."""
+def notebook(source: Path | None, parameters: Mapping[str, Any], sweep: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """The notebook (None: the one that runs a sweep) with these parameters after its own, and with a sweep as its `sweep`, else each of its keys by name.
+
+    Raises RequestError for a parameter that it does not have or that is of another kind, and for one that holds a secret.
+    """
     import nbformat
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
@@ -127,9 +138,13 @@ def notebook(source: Path | None, parameters: Mapping[str, Any]) -> Any:
         found = load_notebook_node(str(path))
     except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
         raise RequestError(f"Notebook {str(path)!r} cannot be read: {one_line(error)[:200]}") from None
-    known = declared(found)
+    known = declared(found, path.name)
+    if sweep:
+        parameters = {**({"sweep": dict(sweep)} if "sweep" in known else sweep), **parameters}
     if unknown := [name for name in parameters if name not in known]:
         raise RequestError(f"{path.name} has no parameter {shown(unknown[0])}: expected one of {', '.join(known) or 'none: it has no cell tagged parameters'}")
+    for name, value in parameters.items():
+        notebooks.check(name, value, known[name], path.name)
     for cell in found.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -141,24 +156,19 @@ def notebook(source: Path | None, parameters: Mapping[str, Any]) -> Any:
     return made
 
 
-def declared(found: Any) -> list[str]:
-    """The names that a notebook's cell tagged `parameters` sets."""
+def declared(found: Any, where: str) -> dict[str, Any]:
+    """The names that a notebook's cell tagged `parameters` sets, with their values as far as they are literal. Raises RequestError where it is not Python, or there are several."""
     cells = [cell.source for cell in found.cells if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])]
-    try:
-        lines = [line for source in cells for line in ast.parse(source).body]
-    except SyntaxError:
-        return []
-    targets = [
-        target for line in lines for target in (line.targets if isinstance(line, ast.Assign) else [line.target] if isinstance(line, ast.AnnAssign) else [])
-    ]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    if len(cells) > 1:  # papermill puts what is given after the first: the others would take it back
+        raise RequestError(f"{where} has {len(cells)} cells tagged 'parameters': tag the one that holds its settings")
+    return notebooks.assigned(cells[0], where) if cells else {}
 
 
 def _without_secrets(parameters: Mapping[str, Any], text: str) -> None:
     for name, value in parameters.items():
         if tokens.holds_secret(f"{name}={value}") or tokens.holds_secret(json.dumps(value, default=str)):
             raise RequestError(f"parameter {name!r} holds a secret: it would stand in the notebook. Leave it out, and add it on Kaggle: Add-ons > Secrets")
-    if any((value := tokens.get(service)) and value in text for service in tokens.NAMES):
+    if HUB_TOKEN.search(text) or any((value := tokens.get(service)) and value in text for service in tokens.NAMES):
         raise RequestError("The notebook holds an access token: take it out, and add it on Kaggle: Add-ons > Secrets")
 
 

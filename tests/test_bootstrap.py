@@ -123,6 +123,36 @@ def test_what_was_loaded_before_wants_a_restart(python, inputs):
     assert said == "refused: rk-old had been imported before it was installed anew: restart the kernel, then run the notebook again"
 
 
+def test_what_came_along_wants_a_restart_too(python, inputs):
+    """A library that was new enough, had been imported, and was replaced because another needs it newer."""
+    wheel(inputs, "rk-old", "2.5", "rk-fine>=2")
+    wheel(inputs, "rk-new", "1.0")
+    said = prepared(python, inputs, before="sys.modules['rk-fine'] = None")
+    assert said == "refused: rk-fine had been imported before it was installed anew: restart the kernel, then run the notebook again"
+    assert installed(python) == HAD | {"rk-old": "2.5", "rk-new": "1.0", "rk-fine": "3.0"}
+
+
+@pytest.mark.parametrize(
+    ("printed", "says"),
+    [
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/usr/x'\nCheck the permissions.\n",
+            "Permission denied: '/usr/x'",
+        ),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n\n", "No space left on device"),
+        ("python: No module named pip\n", "No module named pip"),
+    ],
+)
+@pytest.mark.parametrize("internet", [False, True])
+def test_what_fails_for_another_reason_is_not_blamed_on_torch(monkeypatch, printed, says, internet):
+    """A disk that is full, a folder that may not be written to, no pip: pip has not said that nothing was installed."""
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: types.SimpleNamespace(returncode=1, stdout="Collecting x\n", stderr=printed))
+    with pytest.raises(RequestError) as refused:
+        bootstrap._install(["x>=1"], internet)
+    assert says in str(refused.value) and "may have installed a part" in str(refused.value)
+    assert "torch" not in str(refused.value) and "Nothing was installed" not in str(refused.value)
+
+
 def test_what_a_notebook_asks_for_besides_is_installed_where_it_is_missing(python, inputs):
     for name, number in {"rk-old": "2.5", "rk-new": "1.0", "rk-more": "3.1"}.items():
         wheel(inputs, name, number)
@@ -238,6 +268,10 @@ def test_on_colab_secrets_reach_children_and_results_go_to_drive(colab, capsys):
 
 def test_a_drive_that_is_not_allowed_is_one_line(colab, monkeypatch):
     monkeypatch.setattr(sys.modules["google.colab"].drive, "mount", lambda path: (_ for _ in ()).throw(ValueError("mount failed")))
+    with pytest.raises(RequestError, match="cannot be mounted"):
+        bootstrap.prepare(drive=True)
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "a local runtime")
     with pytest.raises(RequestError, match="cannot be mounted"):
         bootstrap.prepare(drive=True)
 

@@ -97,7 +97,7 @@ def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monke
     assert (code, error) == (0, "") and "2 cells ok" in said and "me/realkit-cube" in said
     assert sorted(path.name for path in (out / "images").iterdir()) == sorted(path.name for path in (canned / "results" / "images").iterdir())
     assert rk.read(out).table().drop(columns="batch").equals(rk.read(canned / "results").table().drop(columns="batch"))
-    assert (out / ".kaggle" / "realkit-cube.log").is_file() and not list((out / ".kaggle").glob("fetched-*"))
+    assert (out / ".kaggle" / "realkit-cube.log").is_file() and not (out / ".kaggle" / "output").exists()
     assert metadata(out) | {"dataset_sources": [], "code_file": ""} == {
         "id": "me/realkit-cube", "title": "realkit cube", "code_file": "", "language": "python", "kernel_type": "notebook", "is_private": True, "enable_gpu": True,
         "enable_tpu": False, "enable_internet": True, "machine_shape": "NvidiaTeslaT4", "dataset_sources": [], "competition_sources": [], "kernel_sources": [],
@@ -119,7 +119,10 @@ def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monke
     [
         ({"push_error": "Maximum weekly GPU quota of 30.00 hours reached."}, "Maximum weekly GPU quota"),
         ({"dataset_error": "The requested title is already in use"}, "kaggle datasets create failed: The requested title"),
-        ({"invalid": "['me/realkit-cube']"}, "['me/realkit-cube']. Push with --no-resume"),
+        (
+            {"invalid": "['me/realkit-cube']"},
+            "['me/realkit-cube']. Push with --no-resume to leave the previous version's output out, after cancelling what it began all the same on",
+        ),
     ],
 )
 def test_an_error_that_ends_with_exit_code_0_is_one(server, sweep, tmp_path, manners, says):
@@ -135,6 +138,40 @@ def test_a_failed_run_gives_what_it_made_and_the_last_error_of_its_log(server, s
     assert set(rk.read(tmp_path / "out").table().status) == {"ok"}
     server.behaves(canned=str(canned), fails="Your notebook was stopped because it exceeded 12 hours", log="x\n")
     assert "exceeded 12 hours" in call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "out")[2]
+    shutil.rmtree(server.folder / "kernels" / "me" / "realkit-cube" / "1" / "working")
+    (server.folder / "kernels" / "me" / "realkit-cube" / "1" / "log").unlink()
+    code, _, error = call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "out")
+    assert code == 1 and "exceeded 12 hours" in error and "Its output cannot be had" in error
+
+
+def test_what_cannot_be_merged_is_kept_where_the_error_says(server, sweep, canned, tmp_path):
+    out, other = tmp_path / "out", shutil.copytree(canned / "results", tmp_path / "other" / "results")
+    (other / "runs.jsonl").write_text(re.sub('"torch": "[^"]+"', '"torch": "2.6.0"', (other / "runs.jsonl").read_text()))
+    shutil.copytree(canned / "results", out)
+    server.behaves(canned=str(other.parent))
+    code, _, error = call("kaggle", "push", "--sweep", sweep, "--out", out)
+    (place,) = re.findall(r"attach '(.+?)'", error)
+    assert code == 2 and "other versions" in error and (Path(place) / "rows.jsonl").is_file()
+    assert call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "apart")[0] == 0
+    assert not (tmp_path / "apart" / ".kaggle" / "output").exists()
+
+
+def test_rows_without_runs_are_no_results(server, sweep, canned, tmp_path):
+    torn = shutil.copytree(canned / "results", tmp_path / "torn" / "results")
+    (torn / "runs.jsonl").unlink()
+    server.behaves(canned=str(torn.parent), fails="Your notebook ran out of memory", log="x\n")
+    assert call("kaggle", "push", "--sweep", sweep, "--out", tmp_path / "out")[::2] == (
+        1,
+        f"realkit: me/realkit-cube ended with error: Your notebook ran out of memory. The log: {tmp_path / 'out' / '.kaggle'}\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "printed", ["ready", "ready\n", "DatabundleVersionStatus.READY", "Warning: an outdated API version\nready\n/x.py:1: RuntimeWarning: old ssl\n  warn()"]
+)
+def test_a_dataset_s_state_is_read_among_warnings(monkeypatch, printed):
+    monkeypatch.setattr(kaggle_client, "_call", lambda *_: (0, printed))
+    assert kaggle_client.dataset_state("me/a") == "ready"
 
 
 def test_a_run_that_goes_on_is_left_alone_and_fetched_later(server, sweep, canned, tmp_path, monkeypatch):
@@ -170,6 +207,8 @@ def test_a_run_that_goes_on_is_left_alone_and_fetched_later(server, sweep, canne
         (["--dataset", "https://www.kaggle.com/a"], "expected OWNER/SLUG"),
         (["-p", "sampler=Euler"], "has no parameter 'sampler': expected one of sweep, out"),
         (["-p", "sampler"], "expected -p NAME=VALUE"),
+        (["-p", "out=a", "-p", "out=b"], "parameter 'out' is given twice"),
+        (["-p", "out=3"], "parameter 'out' is 3, expected text"),
         (["-p", "out=hf_" + "a" * 30], "parameter 'out' holds a secret"),
         (["--budget", "soon"], "budget 'soon'"),
         (["--owner", "you"], "logged in as 'me'"),
@@ -183,7 +222,7 @@ def test_a_wrong_request_uploads_nothing(server, sweep, tmp_path, options, says)
 
 def test_what_cannot_be_run_is_said_before_anything(server, sweep, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    assert "Expected either a notebook or --sweep" in call("kaggle", "push", "--out", out)[2]
+    assert "Expected a notebook, or --sweep" in call("kaggle", "push", "--out", out)[2]
     assert "cannot be read" in call("kaggle", "push", tmp_path / "none.ipynb", "--out", out)[2]
     sweep.write_text("models: rehearsal/base\nsampler: Euler\n")
     assert "Unknown key 'sampler'" in call("kaggle", "push", "--sweep", sweep, "--out", out)[2]
@@ -196,6 +235,84 @@ def test_what_cannot_be_run_is_said_before_anything(server, sweep, tmp_path, mon
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert "pip install" in call("kaggle", "push", ROOT / "notebooks" / "compare.ipynb", "--out", out)[2]
+
+
+def test_a_model_that_is_not_attached_is_said_before_anything(server, sweep, tmp_path):
+    out, model = tmp_path / "out", "a/b/pyTorch/c/1"
+    sweep.write_text(yaml.safe_dump(SWEEP | {"models": f"kaggle:{model}", "guidance": 5, "size": 512}))
+    command = ["kaggle", "push", "--sweep", sweep, "--out", out, "--dry-run", "--owner", "me"]
+    code, _, error = call(*command, "--dataset", "a/other")
+    assert code == 2 and "is not attached: add --model" in error
+    assert call(*command, "--model", model)[0] == 0
+    sweep.write_text(yaml.safe_dump(SWEEP | {"models": ["rehearsal/base", "sdxl-base"]}))
+    code, _, error = call(*command, "--no-internet")
+    assert code == 2 and "'sdxl-base' cannot be had without internet" in error
+    assert call(*command, "--no-internet", "--model", model)[0] == 0 and call(*command)[0] == 0
+
+
+def book(path: Path, *cells: tuple[str, str]) -> Path:
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}) for source, tag in cells])
+    nbformat.write(made, path)
+    return path
+
+
+def pushed(out: Path) -> str:
+    cells = nbformat.read(out / ".kaggle" / "kernel" / metadata(out)["code_file"], 4).cells
+    return "\n".join(cell.source for cell in cells if "injected-parameters" in cell.metadata.get("tags", []))
+
+
+def test_a_notebook_takes_a_sweep(server, sweep, tmp_path):
+    """Whole, as its parameter `sweep`, or key by key; a key that it does not have is refused."""
+    options = ["--sweep", sweep, "--out", tmp_path, "--dry-run", "--owner", "me"]
+    whole = book(tmp_path / "whole.ipynb", ("sweep = {}\nout = 'x'", "parameters"))
+    assert call("kaggle", "push", whole, *options)[0] == 0 and 'sweep = {"models": ["rehearsal/base"]' in pushed(tmp_path)
+    single = book(tmp_path / "single.ipynb", ("models, prompts = [], []\nseeds = 1\nsteps = 9\nscorers = []", "parameters"))
+    assert call("kaggle", "push", single, *options, "-p", "steps=7")[0] == 0
+    assert 'models = ["rehearsal/base"]' in pushed(tmp_path) and "steps = 7" in pushed(tmp_path) and "seeds = [0, 1]" in pushed(tmp_path)
+    code, _, error = call("kaggle", "push", ROOT / "notebooks" / "compare.ipynb", *options)
+    assert code == 2 and "compare.ipynb has no parameter 'scorers'" in error
+
+
+def test_the_parameters_cell_is_read_as_notebooks_have_it(server, tmp_path):
+    magic = book(tmp_path / "magic.ipynb", ("%matplotlib inline\nsteps: int = -3\na, b = 1, 2", "parameters"))
+    options = ["--out", tmp_path, "--dry-run", "--owner", "me"]
+    assert call("kaggle", "push", magic, *options, "-p", "steps=-4", "-p", "b=1")[0] == 0 and pushed(tmp_path) == "# Parameters\nsteps = -4\nb = 1\n"
+    assert "parameter 'steps' is 'many', expected a number" in call("kaggle", "push", magic, *options, "-p", "steps=many")[2]
+    twice = book(tmp_path / "twice.ipynb", ("steps = 3", "parameters"), ("steps = 8", "parameters"))  # which would take back what is given
+    assert "2 cells tagged 'parameters'" in call("kaggle", "push", twice, *options, "-p", "steps=4")[2]
+    leaky = book(tmp_path / "leaky.ipynb", ("steps = 3", "parameters"), ("login('hf_" + "aB3" * 12 + "')", "x"))  # a token that this machine does not know
+    assert "holds an access token" in call("kaggle", "push", leaky, *options)[2]
+
+
+@pytest.mark.parametrize(
+    ("title", "sent", "slug"),
+    [
+        ("realkit café", "realkit cafe", "realkit-cafe"),
+        ("realkit größe", "realkit groe", "realkit-groe"),
+        ("realkit 1,000 steps", "realkit 1,000 steps", "realkit-1000-steps"),
+        ("realkit my_sweep x²", "realkit my_sweep x2", "realkit-my-sweep-x2"),
+        ("realkit a&amp;b", "realkit a&b", "realkit-a-b"),
+    ],
+)
+def test_titles_have_the_address_that_kaggle_gives_them(title, sent, slug):
+    slugify = pytest.importorskip("slugify").slugify
+    assert kaggle.Order(sweep=Path("x.yaml"), title=title).kernel("me") == (f"me/{slug}", sent) and slugify(sent) == slug
+
+
+UNREACHED = "HTTPSConnectionPool(host='api.kaggle.com', port=443): Max retries exceeded with url: /v1/kernels"
+
+
+def test_kaggle_that_does_not_answer_is_not_taken_for_one_that_has_nothing(server, sweep, tmp_path, monkeypatch):
+    """A notebook whose state cannot be had is not pushed as if it were new, without the output of its previous version."""
+    real = kaggle_client._call
+    monkeypatch.setattr(kaggle_client, "_call", lambda *given: (1, UNREACHED) if given[:2] == ("kernels", "status") else real(*given))
+    for command in (["push", "--sweep", sweep], ["fetch", "me/realkit-cube"]):
+        code, _, error = call("kaggle", *command, "--out", tmp_path / "out")
+        assert code == 1 and "Kaggle cannot be reached" in error and error.count("\n") == 1
+    assert not {"datasets create", "kernels push"} & set(server.calls)
+    answers = [(1, UNREACHED), (0, 'me/a has status "cancelAcknowledged"')]
+    monkeypatch.setattr(kaggle_client, "_call", lambda *_: answers.pop(0))
+    assert kaggle.wait("me/a", print) == ("cancel_acknowledged", "")
 
 
 def test_a_notebook_travels_with_its_parameters(server, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from PIL import Image
 
 import realkit as rk
 from realkit import index, notebook_sweep, notebooks
@@ -95,6 +96,10 @@ def alive(pids):
 
 ONE = "entries: {one: {}}\n"
 WRONG = [
+    ("notebook: twice.ipynb\n" + ONE, "has 2 cells tagged 'parameters'"),
+    ("notebook: probe.ipynb\nper: root\n", "per 'root': it is computed, expected a list"),
+    ("notebook: probe.ipynb\nentries: {one: {models: &all [*all]}}\n", "a value holds itself"),
+    ('notebook: probe.ipynb\nentries: {one: {how: "\\ud800"}}\n', "half of a character"),
     ("notbook: probe.ipynb\n" + ONE, "Unknown key 'notbook' in the sweep of notebooks. Did you mean 'notebook'?"),
     ("notebook: probe.ipynb\n", "expected either `entries`"),
     ("notebook: probe.ipynb\nper: models\n" + ONE, "expected either `entries`"),
@@ -135,6 +140,10 @@ def test_a_wrong_request_ends_with_2_and_starts_nothing(place):
     from realkit.cli import main
 
     notebook(place / "untagged.ipynb", PARAMETERS, tags=())
+    notebook(place / "twice.ipynb", PARAMETERS, PARAMETERS)
+    two = nbformat.read(place / "twice.ipynb", 4)
+    two.cells[1].metadata["tags"] = ["parameters"]
+    nbformat.write(two, place / "twice.ipynb")
     notebook(place / "nowhere.ipynb", "models = []")
     notebook(place / "broken.ipynb", "models = [")
     for text, says in WRONG:
@@ -144,6 +153,11 @@ def test_a_wrong_request_ends_with_2_and_starts_nothing(place):
     (place / "sweeps.yaml").write_text("notebook: probe.ipynb\n" + ONE)
     assert CliRunner().invoke(main, ["sweep", str(place / "sweeps.yaml"), "--out", str(place / "made"), "--budget", "soon"]).exit_code == 2
     assert not (place / "made").exists()
+
+
+def test_a_secret_is_refused_from_python_too(place):
+    with pytest.raises(rk.RequestError, match="holds a secret"):
+        notebooks.read(sweep_of(place, one="hf_" + "aB3" * 12))
 
 
 @pytest.mark.parametrize(
@@ -305,6 +319,29 @@ def test_an_entry_is_judged_by_its_rows(finished, tmp_path):
     assert notebook_sweep.judged(tmp_path) == ("ok", "")
 
 
+@pytest.mark.slow
+def test_what_other_parameters_left_unfinished_does_not_count(place):
+    """An entry whose parameters were changed is done when what it asks for now is; changed back, it is executed again."""
+    work = "import realkit as rk\nrk.run({'models': 'rehearsal/base', 'prompts': 'a red cube', 'steps': steps, 'scorers': scorers}, out, budget=budget)"
+    notebook(place / "run.ipynb", 'steps = 2\nscorers = []\nbudget = None\nout = "x"', work)
+
+    def became(**parameters):
+        df = rk.sweep_notebooks({"notebook": str(place / "run.ipynb"), "entries": {"one": parameters}}, place / "made")
+        return df.attrs["entries"]["one"]["status"], len(df)
+
+    assert became(steps=3, budget=0.01) == ("stopped", 1) and became(steps=3, budget=0.01) == ("stopped", 1)
+    assert became(steps=2) == ("ok", 2) and became(steps=3) == ("ok", 2)
+    done = len(records(place / "made"))
+    assert became(steps=3) == ("ok", 2) and len(records(place / "made")) == done
+    assert became(steps=2) == ("ok", 2) and len(records(place / "made")) == done + 1
+    home = place / "made" / "entries" / "one"
+    assert "steps = 2" in (home / "notebook.ipynb").read_text()
+    rows = (home / "rows.jsonl").read_text()
+    last = [json.loads(row) for row in rows.splitlines()][-1]
+    (home / "rows.jsonl").write_text(rows + json.dumps(last | {"status": "failed", "error_type": "Trouble", "error": "too dark"}) + "\n")
+    assert notebook_sweep.judged(home, 2, len(rows.splitlines()))[0] == "failed"  # worked on since, though it was there before
+
+
 def test_tables_of_all_kinds_become_one(finished, tmp_path):
     other = pd.DataFrame({"sampler": ["x"], "tile": [64], "steps": ["many"], "mixed": [None]})
     merged = notebook_sweep.merge({"one": finished.table(), "none": None, "two": other, "three": other.assign(mixed=3.5, seed=None)})
@@ -313,6 +350,9 @@ def test_tables_of_all_kinds_become_one(finished, tmp_path):
     again = pd.read_parquet(tmp_path / "t.parquet")
     assert list(again["entry"].unique()) == ["one", "two", "three"] and again["steps"].iloc[-1] == "many" and again["mixed"].iloc[-1] == 3.5
     assert list(notebook_sweep.merge({}).columns) == ["entry"]
+    large = notebook_sweep.merge({"one": pd.DataFrame({"key": [10**22, 3]})})
+    large.to_parquet(tmp_path / "t.parquet")
+    assert list(pd.read_parquet(tmp_path / "t.parquet")["key"]) == ["1" + "0" * 22, "3"]
 
 
 def test_a_summary_never_pools_times_of_different_batches(finished):
@@ -323,6 +363,24 @@ def test_a_summary_never_pools_times_of_different_batches(finished):
     table["batch"] = range(len(table))
     assert index.summary(table)["rows"][0][2][-1][0] == "–"
     assert index.summary(table.assign(status="failed")) is None
+
+
+def test_a_page_takes_the_tables_that_notebooks_write_as_they_like(place, monkeypatch):
+    """A picture without a status, times that are words, print in letters that the terminal here has not: the page is written, and the entries stand."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (place / "probe.ipynb").unlink()
+    tables = "{'picture': 'model,image,seconds\\na,x.png,many\\n', 'words': 'model,seconds,status\\nx,soon,ok\\n'}"
+    notebook(place / "probe.ipynb", PARAMETERS, f"from pathlib import Path\n(Path(out) / 'table.csv').write_text({tables}[how])\nprint('größer')")
+    df = rk.sweep_notebooks(sweep_of(place, picture="picture", words="words"), place / "made")
+    assert [record["status"] for record in df.attrs["entries"].values()] == ["ok", "ok"] and list(df["seconds"]) == ["many", "soon"]
+    assert "2 ok" in (place / "made" / "index.html").read_text()
+
+
+def test_a_picture_too_large_to_be_read_is_left_out(tmp_path, monkeypatch):
+    Image.new("RGB", (30, 30)).save(tmp_path / "large.png")
+    assert index._jpeg(tmp_path / "large.png", 8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert index._jpeg(tmp_path / "large.png", 8) is None
 
 
 @pytest.mark.slow
