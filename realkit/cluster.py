@@ -90,7 +90,7 @@ class Ray:
         if not ray.is_initialized():
             self._own = True
             ray_session.connect(self.address, self.workers)
-        gpus = 0.0 if where["device"] == "cpu" else ray.clusterray_session.resources().get("GPU", 0.0)
+        gpus = 0.0 if where["device"] == "cpu" else ray.cluster_resources().get("GPU", 0.0)
         share = self.num_gpus if self.num_gpus is not None else float(bool(gpus))
         if share and not gpus:
             raise RequestError(f"num_gpus {share:g}: Ray sees no GPU{' in this cluster' if self.address else ''}. What is wrong, and the mend: realkit doctor")
