@@ -118,7 +118,7 @@ def push(order: Order, out: Path, say: Callable[[str], object]) -> str:
     dataset = f"{owner}/{parcel.DATASET}"
     if (there := client.contents(dataset)) != digest:
         say(f"Uploading the wheels as {dataset}")
-        client.upload(out / FOLDER / "dataset", new=there is None, note=f"contents {digest}")
+        client.upload(out / FOLDER / "dataset", new=there is None and not client.dataset_state(dataset), note=f"contents {digest}")
     _ready(dataset)
     shutil.rmtree(out / FOLDER / "dataset")  # 120 MB, which are on Kaggle now
     try:
@@ -132,9 +132,10 @@ def push(order: Order, out: Path, say: Callable[[str], object]) -> str:
 
 
 def _ready(dataset: str) -> None:
-    began, wait = time.monotonic(), FIRST_S / 5
+    began, wait, silent = time.monotonic(), FIRST_S / 5, 0
     while (state := client.dataset_state(dataset)) != "ready":
-        if state in ("failed", "deleted") or time.monotonic() - began > DATASET_S:
+        silent = 0 if state else silent + 1
+        if state in ("failed", "deleted") or silent > PATIENCE or time.monotonic() - began > DATASET_S:
             raise KaggleError(f"The dataset {dataset} is {state or 'unknown'} on Kaggle: look at its page, then push again")
         time.sleep(wait)
         wait = min(wait * GROWTH, LONGEST_S)

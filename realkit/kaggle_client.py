@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -33,10 +34,21 @@ def owner() -> str:
     """The name of the account that the command is logged in to. Raises RequestError where it is missing or logged in to none."""
     code, printed = _call("config", "view")
     found = re.search(r"^\W*username: *(\S+)", printed, re.M)
-    if code or not found or found[1] == "None":
-        _reached(printed)
+    if not code and found and found[1] != "None":
+        return found[1]
+    _reached(printed)
+    if not (named := os.environ.get("KAGGLE_USERNAME") or _kept_name()):
         raise RequestError(f"The kaggle command is not logged in: {LOGIN}")
-    return found[1]
+    return named
+
+
+def _kept_name() -> str:
+    """The account in the older kaggle.json, "" where there is none."""
+    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
+    try:
+        return str(json.loads((folder / "kaggle.json").read_text(encoding="utf-8"))["username"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def contents(dataset: str) -> str | None:
@@ -63,10 +75,10 @@ def dataset_state(dataset: str) -> str:
 def push(folder: Path) -> str:
     """Push the kernel that a folder describes, which starts it; the address of its page."""
     printed = _checked("kernels", "push", "-p", str(folder))
-    found = re.search(r"successfully pushed\.\s+Please check progress at (\S+)", printed)
-    if not found:
+    if "successfully pushed" not in printed:
         raise KaggleError(f"kaggle kernels push did not say that it succeeded: {_short(printed)}")
-    return found[1]
+    found = re.search(r"https?://\S+", printed)
+    return found[0] if found else "see your work on kaggle.com"
 
 
 def state(kernel: str) -> tuple[str, str] | None:

@@ -127,6 +127,7 @@ def slug(title: str) -> str:
 def notebook(source: Path | None, parameters: Mapping[str, Any], sweep: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """The notebook (None: the one that runs a sweep) with these parameters after its own, and with a sweep as its `sweep`, else each of its keys by name.
 
+    One without a cell tagged `bootstrap` begins with ours: without it realkit is not there on Kaggle.
     Raises RequestError for a parameter that it does not have or that is of another kind, and for one that holds a secret.
     """
     import nbformat
@@ -145,6 +146,9 @@ def notebook(source: Path | None, parameters: Mapping[str, Any], sweep: Mapping[
         raise RequestError(f"{path.name} has no parameter {shown(unknown[0])}: expected one of {', '.join(known) or 'none: it has no cell tagged parameters'}")
     for name, value in parameters.items():
         notebooks.check(name, value, known[name], path.name)
+    if not (found.cells and any("bootstrap" in cell.metadata.get("tags", []) for cell in found.cells)):
+        ours = load_notebook_node(str(PACKAGE / RUN)).cells
+        found.cells.insert(0, next(cell for cell in ours if "bootstrap" in cell.metadata.get("tags", [])))
     for cell in found.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

@@ -511,3 +511,29 @@ def _no_wheels(folder: Path) -> str:
     except rk.RequestError as error:
         return f"no package index: {error}"
     return ""
+
+
+def test_a_notebook_of_ones_own_begins_with_the_bootstrap_cell(tmp_path):
+    own = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print('hello')")])
+    nbformat.write(own, tmp_path / "own.ipynb")
+    cells = parcel.notebook(tmp_path / "own.ipynb", {}).cells
+    (ours,) = [cell for cell in nbformat.read(ROOT / "notebooks" / "compare.ipynb", 4).cells if "bootstrap" in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in cells] == [ours.source, "print('hello')"]
+    again = parcel.notebook(ROOT / "notebooks" / "compare.ipynb", {}).cells
+    assert sum(cell.source == ours.source for cell in again) == 1
+
+
+def test_the_account_is_known_without_being_asked_for(tmp_path, monkeypatch):
+    """Where the command says nothing of its configuration, the environment and the older kaggle.json do."""
+    command = tmp_path / "kaggle"
+    command.write_text("#!/bin/sh\necho 'no such command' >&2\nexit 2\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
+    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
+    with pytest.raises(rk.RequestError, match="The kaggle command is not logged in"):
+        kaggle_client.owner()
+    (tmp_path / "kaggle.json").write_text('{"username": "me", "key": "k"}')
+    assert kaggle_client.owner() == "me"
+    monkeypatch.setenv("KAGGLE_USERNAME", "you")
+    assert kaggle_client.owner() == "you"
