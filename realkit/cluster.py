@@ -74,7 +74,7 @@ class Ray:
         self._waking: dict[Any, _Member] = {}
         self._deaths: dict[tuple[str, ...], int] = {}  # of batches: workers that ended over them
         self._troubles: dict[str, Exception] = {}  # of tools: why a worker could not load them
-        self._bringing: dict[Future[None], tuple[_Member, str]] = {}
+        self._bringing: dict[Future[None], tuple[_Member, str, str]] = {}
         self._roads: dict[str, threading.Lock] = {}  # by machine
         self._closing = threading.Event()
 
@@ -146,7 +146,7 @@ class Ray:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > self.patience:
                 raise RequestError(f"No Ray worker has come back within {self.patience:.0f} s. What is done is kept: mend the cluster and run again")
-            self._brought()
+            self._brought(stage)
             for ref in self._next([*flying, *self._waking]):
                 if ref in self._waking:
                     self._meet(ref)
@@ -163,7 +163,7 @@ class Ray:
                     self._cannot(member, job.tool, found.trouble)
                 elif found and member.state == "ready":
                     member.state = "staging"
-                    self._bringing[self._carriers.submit(self._bring, member, found)] = member, job.tool
+                    self._bringing[self._carriers.submit(self._bring, member, found)] = member, stage, job.tool
             yield from self._hopeless(stage, queue)
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class Ray:
     def _hopeless(self, stage: str, queue: dict[str, deque[Job]]) -> Iterator[engines.Result]:
         """Failures of the batches whose tool no worker can load."""
         for tool, error in self._troubles.items():
-            while queue[tool] and all(tool in member.unable or member.state == "gone" for member in self._members):
+            while queue.get(tool) and all(tool in member.unable or member.state == "gone" for member in self._members):
                 yield _failure(stage, queue[tool].popleft(), error, next(iter(self.environments)))
 
     def _next(self, refs: list[Any]) -> list[Any]:
@@ -277,16 +277,20 @@ class Ray:
                 raise RequestError(f"A Ray worker has realkit {found['realkit']}, this is {__version__}: install the same everywhere")
             first = next(iter(self.environments.values()), found["environment"])
             engines.same_versions(self._versions or first["versions"], found["environment"]["versions"], "A Ray worker has")
-        except ray.exceptions.ActorUnavailableError:
+        except ray.exceptions.ActorUnavailableError:  # it is being started again
+            time.sleep(0.2)
             member.state = "ready"
             self._wake(member)
             return
-        except (ray.exceptions.RayError, RequestError) as error:
-            member.state = "gone"
-            said = error if isinstance(error, RequestError) else RequestError(f"A Ray worker cannot start: {ray_session.cause(error)}")
+        except RequestError as error:
             if strict:
-                raise said from None
-            print(f"realkit: {said}; the others go on", file=sys.stderr)
+                raise
+            member.state = "gone"
+            print(f"realkit: {error}; the others go on", file=sys.stderr)
+            return
+        except ray.exceptions.RayError as error:
+            member.state = "gone"
+            print(f"realkit: a Ray worker cannot start: {ray_session.cause(error)}", file=sys.stderr)
             return
         member.state, member.node = "ready", found["node"]
         if member.kit is not self._kit:  # it came when there was none yet
@@ -312,19 +316,19 @@ class Ray:
                     ray.get(member.actor.stage.remote("receive", place, name, data))
                 ray.get(member.actor.stage.remote("complete", lock, place, {name: sha.hexdigest() for name, sha in sent.items()}))
 
-    def _brought(self) -> None:
+    def _brought(self, stage: str) -> None:
         """Let workers go on to which things were brought; where they could not be, others may have them."""
         import ray
 
         for carried in [carried for carried in self._bringing if carried.done()]:
-            member, tool = self._bringing.pop(carried)
+            member, of, tool = self._bringing.pop(carried)
             member.state = "ready" if member.state == "staging" else member.state
             error = carried.exception()
             if isinstance(error, ray.exceptions.RayTaskError):
                 error = error.cause
             if isinstance(error, ray.exceptions.RayError):
                 self._wake(member)
-            elif isinstance(error, Exception):
+            elif isinstance(error, Exception) and of == stage:  # another may have done its stage's work meanwhile
                 self._cannot(member, tool, error)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from concurrent.futures import Future
 
 import pytest
 
@@ -158,3 +159,21 @@ def test_a_batch_that_ended_a_worker_is_tried_alone(crew):
     assert given(ray, queue := {"a": jobs("a", 1, 1, 1)}) == [("run-0", "a0")]
     ray._members[0].jobs = 0
     assert given(ray, queue) == [("run-0", "a1"), ("run-0", "a2")]
+
+
+def test_what_was_brought_for_a_stage_that_is_over_concerns_no_other(crew):
+    """A transfer that fails after another worker did the work: the next stage may name its tools alike."""
+    ray = crew(2)
+    late = Future()
+    late.set_exception(rk.RequestError("no space left"))
+    ray._members[1].state = "staging"
+    ray._bringing[late] = ray._members[1], "denoise", "a"
+    ray._brought("decode")
+    assert ray._members[1].state == "ready" and not ray._members[1].unable and not list(ray._hopeless("decode", {"b": jobs("b", 1)}))
+
+
+def test_who_cannot_load_a_tool_takes_another(crew):
+    ray = crew(2)
+    ray._cannot(ray._members[0], "a", OSError("the disk is gone"))
+    queue = {"a": jobs("a", 1, 1), "b": jobs("b", 1)}
+    assert given(ray, queue)[:2] == [("run-0", "b0"), ("run-1", "a0")] and not list(ray._hopeless("denoise", queue))
