@@ -79,14 +79,14 @@ def test_what_a_machine_lacks_is_brought_whole_or_not_at_all(tmp_path, monkeypat
     assert staging.lacking([lock]) == [lock]
     hashes = {name: lock.files[name] for name, _ in sent}
     for torn in (True, False):
-        staging.begin(lock)
+        place = staging.begin(lock)
         for name, data in sent[:-1] if torn else sent:
-            staging.receive(lock, name, data)
+            staging.receive(place, name, data)
         if torn:
             with pytest.raises(rk.RequestError, match="did not arrive as it was sent"):
-                staging.complete(lock, hashes)
+                staging.complete(lock, place, hashes)
             assert staging.lacking([lock]) == [lock]
-    staging.complete(lock, hashes)
+    staging.complete(lock, place, hashes)
     assert not staging.lacking([lock]) and hub.fetch(lock) == hub.staged(lock)
     assert hub.read_json(lock, "model_index.json") == json.loads((tmp_path / "mine" / "model_index.json").read_text())
 
