@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done; 1 some cells failed, the disk refused, or the doctor found that this machine can make nothing;
+"""The command line. Exit codes: 0 done; 1 some cells failed, the disk, the cluster or Kaggle refused, or the doctor found that this machine can make nothing;
 2 the request was wrong, and nothing was started."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import click
 
 from realkit import __version__
 from realkit.cli_kaggle import kaggle
-from realkit.errors import RequestError
+from realkit.errors import RequestError, RunError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,9 +32,7 @@ class _Group(click.Group):
             error.show()
         except RequestError as error:
             click.echo(f"realkit: {error}", err=True)
-            from realkit.store import WriteError
-
-            sys.exit(1 if isinstance(error, WriteError) else 2)
+            sys.exit(1 if isinstance(error, RunError) else 2)
         except click.ClickException as error:
             click.echo(f"realkit: {error.format_message()}", err=True)
         except click.Abort:

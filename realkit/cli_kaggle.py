@@ -39,22 +39,21 @@ def push(given: tuple[str, ...], out: Path, waits: bool, dry_run: bool, **order:
     from realkit import kaggle, kaggle_client
 
     ordered = kaggle.Order(parameters=_parameters(given), **order)
-    with _ending():
-        if dry_run:
-            name, digest = kaggle.assemble(ordered, out, ordered.owner or kaggle_client.owner(), previous=False)
-            click.echo(f"{name} and its dataset (contents {digest}) are in {out / kaggle.FOLDER}; nothing was pushed")
-            return
-        name = kaggle.push(ordered, out, click.echo)
-        later = f"realkit kaggle fetch {name} --out {out}"
-        if not waits:
-            click.echo(f"When it has ended: {later}")
-            return
-        try:
-            kaggle.wait(name, click.echo)
-        except KeyboardInterrupt:
-            click.echo(f"realkit: it goes on running on Kaggle. When it has ended: {later}", err=True)
-            sys.exit(130)
-        _fetched(name, out)
+    if dry_run:
+        name, digest = kaggle.assemble(ordered, out, ordered.owner or kaggle_client.owner(), previous=False)
+        click.echo(f"{name} and its dataset (contents {digest}) are in {out / kaggle.FOLDER}; nothing was pushed")
+        return
+    name = kaggle.push(ordered, out, click.echo)
+    later = f"realkit kaggle fetch {name} --out {out}"
+    if not waits:
+        click.echo(f"When it has ended: {later}")
+        return
+    try:
+        kaggle.wait(name, click.echo)
+    except KeyboardInterrupt:
+        click.echo(f"realkit: it goes on running on Kaggle. When it has ended: {later}", err=True)
+        sys.exit(130)
+    _fetched(name, out)
 
 
 @kaggle.command()
@@ -62,8 +61,7 @@ def push(given: tuple[str, ...], out: Path, waits: bool, dry_run: bool, **order:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Results folder here, which the results are merged into.")
 def fetch(kernel: str, out: Path) -> None:
     """Merge into OUT what the last version of a Kaggle notebook made."""
-    with _ending():
-        _fetched(kernel, out)
+    _fetched(kernel, out)
 
 
 @kaggle.command()
@@ -97,17 +95,3 @@ def _parameters(given: tuple[str, ...]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise RequestError(f"parameter {name!r}: its value is not YAML; put it into quotes") from None
     return found
-
-
-class _ending:
-    """Ends what Kaggle refused or failed in one line and exit code 1."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        from realkit.kaggle_client import KaggleError
-
-        if isinstance(error, KaggleError):
-            click.echo(f"realkit: {error}", err=True)
-            sys.exit(1)

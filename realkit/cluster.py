@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realkit import __version__, engines, hub, ray_session, staging
-from realkit.errors import RequestError
+from realkit.errors import RequestError, RunError
 from realkit.lookup import shown
 from realkit.worker import Settings, Worker
 
@@ -145,7 +145,7 @@ class Ray:
             if flying or self._bringing:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > self.patience:
-                raise RequestError(f"No Ray worker has come back within {self.patience:.0f} s. What is done is kept: mend the cluster and run again")
+                raise RunError(f"No Ray worker has come back within {self.patience:.0f} s. What is done is kept: mend the cluster and run again")
             self._brought(stage)
             for ref in self._next([*flying, *self._waking]):
                 if ref in self._waking:

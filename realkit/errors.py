@@ -1,4 +1,4 @@
-"""The one error a person's request can meet."""
+"""The errors a person's request can meet."""
 
 from realkit import tokens
 
@@ -8,3 +8,7 @@ class RequestError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(tokens.scrub(message).splitlines()))
+
+
+class RunError(RequestError):
+    """What was asked for was right, was begun, and could not be gone on with: the disk, the cluster or Kaggle refused. What is done is kept. Exit code 1."""

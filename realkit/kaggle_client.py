@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from realkit import tokens
-from realkit.errors import RequestError
+from realkit.errors import RequestError, RunError
 
 LOGIN = (
     "make a token on kaggle.com/settings/api and put it into $KAGGLE_API_TOKEN or ~/.kaggle/access_token (an older kaggle.json does too), or kaggle auth login"
@@ -22,7 +22,7 @@ PAGE = 200  # files a page: the most that Kaggle gives
 PAGES = 500  # a server that never ends is not asked for ever
 
 
-class KaggleError(RequestError):
+class KaggleError(RunError):
     """Kaggle, or its command, refused or failed. Exit code 1."""
 
 

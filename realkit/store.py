@@ -13,10 +13,10 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from realkit.errors import RequestError
+from realkit.errors import RequestError, RunError
 
 
-class WriteError(RequestError):
+class WriteError(RunError):
     """The results folder cannot be written any more: the disk is full, or the folder has become read-only."""
 
     def __init__(self, path: Path, error: OSError) -> None:
