@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from realkit import mounts, provenance
+from realkit import measure, mounts, provenance
 from realkit.errors import RequestError
 from realkit.lookup import shown
 from realkit.store import Store
@@ -66,9 +66,7 @@ def _take(source: Traversable, store: Store, versions: Mapping[str, Any]) -> int
         made = run.get("versions") or {}
         if not isinstance(made, dict):
             raise RequestError(f"attach {str(source)!r}: runs.jsonl is damaged (versions {shown(made)}). Take another copy of that output")
-        other = [f"{name} {then} → {versions.get(name)}" for name, then in made.items() if then != versions.get(name)]
-        if other:
-            raise RequestError(f"attach {str(source)!r}: made with other versions ({', '.join(other)}): install those, or start anew")
+        measure.same_versions(made, versions, f"attach {str(source)!r}: made with")
     have = {name for name, row in store.last_rows().items() if row["status"] == "ok"}
     last = {row["id"]: row for row in rows if _is_row(row)}
     fine = {name: row for name, row in last.items() if row.get("status") == "ok" and name not in have}
@@ -133,7 +131,9 @@ def _bytes(file: Traversable) -> bytes | None:
     """What a file holds; None where it is not there, or cannot be read out of its archive."""
     try:
         return file.read_bytes() if file.is_file() else None
-    except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    except (RuntimeError, NotImplementedError):  # zipfile's, of an encrypted member and of a compression that it does not know
         return None
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit import __version__, engines, hub, ray_session, staging
+from realkit import __version__, engines, hub, measure, ray_session, staging
 from realkit.errors import RequestError, RunError
 from realkit.lookup import shown
 from realkit.worker import Settings, Worker
@@ -276,7 +276,7 @@ class Ray:
             if found["realkit"] != __version__:
                 raise RequestError(f"A Ray worker has realkit {found['realkit']}, this is {__version__}: install the same everywhere")
             first = next(iter(self.environments.values()), found["environment"])
-            engines.same_versions(self._versions or first["versions"], found["environment"]["versions"], "A Ray worker has")
+            measure.same_versions(self._versions or first["versions"], found["environment"]["versions"], "A Ray worker has")
         except ray.exceptions.ActorUnavailableError:  # it is being started again
             time.sleep(0.2)
             member.state = "ready"

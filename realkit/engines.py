@@ -70,13 +70,6 @@ def chosen(engine: object) -> Engine:
     raise RequestError(f"engine {shown(engine)}: expected 'process', 'ray', 'ray:ADDRESS' or a realkit.cluster.Ray(…)")
 
 
-def same_versions(before: Mapping[str, Any], now: Mapping[str, Any], whose: str) -> None:
-    """Stop where results would come from library versions that may draw differently. Raises RequestError."""
-    changed = [f"{name} {before[name]} → {now[name]}" for name in before if before[name] != now.get(name)]
-    if changed:
-        raise RequestError(f"{whose} other versions ({', '.join(changed)}): install those, or use a new folder")
-
-
 # --- one batch, wherever it is done -----------------------------------------------------------------------------------
 
 

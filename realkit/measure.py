@@ -7,10 +7,13 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
+
+from realkit.errors import RequestError
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +81,12 @@ def environment(device: torch.device) -> dict[str, Any]:
     else:
         facts["cpu"] = _cpu()
     return facts
+
+
+def same_versions(before: Mapping[str, Any], now: Mapping[str, Any], whose: str) -> None:
+    """Raise RequestError, beginning with `whose`, where results would come from library versions that may draw differently."""
+    if changed := [f"{name} {then} → {now.get(name)}" for name, then in before.items() if then != now.get(name)]:
+        raise RequestError(f"{whose} other versions ({', '.join(changed)}): install those, or use a new folder")
 
 
 def _version(name: str) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from realkit import attach as attaching
-from realkit import cost, downloads, engines, enlarging, filing, hub, models, pipelines, scorers, table, upscalers
+from realkit import cost, downloads, engines, enlarging, filing, hub, measure, models, pipelines, scorers, table, upscalers
 from realkit import locks as locking
 from realkit.errors import RequestError
 from realkit.locks import Locks
@@ -107,7 +107,7 @@ def run(
         workers.start(name, where, before[0]["versions"] if before else None)
         versions = next(iter(workers.environments.values()))["versions"]
         if before:
-            engines.same_versions(before[0]["versions"], versions, f"{str(store.folder)!r} was made with")
+            measure.same_versions(before[0]["versions"], versions, f"{str(store.folder)!r} was made with")
         attaching.take(earlier, store, versions)
         planned = _plan(cells, locks, store, batch or workers.batch_limit(cells[0].width * cells[0].height))
         store.write_text("sweep.yaml", sweep.to_yaml())

@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 import realkit as rk
 from realkit import kaggle, kaggle_client, parcel
 from realkit.cli import main
+from tests.wheels import no_index
 
 ROOT = Path(__file__).parent.parent
 SWEEP = {"models": "rehearsal/base", "prompts": "a photo of a matte red cube on grass at noon", "seeds": 2, "steps": 2, "scorers": ["colour-cast"]}
@@ -475,7 +476,7 @@ def test_a_sweep_runs_on_kaggle_offline_in_two_goes(tmp_path, monkeypatch, image
     monkeypatch.setenv("FAKE_KAGGLE", str(tmp_path / "server"))
     monkeypatch.setattr(kaggle, "FIRST_S", 1.0)
     monkeypatch.setattr(kaggle, "LONGEST_S", 2.0)
-    if reason := _no_wheels(tmp_path):
+    if reason := no_index():
         pytest.skip(reason)
     began = time.monotonic()
     local = rk.run(many, tmp_path / "local", batch=1).table()
@@ -502,15 +503,6 @@ def test_a_sweep_runs_on_kaggle_offline_in_two_goes(tmp_path, monkeypatch, image
     assert {row["id"] for row in rows if row["run"] == last}.isdisjoint(json.loads(line)["id"] for line in before)
     table = rk.read(out).table()
     assert set(table.cell) == set(local.cell) and set(table.image) == set(local.image) and (table.status == "ok").all() and table["colour-cast"].notna().all()
-
-
-def _no_wheels(folder: Path) -> str:
-    try:
-        (folder / "try").mkdir()
-        parcel._bring(folder / "try")
-    except rk.RequestError as error:
-        return f"no package index: {error}"
-    return ""
 
 
 def test_a_notebook_of_ones_own_begins_with_the_bootstrap_cell(tmp_path):

@@ -43,3 +43,10 @@ def environment(folder: Path, *installed: Path) -> Path:
     if installed:
         subprocess.run([python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", *map(str, installed)], check=True, capture_output=True)
     return python
+
+
+def no_index() -> str:
+    """Why nothing can be had from a package index here; "": it can, and what then fails is a fault."""
+    command = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed", "--no-deps", "six"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return f"no package index is reachable: {done.stderr[-200:]}" if done.returncode else ""
