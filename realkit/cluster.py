@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from realkit.stages import Files, Job, Kit
     from realkit.stopping import Stop
 
+ADDRESS = re.compile(r"auto|local|(ray://)?[^\s:/]+:\d{1,5}|(ray://)?\[[0-9a-fA-F:.]+\]:\d{1,5}")
 FATAL = 3  # workers that a batch may take with it before it is a failure
 PATIENCE_S = 60.0  # to wait for workers that are not there yet
 GRACE_S = 15.0  # for more of them, once one is there
@@ -65,6 +67,8 @@ class Ray:
             import ray  # noqa: F401
         except ImportError:
             raise RequestError("engine 'ray' needs the package ray: pip install 'realkit[ray]'") from None
+        if self.address is not None and not ADDRESS.fullmatch(str(self.address)):
+            raise RequestError(f"Ray address {shown(self.address)}: expected HOST:PORT, ray://HOST:PORT, 'auto' or 'local'")
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise RequestError(f"workers {shown(self.workers)}: expected a whole number from 1 on")
         if self.num_gpus is not None and not (isinstance(self.num_gpus, (int, float)) and 0 <= self.num_gpus <= 8):

@@ -47,7 +47,14 @@ def test_what_is_no_engine_is_refused_before_any_work(tmp_path, engine, says):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"), [({"workers": 0}, "workers 0: expected"), ({"num_gpus": -1}, "num_gpus -1: expected"), ({"num_gpus": "one"}, "num_gpus 'one'")]
+    ("wrong", "says"),
+    [
+        ({"workers": 0}, "workers 0: expected"),
+        ({"num_gpus": -1}, "num_gpus -1: expected"),
+        ({"num_gpus": "one"}, "num_gpus 'one'"),
+        ({"address": "nohost"}, "Ray address 'nohost': expected HOST:PORT"),
+        ({"address": "127.0.0.1:x"}, "Ray address '127"),
+    ],
 )
 def test_a_setting_that_is_none_is_refused(wrong, says):
     with pytest.raises(rk.RequestError, match=says):
