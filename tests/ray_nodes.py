@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -46,18 +46,27 @@ class Nodes:
         """The processes of realkit's workers, of one node or of all."""
         nodes = self._processes if number is None else [self._processes[number]]
         below = [process for node in nodes if node.poll() is None for process in psutil.Process(node.pid).children(recursive=True)]
-        return [process for process in below if process.is_running() and " ".join(process.cmdline()).startswith("ray::Worker")]
+        return [process for process in below if is_worker(process)]
 
     def kill(self, number: int) -> None:
         node = psutil.Process(self._processes[number].pid)
         for process in [*node.children(recursive=True), node]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._processes[number].wait()
 
     def stop(self) -> None:
         for number, process in reversed([*enumerate(self._processes)]):
             if process.poll() is None:
                 self.kill(number)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether a process, which may end meanwhile, is a worker of realkit's."""
+    try:
+        return " ".join(process.cmdline()).startswith("ray::Worker")
+    except psutil.Error:
+        return False
 
 
 @contextmanager

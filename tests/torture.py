@@ -24,7 +24,7 @@ from realkit import filing, provenance
 from realkit.cluster import Ray
 from realkit.store import Store
 from realkit.table import COLUMNS
-from tests.ray_nodes import ACCESS, nodes
+from tests.ray_nodes import ACCESS, is_worker, nodes
 
 SWEEP = {
     "models": ["rehearsal/turbo", "rehearsal/xl+refiner"],
@@ -166,10 +166,13 @@ def kill_worker(chance: random.Random, takes: float) -> bool:
     import psutil
 
     time.sleep(chance.uniform(takes / 3, takes))
-    workers = [process for process in psutil.process_iter(["cmdline"]) if " ".join(process.info["cmdline"] or []).startswith("ray::Worker")]
+    workers = [process for process in psutil.process_iter() if is_worker(process)]
     if not workers:
         return False
-    chance.choice(workers).kill()
+    try:
+        chance.choice(workers).kill()
+    except psutil.NoSuchProcess:
+        return False
     return True
 
 
