@@ -8,7 +8,7 @@ export PYTHONUNBUFFERED := 1
 .PHONY: demo test test-all torture lint bench
 
 demo: $(VENV)/.ready
-	$(BIN)/python -m realkit.demo
+	$(BIN)/python -m realkit.apps.demo
 
 test: $(VENV)/.ready lint
 	$(BIN)/python -m pytest -q -n 2

@@ -6,42 +6,56 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from realkit.base.version import __version__ as __version__
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: spinning threads slow a busy small machine down
 
-__version__ = "0.1.0"
-
-_HOMES = {
-    "load": "loading", "MODELS": "models", "SAMPLERS": "samplers", "UPSCALERS": "upscalers", "SCORERS": "scorers",
-    "upscale": "enlarging", "score": "scorers", "Sweep": "sweep", "Cell": "sweep", "run": "runner", "read": "runner", "Run": "runner", "RequestError": "errors",
-    "sweep_notebooks": "notebook_sweep",
+# The public names, each with the module that it is read from at first use.
+_NAMES = {
+    "Sweep": "sweeps.sweep", "Cell": "sweeps.cell", "RequestError": "base.errors",
+    "run": "runs.loop", "read": "runs.folder", "Run": "runs.folder", "Ray": "runs.engines.ray",
+    "load": "models.loading", "MODELS": "models.spec", "SAMPLERS": "samplers.table",
+    "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.table",
+    "score": "scorers.score", "SCORERS": "scorers.table",
+    "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.divider",
 }  # fmt: skip
-_MODULES = ("plots", "rehearsal")
-__all__ = [*_HOMES, *_MODULES]
+_MODULES = {
+    "plots": "analysis.plots", "verdicts": "analysis.verdicts", "rehearsal": "rehearsal",
+    "fidelity": "upscalers.benchmark", "laboratory": "samplers.benchmark", "bootstrap": "apps.notebooks.bootstrap",
+}  # fmt: skip
+__all__ = [*_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
-    from realkit import plots as plots
     from realkit import rehearsal as rehearsal
-    from realkit.enlarging import upscale as upscale
-    from realkit.errors import RequestError as RequestError
-    from realkit.loading import load as load
-    from realkit.models import MODELS as MODELS
-    from realkit.notebook_sweep import sweep_notebooks as sweep_notebooks
-    from realkit.runner import Run as Run
-    from realkit.runner import read as read
-    from realkit.runner import run as run
-    from realkit.samplers import SAMPLERS as SAMPLERS
-    from realkit.scorers import SCORERS as SCORERS
-    from realkit.scorers import score as score
-    from realkit.sweep import Cell as Cell
-    from realkit.sweep import Sweep as Sweep
-    from realkit.upscalers import UPSCALERS as UPSCALERS
+    from realkit.analysis import plots as plots
+    from realkit.analysis import verdicts as verdicts
+    from realkit.analysis.divider import before_after as before_after
+    from realkit.apps.notebooks import bootstrap as bootstrap
+    from realkit.apps.notebooks.sweep import sweep_notebooks as sweep_notebooks
+    from realkit.base.errors import RequestError as RequestError
+    from realkit.models.loading import load as load
+    from realkit.models.spec import MODELS as MODELS
+    from realkit.runs.engines.ray import Ray as Ray
+    from realkit.runs.folder import Run as Run
+    from realkit.runs.folder import read as read
+    from realkit.runs.loop import run as run
+    from realkit.samplers import benchmark as laboratory  # noqa: F401
+    from realkit.samplers.table import SAMPLERS as SAMPLERS
+    from realkit.scorers.score import score as score
+    from realkit.scorers.table import SCORERS as SCORERS
+    from realkit.sweeps.cell import Cell as Cell
+    from realkit.sweeps.sweep import Sweep as Sweep
+    from realkit.upscalers import benchmark as fidelity  # noqa: F401
+    from realkit.upscalers.table import UPSCALERS as UPSCALERS
+    from realkit.upscalers.table import canonical as canonical
+    from realkit.upscalers.upscale import upscale as upscale
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(import_module(f"realkit.{_HOMES[name]}"), name)
+    if name in _NAMES:
+        value = getattr(import_module(f"realkit.{_NAMES[name]}"), name)
     elif name in _MODULES:
-        value = import_module(f"realkit.{name}")
+        value = import_module(f"realkit.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'realkit' has no attribute {name!r}")
     globals()[name] = value

@@ -1,5 +1,5 @@
 """`python -m realkit` is the `realkit` command."""
 
-from realkit.cli import main
+from realkit.apps.cli.main import main
 
 main(prog_name="realkit")

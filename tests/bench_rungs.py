@@ -17,8 +17,13 @@ from typing import Any
 
 import torch
 
-from realkit import measure, placement, single_file
-from realkit.families import FAMILIES, Going
+from realkit.base import device, measure
+from realkit.base.measure import Stopwatch
+from realkit.models import ladder
+from realkit.models.families import FAMILIES, Going
+from realkit.models.ladder import LADDERS
+from realkit.runs import environment
+from realkit.weights import checkpoints
 
 STEPS = 5
 RESULTS = Path(__file__).parent.parent / "results"
@@ -30,7 +35,7 @@ def pipeline(kind: str, number: torch.dtype) -> Any:
     import diffusers
     import transformers
 
-    given = single_file.arguments(kind)
+    given = checkpoints.arguments(kind)
     place = Path(given.pop("config"))
     parts: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for name, (library, cls) in ((name, value) for name, value in json.loads((place / "model_index.json").read_text()).items() if isinstance(value, list)):
@@ -48,15 +53,15 @@ def pipeline(kind: str, number: torch.dtype) -> Any:
 
 def once(kind: str, rung: str) -> dict[str, Any]:
     """One rung, measured in a process of its own."""
-    on = placement.device()
-    number = placement.dtype(on)
+    on = device.default_device()
+    number = device.dtype_for(on)
     side = SIDES[kind] if on.type == "cuda" else 256
     torch.set_default_dtype(number)  # random weights are drawn in the format they are used in
     pipe = pipeline(kind, number)
     torch.set_default_dtype(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     family = FAMILIES[kind]
-    placement.place(pipe, rung, on)
+    ladder.place(pipe, rung, on)
     with torch.inference_mode():
         words = family.encode(pipe, ["a photo"], [""], True)
         noise = torch.randn(1, *family.shape(pipe, (side, side), None)).to(number)
@@ -65,10 +70,10 @@ def once(kind: str, rung: str) -> dict[str, Any]:
             return pipe(**words, **family.arguments(pipe, Going(noise, (side, side))), num_inference_steps=steps, guidance_scale=5.0)[0]
 
         go(1)
-        with measure.Stopwatch(on) as denoising:
+        with Stopwatch(on) as denoising:
             latents = go(STEPS)
         denoised = measure.memory(on)
-        with measure.Stopwatch(on) as decoding:
+        with Stopwatch(on) as decoding:
             pipe.vae.decode(latents.to(pipe.vae.device if rung != "model-offload" else on, number) / pipe.vae.config.scaling_factor)
     return {
         "model": kind, "rung": rung, "pixels": side, "dtype": str(number).removeprefix("torch."), "step_s": round(denoising.seconds / STEPS, 4),
@@ -81,13 +86,13 @@ def main() -> None:
     if len(sys.argv) == 3:
         print(json.dumps(once(sys.argv[1], sys.argv[2])))
         return
-    on = placement.device()
-    facts = measure.environment(on)
+    on = device.default_device()
+    facts = environment.environment(on)
     card = str(facts.get("gpu") or facts.get("cpu") or platform.machine())
     kinds = SIDES if on.type == "cuda" else {"sd1": 256}
     rows = []
     for kind in kinds:
-        for rung in placement.LADDERS["both"][on.type]:
+        for rung in LADDERS["both"][on.type]:
             done = subprocess.run([sys.executable, "-m", "tests.bench_rungs", kind, rung], capture_output=True, text=True)
             found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"model": kind, "rung": rung, "error": done.stderr.splitlines()[-1:]}
             print(found, flush=True)

@@ -32,6 +32,6 @@ def base():
 
 @pytest.fixture
 def weights() -> Path:
-    from realkit.rehearsal.ship import WEIGHTS
+    from realkit.apps.training.ship import WEIGHTS
 
     return WEIGHTS

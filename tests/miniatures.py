@@ -11,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from realkit import hub, single_file
-from realkit.layout import PART
-from realkit.models import MODELS, ModelSpec
-from realkit.rehearsal.ship import WEIGHTS
+from realkit.apps.training.ship import WEIGHTS
+from realkit.models.spec import MODELS, ModelSpec
+from realkit.weights import checkpoints
+from realkit.weights.folders import PART
+from realkit.weights.pickles import ALLOW_PICKLE
+from realkit.weights.reference import HUB_FILE, HUB_ID
 from tests import originals
 
 KINDS = {  # what can be made: the family of each
@@ -105,7 +107,7 @@ def single(kind: str, path: Path, *, without: Iterable[str] = ()) -> Path:
     """Write a kind as one checkpoint in its original layout, half precision, `without` some of its parts ("vae")."""
     from safetensors.torch import save_file
 
-    left_out = {key.split(".")[0] + "." for part in without for key in [single_file.KINDS[kind].parts.get(part, "-")]}
+    left_out = {key.split(".")[0] + "." for part in without for key in [checkpoints.KINDS[kind].parts.get(part, "-")]}
     kept = {key: value for key, value in originals.tensors(networks(kind), kind).items() if not key.startswith(tuple(left_out))}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.half().contiguous().clone() for key, value in kept.items()}, path)
@@ -230,7 +232,7 @@ def kind_of(spec: ModelSpec) -> str:
 
 def pickled(spec: ModelSpec) -> bool:
     """Whether an entry says of itself that its repository holds no .safetensors."""
-    return hub.ALLOW_PICKLE in spec.about
+    return ALLOW_PICKLE in spec.about
 
 
 class Shelf:
@@ -241,17 +243,17 @@ class Shelf:
 
     def add(self, spec: ModelSpec) -> None:
         kind = kind_of(spec)
-        if file := hub.HUB_FILE.match(spec.source):
+        if file := HUB_FILE.match(spec.source):
             single(kind, self.folder(file["id"]) / file["file"], without=spec.parts)
-        elif named := hub.HUB_ID.match(spec.source):
+        elif named := HUB_ID.match(spec.source):
             self._pipeline(named["id"], kind, spec.variant or named["variant"] or "", pickled(spec))
         for part, ref in spec.parts.items():
-            if file := hub.HUB_FILE.match(ref):
+            if file := HUB_FILE.match(ref):
                 alone(kind, part, self.folder(file["id"]) / file["file"])
-            elif named := hub.HUB_ID.match(ref):
+            elif named := HUB_ID.match(ref):
                 self._part(named["id"], kind, part)
         for number, ref in enumerate(spec.loras):
-            file = hub.HUB_FILE.match(ref)
+            file = HUB_FILE.match(ref)
             assert file, ref
             lora(kind, self.folder(file["id"]) / file["file"], "kohya" if "Hyper" in ref or number else "peft")
 
@@ -287,7 +289,7 @@ def own_catalogue(folder: Path, names: Iterable[str]) -> Path:
     shipped = tomllib.loads(resources.files("realkit.catalog").joinpath("models.toml").read_text(encoding="utf-8"))
     lines = []
     for name in names:
-        if hub.HUB_FILE.match(MODELS[name].source):
+        if HUB_FILE.match(MODELS[name].source):
             config = configs(kind_of(MODELS[name]), folder / "configs" / kind_of(MODELS[name]))
             lines += [f"[{json.dumps(name)}]", *(f"{key} = {_toml(value)}" for key, value in (shipped[name] | {"config": str(config)}).items())]
     folder.mkdir(parents=True, exist_ok=True)
@@ -313,7 +315,7 @@ def _parts(kind: str, t5: bool) -> dict[str, dict[str, Any]]:
         return {"text_encoder": _tower(WIDE), "decoder": CASCADE_DECODER, "vqgan": vqgan}
     found: dict[str, dict[str, Any]] = {}
     for part in ("text_encoder", "text_encoder_2"):
-        if (single_file.folder(kind) / part / "config.json").is_file():
+        if (checkpoints.folder(kind) / part / "config.json").is_file():
             two = kind == "sdxl" or kind.startswith("sd3")
             found[part] = _shipped(kind, f"{part}/config.json") | _tower(NARROW if two and part == "text_encoder" else WIDE)
     if kind.startswith("sd3"):
@@ -382,11 +384,11 @@ def _t5_tokenizer() -> Any:
 
 
 def _ships(kind: str) -> bool:
-    return kind in single_file.KINDS
+    return kind in checkpoints.KINDS
 
 
 def _shipped(kind: str, name: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((single_file.folder(kind) / name).read_text(encoding="utf-8"))
+    data: dict[str, Any] = json.loads((checkpoints.folder(kind) / name).read_text(encoding="utf-8"))
     return data
 
 

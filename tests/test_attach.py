@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import realkit as rk
-from realkit import attach
-from realkit.store import Store
+from realkit.runs import attach
+from realkit.runs.store import Store
 
 SWEEP = {
     "models": "rehearsal/base",

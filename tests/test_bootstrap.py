@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from realkit import RequestError, bootstrap, machine, mounts, tokens
+from realkit import RequestError
+from realkit.apps.doctor import facts, findings
+from realkit.apps.notebooks import bootstrap
+from realkit.apps.notebooks.bootstrap import Here
+from realkit.base import credentials
+from realkit.base.credentials import NAMES
+from realkit.weights.sources.inputs import INPUTS
 from tests.wheels import environment, no_index, wheel
 
 ROOT = Path(__file__).parent.parent
@@ -246,9 +252,9 @@ def colab(tmp_path, monkeypatch):
     monkeypatch.setattr(bootstrap, "_internet", lambda: True)
     monkeypatch.setattr(bootstrap, "wanted", lambda: [])
     monkeypatch.setattr(bootstrap, "_handed", {})
-    monkeypatch.setattr(tokens, "_answers", {})
-    monkeypatch.setattr(tokens, "_silent", set())
-    for name in (*tokens.NAMES["huggingface"], *tokens.NAMES["civitai"], "KAGGLE_KERNEL_RUN_TYPE"):
+    monkeypatch.setattr(credentials, "_answers", {})
+    monkeypatch.setattr(credentials, "_silent", set())
+    for name in (*NAMES["huggingface"], *NAMES["civitai"], "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return tmp_path / "content"
@@ -277,10 +283,10 @@ def test_a_drive_that_is_not_allowed_is_one_line(colab, monkeypatch):
 
 
 def test_where_results_lie(tmp_path, monkeypatch):
-    assert bootstrap.Here("plain", None).out("../results/compare") == "../results/compare"
-    kaggle = bootstrap.Here("Kaggle", Path("/kaggle/working"))
+    assert Here("plain", None).out("../results/compare") == "../results/compare"
+    kaggle = Here("Kaggle", Path("/kaggle/working"))
     assert kaggle.out("../results/compare") == "/kaggle/working/compare" and kaggle.out("/tmp/x") == "/tmp/x"
-    monkeypatch.setenv(mounts.INPUTS, str(tmp_path))
+    monkeypatch.setenv(INPUTS, str(tmp_path))
     assert kaggle.earlier("../results/compare") == []
     for place in ("my-sweep/compare", "notebooks/me/my-sweep/compare", "notebooks/me/my-sweep/other"):
         (tmp_path / place).mkdir(parents=True)
@@ -291,7 +297,7 @@ def test_where_results_lie(tmp_path, monkeypatch):
 
 def test_what_is_wanted_follows_the_requirements(monkeypatch):
     assert bootstrap.wanted() == []
-    monkeypatch.setattr(machine, "lower_bounds", lambda: {"torch": "2.6", "diffusers": "99", "nothing-like-it": "0.1", "papermill": "99"})
+    monkeypatch.setattr(facts, "lower_bounds", lambda: {"torch": "2.6", "diffusers": "99", "nothing-like-it": "0.1", "papermill": "99"})
     assert bootstrap.wanted() == ["diffusers>=99", "nothing-like-it>=0.1"]
 
 
@@ -310,7 +316,7 @@ def test_the_requirements_resolve_beside_colab_s_python_and_widgets(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     made = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in json.loads((tmp_path / "report.json").read_text())["install"]}
-    assert made["ipywidgets"] == "7.7.1" and made["torch"] == "2.11.0+cu128" and bootstrap.numbers(made["diffusers"]) >= (0, 42)
+    assert made["ipywidgets"] == "7.7.1" and made["torch"] == "2.11.0+cu128" and findings.numbers(made["diffusers"]) >= (0, 42)
 
 
 @pytest.mark.slow

@@ -6,10 +6,15 @@ from collections import Counter
 import pytest
 
 import realkit as rk
-from realkit import civitai, clip_tokenizer, hub, models, samplers
-from realkit.families import FAMILIES
-from realkit.lookup import Table, _fold, find
-from realkit.models import PART_CLASSES, ModelSpec
+from realkit.catalog.lookup import Table, _fold, find
+from realkit.models import spec as spec_module
+from realkit.models.families import FAMILIES, PART_CLASSES
+from realkit.models.spec import MODELS, ModelSpec, Settings, identify
+from realkit.samplers import build
+from realkit.weights import clip_tokenizer
+from realkit.weights.clip_tokenizer import TOKENS
+from realkit.weights.reference import HUB_FILE, HUB_ID, PACKAGE
+from realkit.weights.sources import civitai
 
 BY_HUB_ID = {  # the models that the kit promises, as people name them
     "CompVis/stable-diffusion-v1-4": "sd-1.4",
@@ -49,14 +54,14 @@ every_model = pytest.mark.parametrize("name", list(rk.MODELS))
 
 @pytest.mark.parametrize(("reference", "name"), BY_HUB_ID.items())
 def test_hub_ids_mean_their_entries(reference, name):
-    assert models.identify(reference) == (name, rk.MODELS[name])
+    assert identify(reference) == (name, rk.MODELS[name])
 
 
 @pytest.mark.parametrize(("number", "name"), BY_CIVITAI.items())
 def test_civitai_pages_mean_their_entries_unless_a_version_is_named(number, name):
-    assert models.identify(f"civitai:{number}")[0] == models.identify(f"https://civitai.com/models/{number}/some-words")[0] == name
+    assert identify(f"civitai:{number}")[0] == identify(f"https://civitai.com/models/{number}/some-words")[0] == name
     version = f"https://civitai.com/models/{number}?modelVersionId=1"
-    assert models.identify(version) == (version, ModelSpec(source=version))
+    assert identify(version) == (version, ModelSpec(source=version))
 
 
 @pytest.mark.parametrize(
@@ -70,15 +75,15 @@ def test_civitai_pages_mean_their_entries_unless_a_version_is_named(number, name
     ],
 )
 def test_a_revision_a_variant_or_a_file_of_a_known_repository_keeps_its_entrys_settings(reference, source, of):
-    name, spec = models.identify(reference)
+    name, spec = identify(reference)
     assert name.startswith(reference.removeprefix("huggingface.co/").split("@")[0].split("/tree")[0]) and spec.source == source
     assert (spec.settings, spec.size, spec.steps, spec.licence) == (rk.MODELS[of].settings, rk.MODELS[of].size, rk.MODELS[of].steps, rk.MODELS[of].licence)
 
 
 def test_a_plain_reference_that_equals_an_entrys_is_the_entry():
-    assert models.identify("stabilityai/sdxl-turbo:fp16")[0] == models.identify("huggingface.co/stabilityai/sdxl-turbo")[0] == "sdxl-turbo"
+    assert identify("stabilityai/sdxl-turbo:fp16")[0] == identify("huggingface.co/stabilityai/sdxl-turbo")[0] == "sdxl-turbo"
     with pytest.raises(rk.RequestError, match="the revision comes before the variant, 'owner/name@main:fp16'"):
-        models.identify("owner/name:fp16@main")
+        identify("owner/name:fp16@main")
 
 
 @every_model
@@ -86,8 +91,8 @@ def test_an_entry_is_of_a_known_family_and_its_references_are_of_known_forms(nam
     spec = rk.MODELS[name]
     assert name == name.lower() and spec.family in FAMILIES and set(spec.parts) <= set(PART_CLASSES)
     for ref in (spec.source, *filter(None, spec.parts.values()), *spec.loras):
-        assert ref.startswith(hub.PACKAGE) or hub.HUB_FILE.match(ref) or hub.HUB_ID.match(ref) or civitai.parse(ref), ref
-    assert all(hub.HUB_FILE.match(ref) for ref in spec.loras)
+        assert ref.startswith(PACKAGE) or HUB_FILE.match(ref) or HUB_ID.match(ref) or civitai.parse(ref), ref
+    assert all(HUB_FILE.match(ref) for ref in spec.loras)
 
 
 @every_model
@@ -96,7 +101,7 @@ def test_the_recommended_settings_can_be_run(name):
     sampler = find(rk.SAMPLERS, spec.settings.sampler)
     assert sampler == spec.settings.sampler
     assert rk.SAMPLERS[sampler].model == OF_THE_FAMILY.get(spec.family, "diffusion")
-    samplers.check_steps(sampler, spec.settings.steps)
+    build.check_steps(sampler, spec.settings.steps)
     assert spec.steps is None or spec.steps[0] <= spec.settings.steps <= spec.steps[1]
     if spec.family != "cascade-decoder":
         assert len(rk.Sweep(models=name, prompts="a photo", seeds=1).cells()) == 1
@@ -122,7 +127,7 @@ def test_licence_use_and_origin_of_the_settings_are_said(name):
     assert (spec.licence == "unknown") == (spec.commercial == "unknown")
     if not name.startswith("rehearsal/"):
         assert spec.settings_from in ("unknown", "third-party guide") or re.match(r"https://\S+$", spec.settings_from)
-        assert spec.settings_from != "unknown" or spec.settings == models.Settings()
+        assert spec.settings_from != "unknown" or spec.settings == Settings()
 
 
 @every_model
@@ -164,15 +169,15 @@ def test_what_the_models_need_besides_their_files():
 
 def test_recommended_negative_prompts_fit_what_clip_sees():
     tokenizer = clip_tokenizer.load("<|endoftext|>")
-    assert {name: n for name, spec in rk.MODELS.items() if (n := len(tokenizer(spec.settings.negative).input_ids)) > clip_tokenizer.TOKENS} == {}
+    assert {name: n for name, spec in rk.MODELS.items() if (n := len(tokenizer(spec.settings.negative).input_ids)) > TOKENS} == {}
 
 
 def test_a_users_file_adds_and_replaces_models(tmp_path, monkeypatch):
     (tmp_path / "models.toml").write_text('["mine"]\nsource = "civitai:4201@245598"\nfamily = "sd1"\n["sd-1.5"]\nsource = "me/other"\naliases = ["old one"]\n')
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    shipped, table = models.MODELS, Table("model", ModelSpec)
-    monkeypatch.setattr(models, "MODELS", table)
+    shipped, table = MODELS, Table("model", ModelSpec)
+    monkeypatch.setattr(spec_module, "MODELS", table)
     assert set(table) == {*shipped, "mine"}
-    assert models.identify("Mine") == ("mine", ModelSpec(source="civitai:4201@245598", family="sd1"))
-    assert models.identify("old one") == ("sd-1.5", ModelSpec(source="me/other", aliases=("old one",)))
+    assert identify("Mine") == ("mine", ModelSpec(source="civitai:4201@245598", family="sd1"))
+    assert identify("old one") == ("sd-1.5", ModelSpec(source="me/other", aliases=("old one",)))
     assert table["sdxl-base"] == shipped["sdxl-base"]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from realkit import hub
-from realkit.families import FAMILIES
-from realkit.models import MODELS, ModelSpec
+from realkit.models.families import FAMILIES
+from realkit.models.spec import MODELS, ModelSpec
+from realkit.weights.pickles import ALLOW_PICKLE
+from realkit.weights.reference import HUB_ID
 from tests.hub_server import python, serving
 from tests.miniatures import Shelf, kind_of, loose, networks, own_catalogue, pickled
 
@@ -103,7 +104,7 @@ def test_an_entry_loads_and_makes_a_picture(name, served):
     assert found["spread"] > 1, "one flat colour"
     assert_its_parts(ENTRIES[name], found)
     if pickled(ENTRIES[name]):
-        assert hub.ALLOW_PICKLE in found["without"]["refused"]
+        assert ALLOW_PICKLE in found["without"]["refused"]
 
 
 def assert_its_parts(spec: ModelSpec, found: dict[str, Any]) -> None:
@@ -135,7 +136,7 @@ def test_nothing_is_fetched_that_is_not_loaded(group, served):
     needless = r"safety_checker|feature_extractor|image_encoder|\.(onnx|msgpack|ckpt|md)$|openvino|vae_|v1-5-pruned|text_encoder_3/.*safetensors$"
     assert fetched and not [file for file in fetched if re.search(needless, file)]
     assert len(fetched) == len(set(fetched))
-    allowed = [hub.HUB_ID.match(ENTRIES[name].source)["id"] for name in names if pickled(ENTRIES[name])]
+    allowed = [HUB_ID.match(ENTRIES[name].source)["id"] for name in names if pickled(ENTRIES[name])]
     assert not [file for file in fetched if file.endswith(".bin") and not file.startswith(tuple(allowed or ["-"]))]
     of_variant = {file.rsplit("/", 1)[0] for file in fetched if re.search(r"\.(fp16|bf16)\.safetensors$", file)}
     assert not [file for file in fetched if re.search(r"/(diffusion_pytorch_)?model\.safetensors$", file) and file.rsplit("/", 1)[0] in of_variant]

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 import realkit as rk
-from realkit import civitai, downloads, hub, models
+from realkit.base import cache
+from realkit.base.cache import CACHE
+from realkit.models.spec import identify
+from realkit.weights import resolve
+from realkit.weights.pickles import ALLOW_PICKLE
+from realkit.weights.sources import civitai
+from realkit.weights.sources.civitai import ENDPOINT
+from realkit.weights.sources.web import STEP
 from tests import miniatures
 from tests.civitai_server import File, Version, serving
 from tests.hub_server import Manners, nowhere, python, realkit
@@ -25,9 +32,9 @@ def shelf(tmp_path, monkeypatch) -> dict[str, Path]:
     """Files to publish, small but real; the cache beside them, and no token."""
     for name in [key for key in os.environ if key.lower().endswith("_proxy") or key.startswith("CIVITAI")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv(downloads.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setenv("REALKIT_INPUTS", str(tmp_path / "none"))
-    monkeypatch.setattr(downloads.time, "sleep", lambda _: None)
+    monkeypatch.setattr("realkit.weights.sources.web.time.sleep", lambda _: None)
     import torch
     from safetensors.torch import save_file
 
@@ -44,7 +51,7 @@ def shelved(shelf, versions) -> list[Version]:
 @pytest.fixture
 def site(shelf, monkeypatch):
     with serving(shelved(shelf, PHOTO)) as found:
-        monkeypatch.setenv(civitai.ENDPOINT, found.endpoint)
+        monkeypatch.setenv(ENDPOINT, found.endpoint)
         yield found
 
 
@@ -53,15 +60,15 @@ def sha(path: Path) -> str:
 
 
 def left() -> list[str]:
-    return sorted(path.name for path in downloads.folder("files").iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in cache.cache_folder("files").iterdir() if not path.name.endswith(".lock"))
 
 
 @pytest.mark.parametrize(("ref", "version"), [("civitai:7", "22"), ("civitai:7@21", "21"), ("civitai:@21", "21"), ("CivitAI:7@22", "22")])
 def test_a_reference_is_pinned_to_a_version_and_nothing_is_fetched_for_it(site, shelf, ref, version):
-    locked = hub.lock(ref)
+    locked = resolve.lock(ref)
     assert (locked.kind, locked.revision) == ("civitai", version) and locked.ref.endswith(f"@{version}")
     assert locked.files == {".safetensors": sha(shelf[f"v{version[1]}"])} and left() == []
-    assert hub.lock(locked.ref) == locked
+    assert resolve.lock(locked.ref) == locked
 
 
 @pytest.mark.parametrize(
@@ -74,14 +81,14 @@ def test_a_reference_is_pinned_to_a_version_and_nothing_is_fetched_for_it(site, 
     ],
 )
 def test_the_addresses_that_the_site_shows(site, path, version):
-    assert hub.lock(site.endpoint + path).revision == version
+    assert resolve.lock(site.endpoint + path).revision == version
     assert civitai.parse("https://civitai.com" + path).version in ("", version)
 
 
 @pytest.mark.parametrize("ref", ["civitai:", "civitai:7?", "civitai:photo", "civitai:7@", "civitai:7@x", "civitai:7 "])
 def test_what_names_no_model_is_refused_before_anything_is_asked(site, ref):
     with pytest.raises(rk.RequestError, match="expected civitai:MODEL or civitai:MODEL@VERSION"):
-        hub.lock(ref)
+        resolve.lock(ref)
     assert not site.requests
 
 
@@ -90,7 +97,7 @@ def test_what_names_no_model_is_refused_before_anything_is_asked(site, ref):
 )
 def test_an_address_without_a_model_or_version_is_refused_before_anything_is_asked(site, path):
     with pytest.raises(rk.RequestError, match=r"expected …/models/NUMBER") as error:
-        hub.lock(f"{site.endpoint}{path}{'&' if '?' in path else '?'}token={TOKEN}")
+        resolve.lock(f"{site.endpoint}{path}{'&' if '?' in path else '?'}token={TOKEN}")
     assert TOKEN not in str(error.value) and not site.requests
 
 
@@ -104,7 +111,7 @@ def several(shelf, monkeypatch, request):
         File(shelf["vae"], "photo.vae.safetensors", False, request.param, kind="VAE"),
     ]
     with serving([Version(7, 33, files)]) as found:
-        monkeypatch.setenv(civitai.ENDPOINT, found.endpoint)
+        monkeypatch.setenv(ENDPOINT, found.endpoint)
         yield found
 
 
@@ -119,33 +126,33 @@ def several(shelf, monkeypatch, request):
     ],
 )
 def test_the_query_of_a_download_address_chooses_among_the_files_and_is_kept(several, shelf, query, name, pinned):
-    main = hub.fetch(hub.lock("civitai:7@33"))
-    locked = hub.lock(f"{several.endpoint}/api/download/models/33{query}")
+    main = resolve.fetch(resolve.lock("civitai:7@33"))
+    locked = resolve.lock(f"{several.endpoint}/api/download/models/33{query}")
     assert locked.ref == f"civitai:@33{pinned}" and locked.files == {".safetensors": sha(shelf[name])}
-    assert hub.lock(locked.ref) == locked == hub.lock(locked.ref.replace("civitai", "Civitai"))
-    assert hub.fetch(locked).read_bytes() == shelf[name].read_bytes() and main.read_bytes() == shelf["v1"].read_bytes()
+    assert resolve.lock(locked.ref) == locked == resolve.lock(locked.ref.replace("civitai", "Civitai"))
+    assert resolve.fetch(locked).read_bytes() == shelf[name].read_bytes() and main.read_bytes() == shelf["v1"].read_bytes()
     asked = len(several.requests)
-    assert hub.fetch(locked).read_bytes() == shelf[name].read_bytes() and len(several.requests) == asked  # from the cache
-    for path in downloads.folder("files").glob("*.safetensors"):
+    assert resolve.fetch(locked).read_bytes() == shelf[name].read_bytes() and len(several.requests) == asked  # from the cache
+    for path in cache.cache_folder("files").glob("*.safetensors"):
         path.unlink()
-    assert hub.fetch(locked).read_bytes() == shelf[name].read_bytes()
+    assert resolve.fetch(locked).read_bytes() == shelf[name].read_bytes()
 
 
 def test_the_version_is_pinned_and_what_is_asked_of_the_file_too(several, shelf):
-    locked = hub.lock("civitai:7?type=VAE")
+    locked = resolve.lock("civitai:7?type=VAE")
     assert locked.ref == "civitai:7@33?type=VAE" and locked.files == {".safetensors": sha(shelf["vae"])}
 
 
 def test_a_pickle_that_is_asked_for_is_one(several):
     with pytest.raises(rk.RequestError, match=r"'photo\.ckpt': expected \.safetensors; pickled"):
-        hub.lock(f"{several.endpoint}/api/download/models/33?format=PickleTensor")
+        resolve.lock(f"{several.endpoint}/api/download/models/33?format=PickleTensor")
 
 
 def test_a_file_that_the_version_does_not_have(several):
     with pytest.raises(
         rk.RequestError, match=r"^civitai:@33\?type=VAE&fp=fp32 does not offer such a file: it has \?type=Model&format=SafeTensor&size=full&fp=fp32 "
     ) as error:
-        hub.lock(f"{several.endpoint}/api/download/models/33?type=VAE&fp=fp32")
+        resolve.lock(f"{several.endpoint}/api/download/models/33?type=VAE&fp=fp32")
     assert "?type=VAE&format=SafeTensor&size=pruned&fp=fp16 (photo.vae.safetensors). Take one of these" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -156,15 +163,15 @@ def test_an_address_that_is_none():
 
 def test_what_the_site_calls_a_file_cannot_break_the_line(shelf, monkeypatch):
     with serving([Version(7, 22, [File(shelf["pickle"], "photo\nrealkit: all is well.zip")])]) as site:
-        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
+        monkeypatch.setenv(ENDPOINT, site.endpoint)
         with pytest.raises(rk.RequestError, match=r"\(photo realkit: all is well\.zip\)") as error:
-            hub.lock("civitai:7?type=VAE")
+            resolve.lock("civitai:7?type=VAE")
         assert "\n" not in str(error.value)
 
 
 def test_a_reference_that_asks_for_what_no_file_has(several):
     with pytest.raises(rk.RequestError, match=r"asks for 'vae': expected some of type, format, size, fp"):
-        hub.lock("civitai:7@33?vae=1")
+        resolve.lock("civitai:7@33?vae=1")
     assert not several.requests
 
 
@@ -175,16 +182,16 @@ def test_without_a_published_address_the_file_is_described_to_the_site():
 
 
 def test_a_file_is_fetched_once_verified_and_found_again_without_the_site(site, shelf, monkeypatch):
-    locked = hub.lock("civitai:7")
-    assert hub.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
+    locked = resolve.lock("civitai:7")
+    assert resolve.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
     assert [request.store for request in site.requests] == [False, False, False, True]  # looked up when locked and when fetched, redirected, sent
-    monkeypatch.setenv(civitai.ENDPOINT, nowhere())
-    assert hub.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
+    monkeypatch.setenv(ENDPOINT, nowhere())
+    assert resolve.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
 
 
 def test_the_token_goes_to_the_site_and_not_to_where_it_redirects(site, monkeypatch):
     monkeypatch.setenv("CIVITAI_TOKEN", TOKEN)
-    hub.fetch(hub.lock("civitai:7"))
+    resolve.fetch(resolve.lock("civitai:7"))
     assert {request.authorization for request in site.requests if not request.store} == {f"Bearer {TOKEN}"}
     assert [request.authorization for request in site.requests if request.store] == [""]
 
@@ -197,36 +204,36 @@ def test_the_token_goes_to_no_other_address_that_an_answer_names(site, monkeypat
 
 def test_after_a_cut_only_the_missing_bytes_are_asked_for(site, shelf):
     site.manners[NAME] = Manners(cuts=1)
-    assert hub.fetch(hub.lock("civitai:7")).read_bytes() == shelf["v2"].read_bytes()
+    assert resolve.fetch(resolve.lock("civitai:7")).read_bytes() == shelf["v2"].read_bytes()
     sent = [request.range for request in site.requests if request.store]
     half = shelf["v2"].stat().st_size // 2
-    assert sent[0] == "" and sent[1:] == ([f"bytes={half - half % downloads.STEP}-"] if half >= downloads.STEP else [""])
+    assert sent[0] == "" and sent[1:] == ([f"bytes={half - half % STEP}-"] if half >= STEP else [""])
 
 
 def test_an_interrupted_run_is_gone_on_with_by_the_next(site, shelf):
-    locked = hub.lock("civitai:7")
-    data, part = shelf["v2"].read_bytes(), downloads.folder("files") / f"{locked.files['.safetensors']}.safetensors.part"
+    locked = resolve.lock("civitai:7")
+    data, part = shelf["v2"].read_bytes(), cache.cache_folder("files") / f"{locked.files['.safetensors']}.safetensors.part"
     part.write_bytes(data[:1000])
     part.with_name(f"{part.name}.etag").write_text(f'"{hashlib.md5(data).hexdigest()}"')
-    assert hub.fetch(locked).read_bytes() == data
+    assert resolve.fetch(locked).read_bytes() == data
     assert site.requests[-1].range == "bytes=1000-" and not part.exists()
 
 
 def test_other_contents_than_published_are_removed(site, shelf):
-    locked = hub.lock("civitai:7")
+    locked = resolve.lock("civitai:7")
     site.manners[NAME] = Manners(altered=True)
     with pytest.raises(rk.RequestError, match=rf"^civitai:7@22 \({NAME}\) was downloaded with SHA-256 .*: it is removed, run again") as error:
-        hub.fetch(locked)
+        resolve.fetch(locked)
     assert "\n" not in str(error.value) and left() == []
     site.manners.clear()
-    assert hub.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
+    assert resolve.fetch(locked).read_bytes() == shelf["v2"].read_bytes()
 
 
 def test_a_version_that_was_replaced_since_it_was_locked_is_not_taken(site, shelf):
-    locked = hub.lock("civitai:7")
+    locked = resolve.lock("civitai:7")
     shelf["v2"].write_bytes(shelf["v1"].read_bytes())
     with pytest.raises(rk.RequestError, match=r"^civitai:7@22 does not offer the file with SHA-256 .* \(any more\): take another version"):
-        hub.fetch(locked)
+        resolve.fetch(locked)
 
 
 @pytest.mark.parametrize("where", ["api", "download"])
@@ -236,16 +243,16 @@ def test_what_wants_a_token_says_which_and_where_to_get_it(site, where, given, m
         monkeypatch.setenv("CIVITAI_TOKEN", given)
     site.manners[where] = Manners(token=TOKEN)
     with pytest.raises(rk.RequestError, match=r"^civitai:7.* answered 40[13]: it wants .*civitai\.com/user/account and set CIVITAI_TOKEN") as error:
-        hub.fetch(hub.lock("civitai:7"))
+        resolve.fetch(resolve.lock("civitai:7"))
     assert "\n" not in str(error.value) and not (given and given in str(error.value)) and left() == []
     monkeypatch.setenv("CIVITAI_TOKEN", TOKEN)
-    assert hub.fetch(hub.lock("civitai:7")).is_file()
+    assert resolve.fetch(resolve.lock("civitai:7")).is_file()
 
 
 def test_a_page_that_asks_to_log_in_is_no_model(site):
     site.manners["download"] = Manners(status=200)
     with pytest.raises(rk.RequestError, match=r"the server answered with a web page, which usually wants a token\. .*CIVITAI_TOKEN"):
-        hub.fetch(hub.lock("civitai:7"))
+        resolve.fetch(resolve.lock("civitai:7"))
     assert left() == []
 
 
@@ -260,23 +267,23 @@ def test_a_page_that_asks_to_log_in_is_no_model(site):
 def test_what_the_api_answers_instead(site, manners, says):
     site.manners["api"] = manners
     with pytest.raises(rk.RequestError, match=f"^civitai:7 cannot be looked up: {says}"):
-        hub.lock("civitai:7")
+        resolve.lock("civitai:7")
 
 
 def test_the_site_asks_to_wait(site, shelf):
     site.manners |= {"api": Manners(waits=2), "download": Manners(waits=1)}
-    assert hub.fetch(hub.lock("civitai:7")).read_bytes() == shelf["v2"].read_bytes()
+    assert resolve.fetch(resolve.lock("civitai:7")).read_bytes() == shelf["v2"].read_bytes()
 
 
 def test_the_site_cannot_be_reached(site, monkeypatch):
-    monkeypatch.setenv(civitai.ENDPOINT, nowhere())
+    monkeypatch.setenv(ENDPOINT, nowhere())
     with pytest.raises(rk.RequestError, match=r"^civitai:7 cannot be looked up: ConnectionError\. Turn the internet on, or attach the file"):
-        hub.lock("civitai:7")
+        resolve.lock("civitai:7")
 
 
 def test_a_version_of_another_model(site):
     with pytest.raises(rk.RequestError, match="Civitai version 22 belongs to model 7, not 8"):
-        hub.lock("civitai:8@22")
+        resolve.lock("civitai:8@22")
 
 
 def test_of_several_files_the_primary_one_that_is_no_pickle(shelf, monkeypatch):
@@ -286,52 +293,52 @@ def test_of_several_files_the_primary_one_that_is_no_pickle(shelf, monkeypatch):
         File(shelf["v2"], "vae.safetensors", False, kind="VAE"),
     )
     with serving([Version(7, 22, [vae, full, pruned])]) as site:
-        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
-        locked = hub.lock("civitai:7")
-        assert locked.files[".safetensors"] == sha(shelf["v1"]) and hub.fetch(locked).read_bytes() == shelf["v1"].read_bytes()
+        monkeypatch.setenv(ENDPOINT, site.endpoint)
+        locked = resolve.lock("civitai:7")
+        assert locked.files[".safetensors"] == sha(shelf["v1"]) and resolve.fetch(locked).read_bytes() == shelf["v1"].read_bytes()
 
 
 def test_a_version_that_is_pickled_only(shelf, monkeypatch):
     with serving([Version(7, 22, [File(shelf["pickle"], "photo.ckpt")])]) as site:
-        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
+        monkeypatch.setenv(ENDPOINT, site.endpoint)
         with pytest.raises(rk.RequestError, match=r"'photo\.ckpt': expected \.safetensors; pickled .*REALKIT_ALLOW_PICKLE=1"):
-            hub.lock("civitai:7")
+            resolve.lock("civitai:7")
         assert not [request for request in site.requests if request.store]
-        monkeypatch.setenv(hub.ALLOW_PICKLE, "1")
+        monkeypatch.setenv(ALLOW_PICKLE, "1")
         from safetensors.torch import load_file
 
-        locked = hub.lock("civitai:7")
-        assert load_file(hub.fetch(locked))["w"].tolist() == [1, 1, 1]
-        monkeypatch.delenv(hub.ALLOW_PICKLE)
+        locked = resolve.lock("civitai:7")
+        assert load_file(resolve.fetch(locked))["w"].tolist() == [1, 1, 1]
+        monkeypatch.delenv(ALLOW_PICKLE)
         with pytest.raises(rk.RequestError, match="REALKIT_ALLOW_PICKLE=1"):
-            hub.fetch(locked)
+            resolve.fetch(locked)
 
 
 def test_a_file_without_a_published_hash_is_locked_by_what_it_holds(shelf, monkeypatch):
     with serving([Version(7, 22, [File(shelf["v2"], NAME, hashed=False)])]) as site:
-        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
-        locked = hub.lock("civitai:7")
+        monkeypatch.setenv(ENDPOINT, site.endpoint)
+        locked = resolve.lock("civitai:7")
         assert locked.files == {".safetensors": sha(shelf["v2"])}
-        assert hub.fetch(locked).read_bytes() == shelf["v2"].read_bytes() and hub.lock("civitai:7") == locked
+        assert resolve.fetch(locked).read_bytes() == shelf["v2"].read_bytes() and resolve.lock("civitai:7") == locked
         assert len([request for request in site.requests if request.store]) == 1
-        downloads.folder("files").joinpath("civitai-22.safetensors").unlink()
+        cache.cache_folder("files").joinpath("civitai-22.safetensors").unlink()
         shelf["v2"].write_bytes(shelf["v1"].read_bytes())
         with pytest.raises(rk.RequestError, match="was downloaded with SHA-256"):
-            hub.fetch(locked)
+            resolve.fetch(locked)
 
 
 def test_a_file_without_a_published_hash_that_is_no_model_is_not_kept(shelf, monkeypatch):
     shelf["v2"].write_bytes(b"not what the name says")
     with serving([Version(7, 22, [File(shelf["v2"], NAME, hashed=False)])]) as site:
-        monkeypatch.setenv(civitai.ENDPOINT, site.endpoint)
+        monkeypatch.setenv(ENDPOINT, site.endpoint)
         with pytest.raises(rk.RequestError, match="no valid safetensors header"):
-            hub.lock("civitai:7")
+            resolve.lock("civitai:7")
         assert left() == []
 
 
 def test_a_catalogue_entry_has_its_civitai_page_among_its_names():
-    assert models.identify("civitai:4201")[0] == models.identify("https://civitai.com/models/4201/realistic-vision-v60-b1")[0] == "realistic-vision-6"
-    assert models.identify("civitai:4201@501240")[0] == "civitai:4201@501240"
+    assert identify("civitai:4201")[0] == identify("https://civitai.com/models/4201/realistic-vision-v60-b1")[0] == "realistic-vision-6"
+    assert identify("civitai:4201@501240")[0] == "civitai:4201@501240"
 
 
 SWEEP = "models: photo\nprompts: a photo of a red cube\nsamplers: Euler\nsteps: 2\nsize: 64\n"
@@ -345,7 +352,7 @@ def test_a_model_of_the_site_makes_a_picture_and_no_trace_of_the_token_is_left(t
     home, out = tmp_path / "home", tmp_path / "out"
     given = {"REALKIT_CATALOG": str(tmp_path), "CIVITAI_TOKEN": TOKEN}
     with serving([Version(999001, 22, [File(file, "photo.safetensors")])], {"api": Manners(token=TOKEN), "download": Manners(token=TOKEN)}) as site:
-        given[civitai.ENDPOINT] = site.endpoint
+        given[ENDPOINT] = site.endpoint
         done = realkit(["run", str(tmp_path / "sweep.yaml"), "--out", str(out)], home, nowhere(), **given)
         assert done.returncode == 0 and "1 cells ok" in done.stdout, done.stderr[-2000:]
         assert "civitai:999001@22 (photo.safetensors)" in done.stderr  # its progress

@@ -5,7 +5,10 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from realkit.cli import main
+from realkit.apps.cli.main import main
+from realkit.models import loading
+from realkit.runs import loop
+from realkit.upscalers import upscale
 
 GOOD = "models: rehearsal/base\nprompts: a red cube\nsteps: 2\nscorers: rehearsal/clip\n"
 
@@ -70,22 +73,21 @@ def test_help_is_no_error():
 
 
 def test_failed_cells_end_with_1(tmp_path, monkeypatch):
-    from realkit import pipelines
+    from realkit.models.model import Model
 
-    monkeypatch.setattr(pipelines.Model, "denoise", lambda *_: 1 / 0)
+    monkeypatch.setattr(Model, "denoise", lambda *_: 1 / 0)
     (tmp_path / "sweep.yaml").write_text(GOOD)
     code, shown, _ = call("run", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
     assert code == 1 and "1 cells failed" in shown
 
 
 def test_a_disk_that_is_full_in_the_middle_ends_with_1(tmp_path, monkeypatch):
-    from realkit import runner
-    from realkit.store import WriteError
+    from realkit.base.files import WriteError
 
     def full(*_, **__):
         raise WriteError(tmp_path / "rows.jsonl", OSError(28, "No space left on device"))
 
-    monkeypatch.setattr(runner, "run", full)
+    monkeypatch.setattr(loop, "run", full)
     code, _, error = call("run", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
     assert code == 1 and "No space left on device. What is done is kept" in error and error.count("\n") == 1
 
@@ -116,11 +118,9 @@ def test_generate_upscale_score(tmp_path):
 def test_a_picture_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch, out, says):
     from PIL import Image
 
-    from realkit import enlarging, loading
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("worked"))
-    monkeypatch.setattr(enlarging, "upscale", lambda *_, **__: pytest.fail("worked"))
+    monkeypatch.setattr(upscale, "upscale", lambda *_, **__: pytest.fail("worked"))
     Image.new("RGB", (8, 8)).save("in.png")
     for command in (["generate", "a red cube"], ["upscale", "in.png", "--with", "lanczos", "--to", 16]):
         code, _, error = call(*command, "--out", out)
@@ -183,7 +183,12 @@ def test_import_and_lists_start_in_a_blink():
     assert best("-c", "import realkit, sys; assert 'torch' not in sys.modules") - bare < 0.3
     assert best("-m", "realkit", "list", "samplers") < 1.0
     subprocess.run(
-        [sys.executable, "-c", "import realkit.cli, realkit.sweep, realkit.runner, realkit.plots, sys; assert 'torch' not in sys.modules"], check=True
+        [
+            sys.executable,
+            "-c",
+            "import realkit.apps.cli.main, realkit.sweeps.sweep, realkit.runs.loop, realkit.analysis.plots, sys; assert 'torch' not in sys.modules",
+        ],
+        check=True,
     )
 
 
@@ -196,7 +201,7 @@ def test_the_column_dictionary_is_current():
 def test_generate_and_upscale_write_what_made_the_picture(tmp_path):
     from PIL import Image
 
-    from realkit import provenance
+    from realkit.models import provenance
 
     small, large = tmp_path / "small.png", tmp_path / "large.png"
     settings = ["--model", "rehearsal/base", "--sampler", "Euler", "--steps", "2", "--size", "64", "--seed", "7"]

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 
 import realkit as rk
-from realkit import cluster, hub, staging
-from realkit.store import Store
-from realkit.worker import Settings
+from realkit.runs.engines import ray_files
+from realkit.runs.engines.ray import Ray
+from realkit.runs.engines.ray_worker import Settings
+from realkit.runs.store import Store
+from realkit.weights import resolve
 from tests.ray_nodes import ACCESS, nodes
 from tests.torture import comparable
 
@@ -58,7 +60,7 @@ def test_what_is_no_engine_is_refused_before_any_work(tmp_path, engine, says):
 )
 def test_a_setting_that_is_none_is_refused(wrong, says):
     with pytest.raises(rk.RequestError, match=says):
-        cluster.Ray(**wrong)
+        Ray(**wrong)
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch):
@@ -78,24 +80,24 @@ def test_what_a_machine_lacks_is_brought_whole_or_not_at_all(tmp_path, monkeypat
     shutil.copytree(weights / "base", tmp_path / "mine")
     monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "driver"))
     monkeypatch.chdir(tmp_path)
-    lock = hub.lock("./mine", weights=True)
-    sent = list(staging.pieces(lock))
+    lock = resolve.lock("./mine", weights=True)
+    sent = list(ray_files.pieces(lock))
     monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "worker"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert staging.lacking([lock]) == [lock]
+    assert ray_files.lacking([lock]) == [lock]
     hashes = {name: lock.files[name] for name, _ in sent}
     for torn in (True, False):
-        place = staging.begin(lock)
+        place = ray_files.begin(lock)
         for name, data in sent[:-1] if torn else sent:
-            staging.receive(place, name, data)
+            ray_files.receive(place, name, data)
         if torn:
             with pytest.raises(rk.RequestError, match="did not arrive as it was sent"):
-                staging.complete(lock, place, hashes)
-            assert staging.lacking([lock]) == [lock]
-    staging.complete(lock, place, hashes)
-    assert not staging.lacking([lock]) and hub.fetch(lock) == hub.staged(lock)
-    assert hub.read_json(lock, "model_index.json") == json.loads((tmp_path / "mine" / "model_index.json").read_text())
+                ray_files.complete(lock, place, hashes)
+            assert ray_files.lacking([lock]) == [lock]
+    ray_files.complete(lock, place, hashes)
+    assert not ray_files.lacking([lock]) and resolve.fetch(lock) == resolve.staged(lock)
+    assert resolve.read_json(lock, "model_index.json") == json.loads((tmp_path / "mine" / "model_index.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ def scene(tmp_path_factory, weights_folder):
 
 @pytest.fixture(scope="module")
 def weights_folder():
-    from realkit.rehearsal.ship import WEIGHTS
+    from realkit.apps.training.ship import WEIGHTS
 
     return WEIGHTS
 
@@ -199,7 +201,7 @@ def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(
 def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_path, scene):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import os, realkit.scorers as s\nload = s.load\ns.load = lambda name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
+        "import os, realkit.scorers.table as s\nload = s.load\ns.load = lambda name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
     )
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     shutil.copytree(scene / "process", scene / "deadly")
@@ -236,7 +238,9 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path, scene):
 @pytest.mark.timeout(600)
 def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
     """Two workers are asked for, of which the one machine that is there holds one."""
-    script = "import realkit as rk; from realkit.cluster import Ray; rk.run('sweep.yaml', 'late', batch=1, engine=Ray({address!r}, workers=2, patience=30))"
+    script = (
+        "import realkit as rk; from realkit.runs.engines.ray import Ray; rk.run('sweep.yaml', 'late', batch=1, engine=Ray({address!r}, workers=2, patience=30))"
+    )
     told = os.environ | ACCESS | {"REALKIT_CATALOG": str(scene / "catalog"), "REALKIT_CACHE": str(scene / "cache"), "OMP_NUM_THREADS": "1"}
     sweep = SWEEP | {"models": "rehearsal/base", "seeds": 24, "steps": 12, "upscalers": None, "scorers": "paint"}
     (scene / "long").mkdir()
@@ -282,7 +286,7 @@ def test_what_no_worker_can_load_fails_as_in_one_process(tmp_path, scene):
         shutil.copytree(scene / "mine", home / "mine")
         (home / "sweep.yaml").write_text(json.dumps(SWEEP | {"scorers": "paint", "upscalers": None}))
         (home / "site").mkdir()
-        hide = "import realkit.loading as l\n_load = l.load\ndef load(name, *a, **k):\n    if name == 'mine': raise OSError('the disk is gone')\n    return _load(name, *a, **k)\nl.load = load\n"
+        hide = "import realkit.models.loading as l\n_load = l.load\ndef load(name, *a, **k):\n    if name == 'mine': raise OSError('the disk is gone')\n    return _load(name, *a, **k)\nl.load = load\n"
         (home / "site" / "sitecustomize.py").write_text(hide)
     path = os.pathsep.join([str(scene / "vanished-ray" / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     with pytest.MonkeyPatch.context() as patch, nodes(tmp_path) as two:

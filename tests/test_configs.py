@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from realkit import RequestError, clip_tokenizer, single_file
-from realkit.single_file import KINDS, kind_of
+from realkit import RequestError
+from realkit.weights import checkpoints, clip_tokenizer
+from realkit.weights.checkpoints import KINDS, NETWORK, kind_of
 from tests.originals import single_file as write
 from tests.originals import tensors
 
@@ -40,7 +41,7 @@ ODD = [
 
 
 def configs(kind, part):
-    return json.loads((single_file.folder(kind) / part).read_text())
+    return json.loads((checkpoints.folder(kind) / part).read_text())
 
 
 def networks(place):
@@ -60,7 +61,7 @@ def networks(place):
 @pytest.fixture(scope="module", params=KINDS)
 def large(request):
     with torch.device("meta"):
-        return request.param, networks(single_file.folder(request.param))
+        return request.param, networks(checkpoints.folder(request.param))
 
 
 def counts(made):
@@ -68,7 +69,7 @@ def counts(made):
 
 
 def test_every_kind_has_a_folder():
-    assert {path.name for path in single_file.folder("sd1").parent.iterdir()} == set(KINDS)
+    assert {path.name for path in checkpoints.folder("sd1").parent.iterdir()} == set(KINDS)
 
 
 def test_each_network_has_the_parameters_of_the_published_one(large):
@@ -104,9 +105,9 @@ def test_a_full_size_checkpoint_is_told_by_its_header(large):
     kind, made = large
     shapes = {key: tuple(value.shape) for key, value in tensors(made, kind).items()}
     assert kind_of(shapes, shapes) == {"sd2-base": "sd2"}.get(kind, kind)
-    assert single_file.missing(kind, shapes) == []
+    assert checkpoints.missing(kind, shapes) == []
     for part, key in KINDS[kind].parts.items():
-        assert single_file.missing(kind, shapes.keys() - {key}) == [part]
+        assert checkpoints.missing(kind, shapes.keys() - {key}) == [part]
 
 
 SCHEDULERS = {
@@ -135,7 +136,7 @@ def test_the_epsilon_model_of_stable_diffusion_2_differs_in_prediction_and_size_
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_config_names_a_machine_or_a_library_version(kind):
-    for path in single_file.folder(kind).rglob("*.json"):
+    for path in checkpoints.folder(kind).rglob("*.json"):
         assert not {"_name_or_path", "_diffusers_version", "transformers_version", "torch_dtype"} & json.loads(path.read_text()).keys(), path
 
 
@@ -154,7 +155,7 @@ NARROW = {"sdxl": {"cross_attention_dim": 48, "transformer_layers_per_block": [1
 
 def shrink(kind, place):
     """A copy of a kind's configs with every width divided and its structure kept."""
-    shutil.copytree(single_file.folder(kind), place)
+    shutil.copytree(checkpoints.folder(kind), place)
     for name, smaller in SMALL.items():
         if (path := place / name).is_file():
             data = json.loads(path.read_text()) | smaller
@@ -187,7 +188,7 @@ def test_an_original_checkpoint_loads_and_no_network_is_asked(kind, tmp_path, mo
     made = networks(shrink(kind, tmp_path / "config"))
     path = write(made, tmp_path / "mine.safetensors", kind)
     pipeline = getattr(diffusers, configs(kind, "model_index.json")["_class_name"])
-    pipe = pipeline.from_single_file(str(path), local_files_only=True, **single_file.arguments(kind) | {"config": str(tmp_path / "config")})
+    pipe = pipeline.from_single_file(str(path), local_files_only=True, **checkpoints.arguments(kind) | {"config": str(tmp_path / "config")})
     for part, network in vars(made).items():
         loaded, own = getattr(pipe, part).state_dict(), network.state_dict()
         if kind.startswith("sd3") and part == "text_encoder":  # original files hold no projection of the first tower; the loader sets the unit matrix
@@ -227,7 +228,7 @@ def test_tokenizer_files_are_what_the_library_reads(tmp_path):
     assert read("cat!").input_ids[2] == 0 and clip_tokenizer.load("!")("cat!").input_ids[2] == 256
 
 
-NET = single_file.NETWORK
+NET = NETWORK
 HEADERS = {
     "an inpainting model \\(9 input channels\\)": {NET + "input_blocks.0.0.weight": (320, 9, 3, 3), NET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768)},
     "an unknown network \\(5 input channels, first width 320, text width 1024\\)": {
@@ -274,4 +275,4 @@ def test_a_file_is_named_and_only_its_header_is_read(tmp_path):
 
     save_file({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.zeros(8, 4)}, tmp_path / "style.safetensors")
     with pytest.raises(RequestError, match=r"^File 'style\.safetensors' holds a LoRA"):
-        single_file.identify(tmp_path / "style.safetensors")
+        checkpoints.identify(tmp_path / "style.safetensors")

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 import realkit as rk
-from realkit import cost, runner
+from realkit.runs import plan
+from realkit.sweeps import cost
 
 MODELS = ["rehearsal/base", "rehearsal/studio"]
 
@@ -12,7 +13,7 @@ def batches(limit=4, **axes):
     sweep = rk.Sweep(**dict(prompts=["a", "b"], seeds=4) | axes)
     named = {f"{cell.model} {cell.sampler} {cell.prompt} {cell.seed} {cell.steps}": cell for cell in sweep.cells()}
     specs = {cell.model: rk.MODELS[cell.model] for cell in named.values()}
-    return [[named[name] for name in batch] for batch in runner._batches(named, limit, specs)]
+    return [[named[name] for name in batch] for batch in plan.batches(named, limit, specs)]
 
 
 def test_a_picture_of_sd15_costs_what_the_field_counts():

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from realkit import doctor
-from realkit.cli import main
-from realkit.doctor import Disk, Facts, Gpu, findings, passes
+from realkit.apps.cli.main import main
+from realkit.apps.doctor import facts as facts_module
+from realkit.apps.doctor.facts import Disk, Facts, Gpu, gather
+from realkit.apps.doctor.findings import findings, passes
 
 CU128 = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
@@ -307,16 +308,16 @@ def test_no_token_comes_out(here):
 
 
 def test_one_line_a_finding_with_its_mend_below(monkeypatch):
-    monkeypatch.setattr(doctor, "gather", lambda: replace(GOOD, gpus=(P100,)))
+    monkeypatch.setattr(facts_module, "gather", lambda: replace(GOOD, gpus=(P100,)))
     result = CliRunner().invoke(main, ["doctor"])
     lines = result.output.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("failure"))
     assert result.exit_code == 1 and "P100" in lines[at] and lines[at + 1] == " " * 9 + CU126_LINE
-    assert len(lines) == len(findings(doctor.gather())) + 1
-    monkeypatch.setattr(doctor, "gather", lambda: replace(GOOD, gpus=()))
+    assert len(lines) == len(findings(gather())) + 1
+    monkeypatch.setattr(facts_module, "gather", lambda: replace(GOOD, gpus=()))
     assert CliRunner().invoke(main, ["doctor"]).exit_code == 0
 
 
 def test_the_doctor_starts_without_torch():
-    code = "import realkit.doctor, realkit.tokens, sys; assert not {'torch', 'huggingface_hub', 'diffusers'} & sys.modules.keys()"
+    code = "import realkit.apps.doctor.findings, realkit.base.credentials, sys; assert not {'torch', 'huggingface_hub', 'diffusers'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 import realkit as rk
-from realkit import downloads
+from realkit.base import cache
+from realkit.base.cache import CACHE, CHUNK, SPARE
+from realkit.weights.sources import web
+from realkit.weights.sources.web import STEP, TRIES
 from tests.hub_server import Manners, files, killed, nowhere
 
 DATA = bytes(range(251)) * 4000  # about a mebibyte
@@ -24,7 +27,7 @@ def place(tmp_path, monkeypatch) -> Path:
     """A server's folder with one file; the cache beside it."""
     for name in [key for key in os.environ if key.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv(downloads.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "a.safetensors").write_bytes(DATA)
     return tmp_path / "served"
@@ -34,18 +37,18 @@ def place(tmp_path, monkeypatch) -> Path:
 def waits(monkeypatch) -> list[float]:
     """The seconds that a download would have waited, which it does not."""
     waited: list[float] = []
-    monkeypatch.setattr(downloads.time, "sleep", waited.append)
+    monkeypatch.setattr(web.time, "sleep", waited.append)
     return waited
 
 
 def fetch(server, sha=SHA, **options):
-    target = downloads.folder("files") / "a.safetensors"
-    return downloads.download(f"{server.endpoint}/a.safetensors", target, called="A model", sha=sha, **options)
+    target = cache.cache_folder("files") / "a.safetensors"
+    return web.download(f"{server.endpoint}/a.safetensors", target, called="A model", sha=sha, **options)
 
 
 def left() -> list[str]:
     """What lies in the cache, locks aside."""
-    return sorted(path.name for path in downloads.folder("files").iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in cache.cache_folder("files").iterdir() if not path.name.endswith(".lock"))
 
 
 def test_a_file_is_fetched_once_and_its_progress_shown(place, capsys):
@@ -59,7 +62,7 @@ def test_after_a_cut_only_the_missing_bytes_are_asked_for(place, waits):
     came = len(DATA) // 2
     with files(place, {"a.safetensors": Manners(cuts=1)}) as server:
         assert fetch(server).read_bytes() == DATA
-        assert server.ranges == ["", f"bytes={came - came % downloads.STEP}-"] and waits == [0.5]
+        assert server.ranges == ["", f"bytes={came - came % STEP}-"] and waits == [0.5]
 
 
 @pytest.mark.parametrize("sha", [SHA, ""])
@@ -67,9 +70,9 @@ def test_a_connection_that_never_holds_is_one_line_and_the_next_run_goes_on(plac
     with files(place, {"a.safetensors": Manners(cuts=-1)}) as server:
         with pytest.raises(rk.RequestError, match=r"^A model cannot be downloaded: \w+ at 127\.0\.0\.1\. Run again to go on where it stopped") as error:
             fetch(server, sha)
-        assert "\n" not in str(error.value) and len(server.requests) == downloads.TRIES
+        assert "\n" not in str(error.value) and len(server.requests) == TRIES
         assert "a.safetensors" not in left() and "a.safetensors.part" in left()
-        there = (downloads.folder("files") / "a.safetensors.part").stat().st_size
+        there = (cache.cache_folder("files") / "a.safetensors.part").stat().st_size
         server.manners.clear()
         assert fetch(server, sha).read_bytes() == DATA
         assert server.ranges[-1] == f"bytes={there}-" and left() == ["a.safetensors"]
@@ -82,19 +85,19 @@ def test_what_a_killed_process_left_is_gone_on_with(place, tmp_path):
             downloads.download("{server.endpoint}/a.safetensors", downloads.folder("files") / "a.safetensors", called="A model", sha="{SHA}")
         """
         killed(code, tmp_path, server)
-        there = (downloads.folder("files") / "a.safetensors.part").stat().st_size
+        there = (cache.cache_folder("files") / "a.safetensors.part").stat().st_size
         assert 0 < there < len(DATA) and "a.safetensors" not in left()
         assert fetch(server).read_bytes() == DATA and server.ranges == ["", f"bytes={there}-"]
 
 
 def test_nobody_listens(place, waits):
     with pytest.raises(rk.RequestError, match=r"^A model cannot be downloaded: ConnectionError at 127\.0"):
-        downloads.download(f"{nowhere()}/a", downloads.folder("files") / "a.safetensors", called="A model")
+        web.download(f"{nowhere()}/a", cache.cache_folder("files") / "a.safetensors", called="A model")
     assert waits == [0.5, 1, 2, 4, 8] and left() == []
 
 
 def test_the_remains_of_another_file_are_not_gone_on_with(place, waits):
-    part = downloads.folder("files") / "a.safetensors.part"
+    part = cache.cache_folder("files") / "a.safetensors.part"
     with files(place) as server:
         part.write_bytes(b"of another version")
         part.with_name(f"{part.name}.etag").write_text('"another"')
@@ -103,7 +106,7 @@ def test_the_remains_of_another_file_are_not_gone_on_with(place, waits):
 
 
 def test_remains_longer_than_the_file_are_dropped(place, waits):
-    (downloads.folder("files") / "a.safetensors.part").write_bytes(DATA + b"more")
+    (cache.cache_folder("files") / "a.safetensors.part").write_bytes(DATA + b"more")
     with files(place) as server:
         assert fetch(server).read_bytes() == DATA and left() == ["a.safetensors"]
 
@@ -123,7 +126,7 @@ def test_other_contents_than_published_are_removed(place):
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_anew(place):
-    (downloads.folder("files") / "a.safetensors").write_bytes(DATA[:-1])
+    (cache.cache_folder("files") / "a.safetensors").write_bytes(DATA[:-1])
     with files(place) as server:
         assert fetch(server).read_bytes() == DATA and server.ranges == [""]
 
@@ -131,13 +134,13 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(place):
 def test_it_waits_as_long_as_the_server_asks(place, waits):
     with files(place, {"a.safetensors": Manners(waits=2)}) as server:
         assert fetch(server).read_bytes() == DATA and waits == [1, 1]
-    assert [downloads.asked_to_wait(header, 2) for header in ("7", "99999", "Wed, 21 Oct 2026 07:28:00 GMT", None)] == [7, 120, 2, 2]
+    assert [web.asked_to_wait(header, 2) for header in ("7", "99999", "Wed, 21 Oct 2026 07:28:00 GMT", None)] == [7, 120, 2, 2]
 
 
 def test_a_server_that_asks_to_wait_for_ever(place, waits):
     with files(place, {"a.safetensors": Manners(waits=99)}) as server, pytest.raises(rk.RequestError, match=r"asks to wait \(429\): try again later"):
         fetch(server)
-    assert len(waits) == downloads.TRIES - 1 and left() == []
+    assert len(waits) == TRIES - 1 and left() == []
 
 
 @pytest.mark.parametrize(
@@ -163,8 +166,8 @@ def test_the_token_is_sent(place):
 
 
 def test_a_full_disk_is_said_before_anything_is_written(place, monkeypatch):
-    usage = shutil.disk_usage(place)._replace(free=downloads.SPARE)
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)
+    usage = shutil.disk_usage(place)._replace(free=SPARE)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
     with (
         files(place) as server,
         pytest.raises(rk.RequestError, match=r"A model needs 0\.0 GiB and 0\.2 to spare, .* has 0\.2 GiB free: make room, or set \$REALKIT_CACHE"),
@@ -178,20 +181,20 @@ def test_a_disk_that_fails_on_the_way_says_what_to_do(place, monkeypatch, number
     def fails(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(downloads, "_stream", fails)
+    monkeypatch.setattr(web, "_stream", fails)
     with files(place) as server, pytest.raises(rk.RequestError, match=rf"^A model cannot be written to '.*': {says}.* \$REALKIT_CACHE to a folder"):
         fetch(server)
 
 
 def test_a_lock_that_cannot_be_taken_is_one_line(place):
-    (downloads.folder("files") / ".a.safetensors.lock").mkdir()
+    (cache.cache_folder("files") / ".a.safetensors.lock").mkdir()
     with files(place) as server, pytest.raises(rk.RequestError, match=r"^A model cannot be written to '.*': .*\. Set \$REALKIT_CACHE"):
         fetch(server)
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path):
-    assert downloads.existing(tmp_path / "a" / "b") == tmp_path
-    assert downloads.free(tmp_path / "a" / "b") > 0
+    assert cache.existing(tmp_path / "a" / "b") == tmp_path
+    assert cache.free_bytes(tmp_path / "a" / "b") > 0
 
 
 def test_two_that_want_the_same_file_fetch_it_once(place):
@@ -202,30 +205,30 @@ def test_two_that_want_the_same_file_fetch_it_once(place):
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(downloads.CACHE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "file" / "cache"))
     with pytest.raises(rk.RequestError, match=r"The cache '.*' cannot be made: .*\. Set \$REALKIT_CACHE"):
-        downloads.folder("files")
+        cache.cache_folder("files")
 
 
 def test_a_hash_is_computed_once_for_each_state_of_a_file(place, monkeypatch):
     path, computed = place / "large", []
-    digest = downloads._digest
-    monkeypatch.setattr(downloads, "_digest", lambda of: computed.append(of) or digest(of))
-    path.write_bytes(b"0" * downloads.CHUNK)
+    digest = cache.digest
+    monkeypatch.setattr(cache, "digest", lambda of: computed.append(of) or digest(of))
+    path.write_bytes(b"0" * CHUNK)
     os.utime(path, (1, 1))
-    assert downloads.sha256(path) == downloads.sha256(path) == hashlib.sha256(b"0" * downloads.CHUNK).hexdigest() and len(computed) == 1
-    path.write_bytes(b"1" * downloads.CHUNK)
+    assert cache.sha256(path) == cache.sha256(path) == hashlib.sha256(b"0" * CHUNK).hexdigest() and len(computed) == 1
+    path.write_bytes(b"1" * CHUNK)
     os.utime(path, (1, 1))  # the same size and modification time
-    assert downloads.sha256(path) == hashlib.sha256(b"1" * downloads.CHUNK).hexdigest() and len(computed) == 2
+    assert cache.sha256(path) == hashlib.sha256(b"1" * CHUNK).hexdigest() and len(computed) == 2
     (place / "link").symlink_to(path)
-    assert downloads.sha256(place / "link") == downloads.sha256(path) and len(computed) == 2
+    assert cache.sha256(place / "link") == cache.sha256(path) and len(computed) == 2
 
 
 def test_no_note_is_kept_of_a_file_that_may_still_be_written(place):
     path = place / "large"
-    path.write_bytes(b"0" * downloads.CHUNK)
-    downloads.sha256(path)
-    assert not list(downloads.folder("hashes").iterdir())
+    path.write_bytes(b"0" * CHUNK)
+    cache.sha256(path)
+    assert not list(cache.cache_folder("hashes").iterdir())
     os.utime(path, (1, 1))
-    downloads.sha256(path)
-    assert len(list(downloads.folder("hashes").iterdir())) == 1
+    cache.sha256(path)
+    assert len(list(cache.cache_folder("hashes").iterdir())) == 1

@@ -12,8 +12,11 @@ import pandas as pd
 import pytest
 
 import realkit as rk
-from realkit import downloads, filing, runner, stopping
-from realkit.store import Store
+from realkit.base import cache
+from realkit.runs import loop
+from realkit.runs.stopping import RESERVE_S, Stop
+from realkit.runs.store import Store
+from realkit.runs.writer import SPARE, Desk
 from tests.torture import check_whole, comparable
 
 SWEEP = {
@@ -58,7 +61,7 @@ def disk(tmp_path):
 def fill(place, left: int) -> None:
     """Take all but `left` bytes of a disk."""
     with (place / "ballast").open("wb") as file:
-        while (more := min(1 << 20, downloads.free(place) - left)) > 0:
+        while (more := min(1 << 20, cache.free_bytes(place) - left)) > 0:
             file.write(bytes(more))
             file.flush()
 
@@ -73,15 +76,15 @@ def test_a_sweep_that_does_not_fit_is_refused_with_the_figures(disk):
 
 def test_a_disk_that_fills_up_ends_the_run_in_time_and_it_goes_on(disk, undisturbed, monkeypatch):
     place, _ = disk
-    put = filing.Desk.put
+    put = Desk.put
 
     def fills(desk, stage, result):  # another program takes the disk while pictures are made
         put(desk, stage, result)
         if stage == "decode" and not (place / "ballast").exists():
             desk.settle()
-            fill(place, filing.SPARE + (100 << 10))
+            fill(place, SPARE + (100 << 10))
 
-    monkeypatch.setattr(filing.Desk, "put", fills)
+    monkeypatch.setattr(Desk, "put", fills)
     run = rk.run(SWEEP, place / "out", batch=2)
     assert "the disk is nearly full (4 MiB free, the next needs 5): make room" in run.stopped
     assert set(run.table().status) == {"pending"} and (place / "out" / "table.csv").exists()
@@ -96,7 +99,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_time_and_it_goes_on(disk, undistur
 
 def test_a_disk_that_says_it_has_room_and_has_none_loses_nothing(disk, undisturbed, monkeypatch):
     place, _ = disk
-    monkeypatch.setattr(downloads, "free", lambda folder: 1 << 40)  # as a quota that is not told
+    monkeypatch.setattr(cache, "free_bytes", lambda folder: 1 << 40)  # as a quota that is not told
     free = shutil.disk_usage(place).free
     with (place / "ballast").open("wb") as file:
         file.write(bytes(free - (700 << 10)))
@@ -123,7 +126,7 @@ def test_a_read_only_folder_is_one_line_and_can_be_read(disk, undisturbed):
 def test_a_clock_that_jumps_back_changes_nothing(tmp_path, undisturbed, monkeypatch):
     ahead = iter([86_400.0, *[0.0] * 10_000])
     now = time.time
-    monkeypatch.setattr(filing.time, "time", lambda: now() + next(ahead))  # the first row bears tomorrow's date
+    monkeypatch.setattr("realkit.runs.writer.time.time", lambda: now() + next(ahead))  # the first row bears tomorrow's date
     first = rk.run(SWEEP | {"seeds": 2}, tmp_path / "out", batch=2)
     rows = first.store.rows.read()
     assert rows[0]["at"] > rows[-1]["at"] + 80_000
@@ -135,7 +138,7 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path, undisturbed, monkeypa
     again = comparable(tmp_path / "out").set_index("cell")
     pd.testing.assert_frame_equal(again, comparable(undisturbed).set_index("cell").loc[again.index])
 
-    stop = stopping.Stop(until=datetime.datetime.now() + datetime.timedelta(seconds=stopping.RESERVE_S + 1.2))
+    stop = Stop(until=datetime.datetime.now() + datetime.timedelta(seconds=RESERVE_S + 1.2))
     monkeypatch.setattr(time, "time", lambda: now() - 3_600)
     assert not stop.due(0)
     time.sleep(1.3)
@@ -152,7 +155,7 @@ def test_a_folder_moved_elsewhere_goes_on_there(tmp_path, undisturbed):
 
 @pytest.mark.parametrize("another", [False, True])
 def test_a_folder_moved_while_it_is_written_is_said_and_goes_on_there(tmp_path, undisturbed, monkeypatch, another):
-    put = filing.Desk.put
+    put = Desk.put
 
     def moves(desk, stage, result):
         put(desk, stage, result)
@@ -161,7 +164,7 @@ def test_a_folder_moved_while_it_is_written_is_said_and_goes_on_there(tmp_path, 
             if another:
                 shutil.copytree(tmp_path / "moved", tmp_path / "out")
 
-    monkeypatch.setattr(filing.Desk, "put", moves)
+    monkeypatch.setattr(Desk, "put", moves)
     with pytest.raises(rk.RequestError, match=r"Cannot write '.*': (the results folder was moved or removed|No such file)"):
         rk.run(SWEEP, tmp_path / "out", batch=2)
     assert (tmp_path / "out").exists() == another  # none is begun in its place
@@ -211,7 +214,7 @@ def test_rows_and_cells_that_a_newer_version_adds_to_are_read(tmp_path, undistur
 def held(folder):
     """A run of SWEEP, in a thread, that waits in the middle."""
     begun, enough = threading.Event(), threading.Event()
-    put = filing.Desk.put
+    put = Desk.put
 
     def waits(desk, stage, result):
         put(desk, stage, result)
@@ -219,8 +222,8 @@ def held(folder):
         assert enough.wait(60)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filing.Desk, "put", waits)
-        thread = threading.Thread(target=runner.run, args=(SWEEP, folder), kwargs={"batch": 2})
+        patch.setattr(Desk, "put", waits)
+        thread = threading.Thread(target=loop.run, args=(SWEEP, folder), kwargs={"batch": 2})
         thread.start()
         assert begun.wait(60)
         try:

@@ -7,8 +7,12 @@ from concurrent.futures import Future
 import pytest
 
 import realkit as rk
-from realkit import cluster, engines, filing, machine
-from realkit.stages import Job, Made
+from realkit.base import measure
+from realkit.runs.engines import batch
+from realkit.runs.engines.process import Ahead
+from realkit.runs.engines.ray import Ray, _Member
+from realkit.runs.jobs import Job, Made
+from realkit.runs.writer import WAITING, Desk
 
 SWEEP = {
     "models": ["rehearsal/base", "rehearsal/turbo"],
@@ -22,7 +26,7 @@ SWEEP = {
 
 def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
     """Each picture's encoding waits here until the next one's decoding has begun: in one thread it would wait for ever."""
-    begun, attempt, encoded = [], engines.attempt, Made.encoded
+    begun, attempt, encoded = [], batch.attempt, Made.encoded
     news, late, threads = threading.Condition(), [], set()
 
     def noted(stage, *rest):
@@ -39,7 +43,7 @@ def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
                 late.append(now < 8 and not news.wait_for(lambda: begun.count("decode") > now, timeout=20))
         return encoded(made, run)
 
-    monkeypatch.setattr(engines, "attempt", noted)
+    monkeypatch.setattr(batch, "attempt", noted)
     monkeypatch.setattr(Made, "encoded", waits)
     frame = rk.run(SWEEP, tmp_path / "out", batch=2).table()
     assert set(frame.status) == {"ok"} and len(late) == 8 and not any(late)
@@ -48,8 +52,8 @@ def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
 
 def test_the_next_models_files_are_read_while_one_works(tmp_path, monkeypatch):
     """The last batch of the first model waits here until the second's weights have been read."""
-    read, done, attempt = [], threading.Event(), engines.attempt
-    reads = engines.Ahead._read
+    read, done, attempt = [], threading.Event(), batch.attempt
+    reads = Ahead._read
 
     def noted(ahead, file):
         reads(ahead, file)
@@ -64,8 +68,8 @@ def test_the_next_models_files_are_read_while_one_works(tmp_path, monkeypatch):
             waited.append(done.wait(20))
         return attempt(stage, tool, trouble, job, *rest)
 
-    monkeypatch.setattr(engines.Ahead, "_read", noted)
-    monkeypatch.setattr(engines, "attempt", waits)
+    monkeypatch.setattr(Ahead, "_read", noted)
+    monkeypatch.setattr(batch, "attempt", waits)
     rk.run(SWEEP, tmp_path / "out", batch=2)
     assert waited == [True, True] and not any("weights/base" in str(file) for file in read)  # what is loaded already is not read again
 
@@ -75,15 +79,15 @@ def test_what_would_push_out_what_is_in_use_is_not_read_ahead(tmp_path, monkeypa
     opened = []
     monkeypatch.setattr(type(tmp_path), "open", lambda path, *rest, **more: opened.append(path) or open(path, *rest, **more))  # noqa: PTH123, SIM115
     for free, count in ((0.001, 0), (4.0, 1), (None, 2)):
-        monkeypatch.setattr(machine, "ram_free", lambda free=free: free)
-        engines.Ahead()._read(tmp_path / "weights")
+        monkeypatch.setattr(measure, "ram_free", lambda free=free: free)
+        Ahead()._read(tmp_path / "weights")
         assert len(opened) == count
 
 
 def test_no_more_results_wait_than_are_written(tmp_path, monkeypatch):
     """However slow the disk, finished pictures do not pile up in memory."""
     most, waiting, counts = [0], threading.Lock(), [0]
-    put, file = filing.Desk.put, filing.Desk._file
+    put, file = Desk.put, Desk._file
 
     def counted(desk, stage, result):
         put(desk, stage, result)
@@ -97,10 +101,10 @@ def test_no_more_results_wait_than_are_written(tmp_path, monkeypatch):
         with waiting:
             counts[0] -= 1
 
-    monkeypatch.setattr(filing.Desk, "put", counted)
-    monkeypatch.setattr(filing.Desk, "_file", slow)
+    monkeypatch.setattr(Desk, "put", counted)
+    monkeypatch.setattr(Desk, "_file", slow)
     rk.run(SWEEP | {"models": "rehearsal/turbo", "seeds": 16}, tmp_path / "out")
-    assert most[0] <= filing.WAITING + 1
+    assert most[0] <= WAITING + 1
 
 
 def jobs(tool: str, *weights: int) -> deque[Job]:
@@ -110,10 +114,10 @@ def jobs(tool: str, *weights: int) -> deque[Job]:
 @pytest.fixture
 def crew():
     """Workers as the driver sees them, on no cluster."""
-    ray = cluster.Ray()
+    ray = Ray()
 
-    def of(count: int) -> cluster.Ray:
-        ray._members = [cluster._Member(None, "ready", f"run-{number}") for number in range(count)]
+    def of(count: int) -> Ray:
+        ray._members = [_Member(None, "ready", f"run-{number}") for number in range(count)]
         return ray
 
     return of

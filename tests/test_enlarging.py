@@ -8,8 +8,10 @@ import pytest
 from PIL import Image, ImageCms
 
 import realkit as rk
-from realkit import enlarging, pictures, upscalers
-from realkit.rehearsal import render
+from realkit.base import pictures
+from realkit.rehearsal.scenes import render
+from realkit.upscalers import upscale
+from realkit.upscalers.table import UPSCALERS, Upscaler
 
 PROMPT = "a photo of a shiny red cone on a checkered floor at noon"
 
@@ -28,8 +30,8 @@ def test_a_chain_works_in_its_order_and_ends_at_the_size():
 
 
 def test_passes_go_on_until_the_size_is_reached(monkeypatch):
-    monkeypatch.setattr("realkit.networks.Enlarger._pixels", lambda self: 1e9)
-    loaded = enlarging.load("rehearsal/compact-x4")
+    monkeypatch.setattr("realkit.upscalers.networks.Enlarger._pixels", lambda self: 1e9)
+    loaded = upscale.load_upscaler("rehearsal/compact-x4")
     tool, sides = loaded.tools[0][1], []
     run = tool.network.run
     tool.network.run = lambda x: sides.append(x.shape[-1] - 2 * tool.pre_pad) or run(x)
@@ -108,16 +110,16 @@ def test_a_bad_request_is_one_line_before_any_work(name, settings, says):
 
 
 def test_landmarks_go_with_the_picture():
-    moved = enlarging._moved({"landmarks": [[(10, 20), (30, 20)]]}, (5.0, 0.0, 45.0, 40.0), (80, 80))
-    assert moved == {"landmarks": [[(10.0, 40.0), (50.0, 40.0)]]} and enlarging._moved({}, (0, 0, 1, 1), (2, 2)) == {}
+    moved = upscale._moved({"landmarks": [[(10, 20), (30, 20)]]}, (5.0, 0.0, 45.0, 40.0), (80, 80))
+    assert moved == {"landmarks": [[(10.0, 40.0), (50.0, 40.0)]]} and upscale._moved({}, (0, 0, 1, 1), (2, 2)) == {}
 
 
 def test_what_is_downloaded_by_hand_says_from_where(tmp_path, monkeypatch, weights):
     import shutil
 
     monkeypatch.setenv("REALKIT_CACHE", str(tmp_path))
-    entry = upscalers.Upscaler(engine="spandrel", file="x4.safetensors", page="https://openmodeldb.info/models/x", scale=4, pre_pad=8)
-    monkeypatch.setitem(upscalers.UPSCALERS.__dict__, "_entries", {"by-hand": entry})
+    entry = Upscaler(engine="spandrel", file="x4.safetensors", page="https://openmodeldb.info/models/x", scale=4, pre_pad=8)
+    monkeypatch.setitem(UPSCALERS.__dict__, "_entries", {"by-hand": entry})
     with pytest.raises(
         rk.RequestError, match=r"must be downloaded by hand: from https://openmodeldb.info/models/x, the file 'x4.safetensors', put into '.*upscalers'"
     ):
@@ -164,7 +166,7 @@ def test_the_row_names_parent_size_tile_dtype_seconds_and_memory(swept):
 
 
 def test_a_tiled_row_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("realkit.networks.Enlarger._pixels", lambda self: 130.0**2)
+    monkeypatch.setattr("realkit.upscalers.networks.Enlarger._pixels", lambda self: 130.0**2)
     run = rk.run(dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers="rehearsal/compact-x4", target=256), tmp_path)
     assert run.table().tile.notna().all()
 
@@ -195,11 +197,11 @@ def test_a_changed_upscaler_is_noticed_on_resume(tmp_path, weights):
 
 def test_pictures_that_do_not_fit_are_refused_before_anything_is_made(tmp_path, monkeypatch):
     sweep = dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers="rehearsal/compact-x4", target=16_384)
-    monkeypatch.setattr("realkit.machine.ram_free", lambda: 2.0)
+    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 2.0)
     with pytest.raises(rk.RequestError, match=r"16384×16384 by 'rehearsal/compact-x4' needs .* 2\.0 GiB are free"):
         rk.run(sweep, tmp_path / "a")
-    monkeypatch.setattr("realkit.machine.ram_free", lambda: 2000.0)
-    monkeypatch.setattr("realkit.downloads.free", lambda _: 10**6)
+    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 2000.0)
+    monkeypatch.setattr("realkit.weights.sources.web.free", lambda _: 10**6)
     with pytest.raises(rk.RequestError, match=r"pictures need about 0\.4 GiB more .* 0\.0 GiB are free"):
         rk.run(sweep, tmp_path / "b")
     assert not (tmp_path / "a" / "rows.jsonl").exists() and not (tmp_path / "b" / "rows.jsonl").exists()

@@ -8,9 +8,12 @@ import torch
 from click.testing import CliRunner
 
 import realkit as rk
-from realkit import cli, loading, models, placement
-from realkit.lookup import Table
-from realkit.models import ModelSpec
+from realkit.apps.cli import main
+from realkit.catalog.lookup import Table
+from realkit.models import ladder, parts
+from realkit.models.ladder import LADDERS
+from realkit.models.lock import lock_model
+from realkit.models.spec import MODELS, ModelSpec, identify
 from tests import miniatures, originals
 
 
@@ -21,7 +24,7 @@ def entries(tmp_path, monkeypatch):
     def write(text: str) -> None:
         (tmp_path / "models.toml").write_text(text)
         monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-        monkeypatch.setitem(models.MODELS.__dict__, "_entries", dict(Table("model", ModelSpec)))
+        monkeypatch.setitem(MODELS.__dict__, "_entries", dict(Table("model", ModelSpec)))
 
     return write
 
@@ -42,17 +45,17 @@ def single(base, tmp_path, weights, entries):
 
 def test_the_configs_of_a_single_file_are_locked(single, tmp_path):
     sweep = rk.Sweep(models="mine", prompts="a photo of a red cube", steps=2)
-    before, made = models.lock("mine"), rk.run(sweep, tmp_path / "run")
+    before, made = lock_model("mine"), rk.run(sweep, tmp_path / "run")
     config = json.loads((single / "vae" / "config.json").read_text())
     (single / "vae" / "config.json").write_text(json.dumps(config | {"scaling_factor": 0.5}))
-    after = models.lock("mine")
+    after = lock_model("mine")
     assert made.table().status.tolist() == ["ok"]
     assert before.fingerprint == after.fingerprint and before.vae_fingerprint != after.vae_fingerprint
     with pytest.raises(rk.RequestError, match=r"'vae/config.json' in .* has changed since this results folder was made"):
         rk.run(sweep, tmp_path / "run")
     config = json.loads((single / "unet" / "config.json").read_text())
     (single / "unet" / "config.json").write_text(json.dumps(config | {"act_fn": "gelu"}))
-    assert models.lock("mine").fingerprint != after.fingerprint
+    assert lock_model("mine").fingerprint != after.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_the_configs_of_a_single_file_are_locked(single, tmp_path):
 def test_a_secret_in_an_entry_is_refused_and_not_repeated(entries, line):
     entries(f"[mine]\n{line}\n")
     with pytest.raises(rk.RequestError, match="holds a secret: leave it out of the entry") as error:
-        models.lock("mine")
+        lock_model("mine")
     assert "SEKRET" not in str(error.value)
 
 
@@ -85,7 +88,7 @@ def test_a_secret_in_an_entry_is_refused_and_not_repeated(entries, line):
 )
 def test_an_entry_that_cannot_work_is_one_line_and_exit_2(entries, tmp_path, text, says):
     entries(text)
-    done = CliRunner().invoke(cli.main, ["generate", "a cube", "--model", "me", "--out", str(tmp_path / "a.png")])
+    done = CliRunner().invoke(main.main, ["generate", "a cube", "--model", "me", "--out", str(tmp_path / "a.png")])
     assert done.exit_code == 2 and says in done.output and len(done.output.strip().splitlines()) == 1, done.output
 
 
@@ -98,7 +101,7 @@ def test_a_wrong_value_names_its_entry(entries, line):
 def test_a_folder_does_not_hide_a_name_of_the_catalogue(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rehearsal" / "base").mkdir(parents=True)
-    assert models.identify("rehearsal/base")[1].source == "package:base"
+    assert identify("rehearsal/base")[1].source == "package:base"
 
 
 def test_a_vae_that_overflows_is_float32_as_a_single_file_too(tmp_path, entries):
@@ -109,12 +112,12 @@ def test_a_vae_that_overflows_is_float32_as_a_single_file_too(tmp_path, entries)
     (folder / "vae" / "config.json").write_text(json.dumps(config | {"force_upcast": True}))
     save_file(miniatures.networks("sdxl").vae.state_dict(), tmp_path / "vae.safetensors")
     entries(f'[mine]\nsource = "{folder}"\nparts = {{ vae = "{tmp_path}/vae.safetensors" }}\n')
-    assert loading._vae(models.lock("mine"), torch.float16).dtype == torch.float32
+    assert parts.load_vae(lock_model("mine"), torch.float16).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("kind", "sampler"), [("sd3", "Flow Euler"), ("cascade", "DDPM Wuerstchen")])
 def test_a_folder_of_a_family_has_its_usual_settings(tmp_path, kind, sampler):
-    assert models.lock(str(miniatures.miniature(kind, tmp_path / kind))).spec.settings.sampler == sampler
+    assert lock_model(str(miniatures.miniature(kind, tmp_path / kind))).spec.settings.sampler == sampler
 
 
 def test_a_part_that_the_index_leaves_out_is_not_asked_for(tmp_path):
@@ -127,11 +130,11 @@ def test_a_part_that_the_index_leaves_out_is_not_asked_for(tmp_path):
 
 def test_stable_diffusion_2_in_one_file_must_say_which_it_is(tmp_path, monkeypatch, entries):
     path = miniatures.single("sd2", tmp_path / "two.safetensors")
-    monkeypatch.setattr(models.single_file, "identify", lambda _: "sd2")  # a miniature's widths are nobody's
+    monkeypatch.setattr("realkit.weights.checkpoints.identify", lambda _: "sd2")  # a miniature's widths are nobody's
     with pytest.raises(rk.RequestError, match='config = "config:sd2" or "config:sd2-base"'):
-        models.lock(str(path))
+        lock_model(str(path))
     entries(f'[mine]\nsource = "{path}"\nconfig = "config:sd2-base"\n')
-    assert models.lock("mine").scheduler["prediction_type"] == "epsilon"
+    assert lock_model("mine").scheduler["prediction_type"] == "epsilon"
 
 
 def test_each_stage_begins_on_its_rung_nearest_to_the_one_asked_for(tmp_path):
@@ -139,7 +142,7 @@ def test_each_stage_begins_on_its_rung_nearest_to_the_one_asked_for(tmp_path):
     for rung, (denoise, decode) in order.items():
         run = rk.run(rk.Sweep(models="rehearsal/base", prompts="a photo of a red cube", steps=2), tmp_path / rung, rung=rung)
         assert run.table()[["rung", "decode_rung"]].to_numpy().tolist() == [[denoise, decode]]
-    assert placement.nearest("model-offload", placement.LADDERS["decode"]["cuda"]) == "vae-tiling"
+    assert ladder.nearest("model-offload", LADDERS["decode"]["cuda"]) == "vae-tiling"
     with pytest.raises(rk.RequestError, match="expected one of resident, vae-tiling, group-offload on a CPU"):
         rk.run(rk.Sweep(models="rehearsal/base", prompts="a"), tmp_path / "no", rung="model-offload")
     both = rk.load("rehearsal/xl+refiner", rung="group-offload")

@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 
 import realkit as rk
-from realkit import faces
+from realkit.upscalers import faces
+from realkit.upscalers.faces import FEATHER, Restorer
 
 CPU = torch.device("cpu")
 TEMPLATE = np.array(faces.TEMPLATE)
@@ -46,7 +47,7 @@ def square(side, angle, middle):
 
 
 def restored(picture, landmarks, network=None, **settings):
-    made = faces.Restorer(network or Brighter(), None, CPU)(Image.fromarray(picture), {"landmarks": landmarks} | settings)
+    made = Restorer(network or Brighter(), None, CPU)(Image.fromarray(picture), {"landmarks": landmarks} | settings)
     return np.asarray(made, int)
 
 
@@ -101,7 +102,7 @@ def test_outside_of_the_square_every_bit_stays_and_inside_the_face_is_all_new(pl
 def test_no_seam_is_seen(place):
     flat = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
     made = restored(flat, [placed(*place)], Brighter(40))
-    steepest = 1.5 * 40 / faces.FEATHER * 512 / place[0] * np.sqrt(2)  # of two smooth steps, one along each side, in levels a pixel
+    steepest = 1.5 * 40 / FEATHER * 512 / place[0] * np.sqrt(2)  # of two smooth steps, one along each side, in levels a pixel
     assert max(abs(np.diff(made, axis=0)).max(), abs(np.diff(made, axis=1)).max()) <= steepest + 1
     assert made.min() == 100 and made.max() == 140
 
@@ -146,7 +147,7 @@ def test_the_network_gets_what_it_was_trained_with():
 def test_a_face_comes_in_as_rgb_from_the_picture_before_any_was_restored():
     red = np.full((HEIGHT, WIDTH, 3), (200, 20, 60), np.uint8)
     network = Brighter(10)
-    tool = faces.Restorer(network, None, CPU)
+    tool = Restorer(network, None, CPU)
     both = [placed(200, 0, (300, 300)), placed(200, 0, (330, 300))]
     made = np.asarray(tool(Image.fromarray(red), {"landmarks": both}), int)
     assert tool.used == {"faces": 2, "dtype": "float32"} and tool.scale == 1
@@ -154,7 +155,7 @@ def test_a_face_comes_in_as_rgb_from_the_picture_before_any_was_restored():
 
 
 def test_no_face_leaves_the_picture():
-    tool, image = faces.Restorer(Brighter(50), None, CPU), Image.fromarray(smooth())
+    tool, image = Restorer(Brighter(50), None, CPU), Image.fromarray(smooth())
     assert tool(image, {"landmarks": []}).tobytes() == image.tobytes() and tool.used["faces"] == 0
 
 
@@ -197,7 +198,7 @@ def test_a_weight_out_of_range_is_refused(weight):
 
 def test_without_a_detector_and_landmarks_it_says_how_to_give_them():
     with pytest.raises(rk.RequestError, match=r"face_detection_yunet_2023mar.onnx.*landmarks=\[\["):
-        faces.Restorer(Brighter(), None, CPU)(Image.fromarray(smooth()), {})
+        Restorer(Brighter(), None, CPU)(Image.fromarray(smooth()), {})
 
 
 def test_yunets_rows_are_read_in_the_templates_order():
@@ -291,7 +292,7 @@ def test_a_face_too_small_to_be_restored_is_left(detector, monkeypatch):
 
 def test_what_is_found_is_restored(detector):
     picture = spotted(640, 480, (40, 30))[0]
-    tool = faces.Restorer(Brighter(50), detector, CPU)
+    tool = Restorer(Brighter(50), detector, CPU)
     made = np.asarray(tool(Image.fromarray(picture), {}))
     assert tool.used["faces"] == 1 and made[260, 330, 0] == 50 and made[10, 10, 0] == 0
     black = Image.new("RGB", (64, 48))

@@ -8,7 +8,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 import realkit as rk
-from realkit import fidelity, likeness, widgets
+from realkit.analysis import divider, verdicts
+from realkit.scorers import likeness
+from realkit.scorers.likeness import ALEXNET, MEASURES
+from realkit.upscalers import benchmark
+from realkit.upscalers.benchmark import COLUMNS
 
 
 def flat(*colour, size=64):
@@ -17,7 +21,7 @@ def flat(*colour, size=64):
 
 @pytest.fixture(scope="module")
 def scene():
-    return fidelity.truths("rehearsal", 1, 128)[0][1]
+    return benchmark.truths("rehearsal", 1, 128)[0][1]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def compared(tmp_path_factory):
     broken = tmp_path_factory.mktemp("broken") / "broken.safetensors"
     broken.write_bytes(b"no weights")
     names = ["bicubic", "rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4", str(broken)]
-    return fidelity.compare(fidelity.truths("rehearsal", 2, 512), names, tile=96)
+    return benchmark.compare(benchmark.truths("rehearsal", 2, 512), names, tile=96)
 
 
 # --- measures -------------------------------------------------------------------------------------------------------------
@@ -77,7 +81,7 @@ def test_lpips_says_in_one_line_what_it_lacks(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert "ask for its download, or attach it" in likeness.lpips()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "hub" / "checkpoints" / likeness.ALEXNET).write_bytes(b"cut short")
+    (tmp_path / "hub" / "checkpoints" / ALEXNET).write_bytes(b"cut short")
     assert likeness.lpips().startswith("its backbone does not load: ") and "\n" not in likeness.lpips()
 
 
@@ -88,7 +92,7 @@ def test_lpips_grows_with_the_distance_where_its_package_is(monkeypatch, tmp_pat
 
     torch.manual_seed(0)
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(alexnet().state_dict(), tmp_path / "hub" / "checkpoints" / likeness.ALEXNET)
+    torch.save(alexnet().state_dict(), tmp_path / "hub" / "checkpoints" / ALEXNET)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     distance = likeness.lpips()
     assert distance(scene, scene) == 0 < distance(scene, scene.filter(ImageFilter.GaussianBlur(1))) < distance(scene, scene.filter(ImageFilter.GaussianBlur(4)))
@@ -99,7 +103,7 @@ def test_lpips_grows_with_the_distance_where_its_package_is(monkeypatch, tmp_pat
 
 @pytest.mark.parametrize("name", ["rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4"])
 def test_each_network_restores_more_than_bicubic(compared, name):
-    by = compared.frame.pivot(index="picture", columns="upscaler", values=list(fidelity.MEASURES))
+    by = compared.frame.pivot(index="picture", columns="upscaler", values=list(MEASURES))
     assert (by["psnr_db"][name] > by["psnr_db"]["bicubic"]).all() and (by["sharpness"][name] > by["sharpness"]["bicubic"]).all()
     assert by["psnr_db"][name].mean() - by["psnr_db"]["bicubic"].mean() >= 1
 
@@ -109,7 +113,7 @@ def test_a_line_says_how_it_was_done(compared):
     assert (line["tile"], line["dtype"], line["device"], line["status"]) == (96, "float32", "cpu", "ok")
     assert (line["input_width"], line["input_height"], line["image_width"], line["image_height"]) == (128, 128, 512, 512)
     assert line["seconds"] > 0 and line["load_s"] > 0 and line["peak_ram_gib"] > 0 and np.isnan(line["peak_vram_gib"])
-    assert list(compared.frame.columns) == list(fidelity.COLUMNS) and compared.frame["lpips"].isna().all() == bool(compared.notes)
+    assert list(compared.frame.columns) == list(COLUMNS) and compared.frame["lpips"].isna().all() == bool(compared.notes)
 
 
 def test_a_failing_upscaler_is_a_line_for_every_picture(compared):
@@ -123,7 +127,7 @@ def test_the_pictures_are_kept_where_asked(compared):
     assert list(compared.of(picture)) == ["truth", "small", "bicubic", "rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4"]
     with pytest.raises(rk.RequestError, match="Unknown picture 'nope'"):
         compared.of("nope")
-    assert fidelity.compare([("a", flat(1, 2, 3))], ["nearest"], keep=False).restored == {}
+    assert benchmark.compare([("a", flat(1, 2, 3))], ["nearest"], keep=False).restored == {}
 
 
 @pytest.mark.parametrize(
@@ -141,12 +145,12 @@ def test_the_pictures_are_kept_where_asked(compared):
 )
 def test_a_wrong_request_is_refused_before_anything_runs(change, says):
     with pytest.raises(rk.RequestError, match=says) as error:
-        fidelity.compare(**{"truths": [("a", flat(0, 0, 0))], "names": ["bicubic"]} | change)
+        benchmark.compare(**{"truths": [("a", flat(0, 0, 0))], "names": ["bicubic"]} | change)
     assert "\n" not in str(error.value)
 
 
 def test_pictures_of_several_sizes_are_compared_at_their_own():
-    frame = fidelity.compare([("a", flat(1, 2, 3)), ("b", flat(1, 2, 3, size=96))], ["bicubic"], scale=2).frame
+    frame = benchmark.compare([("a", flat(1, 2, 3)), ("b", flat(1, 2, 3, size=96))], ["bicubic"], scale=2).frame
     assert list(frame["input_width"]) == [32, 48] and list(frame["image_width"]) == [64, 96] and frame["psnr_db"].eq(math.inf).all()
 
 
@@ -157,12 +161,12 @@ def table(**psnr):
     import pandas as pd
 
     rows = [{"upscaler": name, "picture": str(n), "psnr_db": value, "status": "ok"} for name, values in psnr.items() for n, value in enumerate(values)]
-    return pd.DataFrame(rows, columns=list(fidelity.COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def test_a_verdict_is_of_paired_differences():
     frame = table(bicubic=[20.0, 30, 40, 50], lanczos=[21.0, 31.2, 40.9, 51.1], nearest=[19.0, 28, 39, 47], bilinear=[21.0, 29, 41, 49])
-    found = fidelity.verdict(frame).set_index("upscaler")
+    found = verdicts.restoration_verdict(frame).set_index("upscaler")
     assert found["verdict"].to_dict() == {"lanczos": "better", "nearest": "worse", "bilinear": "unclear"} and found.loc["lanczos", "gain"] == pytest.approx(
         1.05
     )
@@ -172,17 +176,17 @@ def test_a_verdict_is_of_paired_differences():
 def test_an_interval_covers_what_it_says_for_few_pictures():
     rng = np.random.default_rng(0)
     drawn = rng.normal(0, 1, (200, 4))
-    found = [fidelity.verdict(table(bicubic=[0.0] * 4, lanczos=list(gain)), draws=1000).iloc[0] for gain in drawn]
+    found = [verdicts.restoration_verdict(table(bicubic=[0.0] * 4, lanczos=list(gain)), draws=1000).iloc[0] for gain in drawn]
     assert np.mean([line["low"] <= 0 <= line["high"] for line in found]) >= 0.9
 
 
 def test_direction_counts_and_one_picture_is_no_verdict():
     frame = table(bicubic=[1.0, 1.0], lanczos=[1.0, 2.0]).assign(sharpness=[0.5, 0.6, 1.1, 1.2], colour_shift=[1.0, 2, 3, 4])
-    found = fidelity.verdict(frame).set_index("measure")
+    found = verdicts.restoration_verdict(frame).set_index("measure")
     assert found.loc["sharpness", "gain"] == pytest.approx(0.3) and found.loc["colour_shift", "gain"] == -2
-    assert list(fidelity.verdict(table(bicubic=[1.0], lanczos=[2.0]))["verdict"]) == ["unclear"]
+    assert list(verdicts.restoration_verdict(table(bicubic=[1.0], lanczos=[2.0]))["verdict"]) == ["unclear"]
     with pytest.raises(rk.RequestError, match="baseline 'nearest': expected one of bicubic, lanczos"):
-        fidelity.verdict(frame, "nearest")
+        verdicts.restoration_verdict(frame, "nearest")
 
 
 # --- truths ---------------------------------------------------------------------------------------------------------------
@@ -198,10 +202,10 @@ def test_photographs_come_upright_square_and_in_srgb(tmp_path):
     Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "b.webp", lossless=True)
     (tmp_path / "._b.png").write_bytes(b"what a Mac leaves")
     (tmp_path / "notes.txt").write_text("no picture")
-    found = dict(fidelity.truths(tmp_path, 5, 32))
+    found = dict(benchmark.truths(tmp_path, 5, 32))
     assert list(found) == ["b.webp", "below/a.png"] and all(image.size == (32, 32) and image.mode == "RGB" for image in found.values())
     assert found["below/a.png"].getpixel((16, 2)) == (255, 0, 0) and found["below/a.png"].getpixel((16, 29)) == (0, 0, 255)
-    assert found["b.webp"].getpixel((5, 5)) == (255, 255, 255) and len(fidelity.truths(tmp_path, 1, 32)) == 1
+    assert found["b.webp"].getpixel((5, 5)) == (255, 255, 255) and len(benchmark.truths(tmp_path, 1, 32)) == 1
 
 
 def test_what_cannot_be_a_truth_is_left_out_and_said(tmp_path):
@@ -209,7 +213,7 @@ def test_what_cannot_be_a_truth_is_left_out_and_said(tmp_path):
     (tmp_path / "b-broken.jpg").write_bytes(b"\xff\xd8 no more")
     Image.new("RGB", (64, 64)).save(tmp_path / "c.png")
     with pytest.warns(UserWarning, match=r"1 pictures .* 2 left out, such as a-small.png is 64×31: expected 32×32"):
-        assert [name for name, _ in fidelity.truths(tmp_path, 3, 32)] == ["c.png"]
+        assert [name for name, _ in benchmark.truths(tmp_path, 3, 32)] == ["c.png"]
 
 
 @pytest.mark.parametrize(
@@ -224,21 +228,21 @@ def test_what_cannot_be_a_truth_is_left_out_and_said(tmp_path):
 def test_a_source_without_pictures_is_one_line(tmp_path, given, says):
     source, *rest = given
     with pytest.raises(rk.RequestError, match=says) as error:
-        fidelity.truths(tmp_path if source == "EMPTY" else source, *rest)
+        benchmark.truths(tmp_path if source == "EMPTY" else source, *rest)
     assert "\n" not in str(error.value)
 
 
 def test_rendered_scenes_are_held_out_ones_with_names_of_their_own():
-    from realkit.rehearsal.data import captions
+    from realkit.rehearsal.wording import captions
 
-    names = [name for name, _ in fidelity.truths("rehearsal", len(captions("heldout")) + 1, 32)]
+    names = [name for name, _ in benchmark.truths("rehearsal", len(captions("heldout")) + 1, 32)]
     assert len(set(names)) == len(names) and "a photo of " + names[0] in captions("heldout")
 
 
 def test_shrinking_is_bicubic_antialiased_and_keeps_what_is_even(scene):
-    assert fidelity.shrunk(scene, 4).size == (32, 32) and fidelity.shrunk(flat(7, 8, 9), 4).getcolors() == [(256, (7, 8, 9))]
+    assert benchmark.shrunk(scene, 4).size == (32, 32) and benchmark.shrunk(flat(7, 8, 9), 4).getcolors() == [(256, (7, 8, 9))]
     stripes = Image.fromarray(np.tile(np.array([0, 0, 255, 255], np.uint8)[None, :, None], (64, 16, 3)))
-    assert np.ptp(np.asarray(fidelity.shrunk(stripes, 4)).astype(int)[:, 2:-2]) <= 1  # finer than a pixel: grey, no moire
+    assert np.ptp(np.asarray(benchmark.shrunk(stripes, 4)).astype(int)[:, 2:-2]) <= 1  # finer than a pixel: grey, no moire
 
 
 # --- the slider -----------------------------------------------------------------------------------------------------------
@@ -246,17 +250,17 @@ def test_shrinking_is_bicubic_antialiased_and_keeps_what_is_even(scene):
 
 def test_the_slider_moves_the_border():
     shown = {"small": flat(255, 0, 0, size=16), "large": flat(0, 0, 255)}
-    picture = widgets.joined(shown["small"], shown["large"], 0.25, 64)
+    picture = divider.joined(shown["small"], shown["large"], 0.25, 64)
     assert [picture.getpixel((x, 30)) for x in (14, 16, 18)] == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
-    slider = widgets.before_after(shown, "small", "large", 64)
+    slider = divider.before_after(shown, "small", "large", 64)
     assert [child.value for child in slider.children[:3]] == ["small", "large", 50]
     with pytest.raises(rk.RequestError, match="No picture 'nope': expected one of small, large"):
-        widgets.before_after(shown, "nope", "large")
+        divider.before_after(shown, "nope", "large")
 
 
 def test_a_baseline_that_fails_is_named():
-    comparison = fidelity.compare([("one", Image.new("RGB", (64, 64), "red"))], ["bicubic"], 4)
-    fidelity.check_baseline(comparison.frame, "bicubic")
+    comparison = benchmark.compare([("one", Image.new("RGB", (64, 64), "red"))], ["bicubic"], 4)
+    verdicts.check_baseline(comparison.frame, "bicubic")
     failed = comparison.frame.assign(status="failed", error="the file is damaged")
     with pytest.raises(rk.RequestError, match="baseline 'bicubic' restored nothing: the file is damaged"):
-        fidelity.check_baseline(failed, "bicubic")
+        verdicts.check_baseline(failed, "bicubic")

@@ -4,27 +4,28 @@ import struct
 import pytest
 
 import realkit as rk
-from realkit import hub, models
+from realkit.models.lock import lock_model
+from realkit.weights import pickles, resolve
 
 
 def test_the_fingerprint_is_of_contents_not_of_places(tmp_path, weights):
     import shutil
 
     shutil.copytree(weights / "vae", tmp_path / "elsewhere")
-    assert hub.lock(str(tmp_path / "elsewhere")).fingerprint == hub.lock("package:vae").fingerprint
+    assert resolve.lock(str(tmp_path / "elsewhere")).fingerprint == resolve.lock("package:vae").fingerprint
     (tmp_path / "elsewhere" / "config.json").write_text("{}")
-    assert hub.lock(str(tmp_path / "elsewhere")).fingerprint != hub.lock("package:vae").fingerprint
+    assert resolve.lock(str(tmp_path / "elsewhere")).fingerprint != resolve.lock("package:vae").fingerprint
 
 
 def test_figures_beside_the_weights_change_no_id():
-    assert "figures.json" not in hub.lock("package:vae").files
+    assert "figures.json" not in resolve.lock("package:vae").files
 
 
 def test_a_pickle_is_refused_unread(tmp_path):
     path = tmp_path / "model.ckpt"
     path.write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
     with pytest.raises(rk.RequestError, match=r"expected \.safetensors"):
-        models.lock(str(path))
+        lock_model(str(path))
 
 
 def packed(header, data=b"1234"):
@@ -57,66 +58,66 @@ def test_a_bad_header_is_named(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(rk.RequestError, match="no valid safetensors header") as error:
-        hub.check_safetensors(path)
+        pickles.check_safetensors(path)
     assert "\n" not in str(error.value)
 
 
 def test_weights_without_a_tensor_and_a_folder_named_like_weights(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(packed({"__metadata__": {"a": "b"}}, b""))
     with pytest.raises(rk.RequestError, match="holds no tensor"):
-        hub.check_safetensors(tmp_path / "a.safetensors")
+        pickles.check_safetensors(tmp_path / "a.safetensors")
     (tmp_path / "b.safetensors").mkdir()
     with pytest.raises(rk.RequestError, match="it is a folder"):
-        hub.check_safetensors(tmp_path / "b.safetensors")
+        pickles.check_safetensors(tmp_path / "b.safetensors")
 
 
 def test_a_changed_file_is_named_and_the_old_one_back_is_fine(tmp_path):
     path, good = tmp_path / "unet" / "model.safetensors", packed({"a": tensor()})
     path.parent.mkdir()
     path.write_bytes(good)
-    folder, file = hub.lock(str(tmp_path)), hub.lock(str(path))
-    hub.verify(folder)
+    folder, file = resolve.lock(str(tmp_path)), resolve.lock(str(path))
+    resolve.verify(folder)
     path.write_bytes(packed({"a": tensor()}, b"4321"))
     with pytest.raises(rk.RequestError, match=r"'unet/model\.safetensors' in .* has changed since this results folder was made"):
-        hub.verify(folder)
+        resolve.verify(folder)
     with pytest.raises(rk.RequestError, match="has changed since"):
-        hub.verify(file)
+        resolve.verify(file)
     path.write_bytes(good)
-    hub.verify(folder)
+    resolve.verify(folder)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(rk.RequestError, match=r"'config\.json' in .* has changed"):
-        hub.verify(folder)
+        resolve.verify(folder)
     path.unlink()
     with pytest.raises(rk.RequestError, match="is not any more"):
-        hub.verify(file)
+        resolve.verify(file)
 
 
 def test_pickled_weights_and_a_folder_of_configs_are_refused(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text("{}")
-    assert hub.lock(str(tmp_path)).files
+    assert resolve.lock(str(tmp_path)).files
     with pytest.raises(rk.RequestError, match="holds no weights"):
-        hub.lock(str(tmp_path), weights=True)
+        resolve.lock(str(tmp_path), weights=True)
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "model.safetensors").write_bytes(packed({"a": tensor()}))
     (tmp_path / "vae" / "pytorch_model.bin").write_bytes(b"beside it lies a safe one")
-    hub.lock(str(tmp_path), weights=True)
+    resolve.lock(str(tmp_path), weights=True)
     (tmp_path / "unet" / "diffusion_pytorch_model.fp16.bin").write_bytes(b"cos")
     with pytest.raises(rk.RequestError, match=r"unet/diffusion_pytorch_model\.fp16\.bin' without a \.safetensors"):
-        hub.lock(str(tmp_path))
+        resolve.lock(str(tmp_path))
 
 
 @pytest.mark.parametrize(("text", "says"), [("{", "is no JSON"), ("[1]", "holds list"), ("[" * 100_000, "is no JSON"), ("\udcff", "is no JSON")])
 def test_a_config_that_is_no_json_object(tmp_path, text, says):
     (tmp_path / "scheduler.json").write_text(text, errors="surrogateescape")
     with pytest.raises(rk.RequestError, match=says):
-        hub.read_json(hub.lock(str(tmp_path)), "scheduler.json")
+        resolve.read_json(resolve.lock(str(tmp_path)), "scheduler.json")
 
 
 def test_a_name_too_long_for_a_path_names_nothing():
     for name in ("a" * 5000, "a" * 5000 + ".safetensors", "~nobody-of-that-name/a.safetensors"):
         with pytest.raises(rk.RequestError, match="No such file or folder") as error:
-            hub.lock(name)
+            resolve.lock(name)
         assert len(str(error.value)) < 250
         with pytest.raises(rk.RequestError, match=r"Unknown upscaler|is not there"):
             rk.Sweep(models="rehearsal/base", prompts="a", upscalers=name, target=512)
@@ -124,12 +125,12 @@ def test_a_name_too_long_for_a_path_names_nothing():
 
 def test_a_hub_id_without_a_network_is_one_line():
     with pytest.raises(rk.RequestError, match=r"Hub model 'someone/something' cannot be reached: ") as error:
-        models.lock("someone/something")
+        lock_model("someone/something")
     assert "\n" not in str(error.value)
 
 
 def test_an_empty_folder_and_a_file_without_config(tmp_path, weights):
     with pytest.raises(rk.RequestError, match="holds no weights"):
-        models.lock(str(tmp_path))
+        lock_model(str(tmp_path))
     with pytest.raises(rk.RequestError, match="holds an upscaler: give it as one, not as a model"):
-        models.lock(str(weights / "esrgan-x4" / "model.safetensors"))
+        lock_model(str(weights / "esrgan-x4" / "model.safetensors"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import realkit as rk
-from realkit import downloads, remote
+from realkit.weights.sources import huggingface
 from tests import miniatures
 from tests.hub_server import COMMIT, Hub, Manners, killed, nowhere, python, realkit, serving
 
@@ -56,7 +56,7 @@ LOADS = """
     waited = []
     time.sleep = waited.append
     import realkit as rk
-    from realkit.cli import main
+    from realkit.apps.cli.main import main
 
     def load(name, token):
         os.environ.pop("HF_TOKEN", None)
@@ -207,7 +207,7 @@ def test_a_full_disk_is_the_one_that_holds_the_hubs_cache(tmp_path, monkeypatch,
     cache, asked = tmp_path / "other" / "hub", []
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     usage = shutil.disk_usage(tmp_path)._replace(free=3 << 30)
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: asked.append(path) or usage)
+    monkeypatch.setattr("realkit.base.cache.shutil.disk_usage", lambda path: asked.append(path) or usage)
 
     def fails():
         raise error
@@ -215,7 +215,7 @@ def test_a_full_disk_is_the_one_that_holds_the_hubs_cache(tmp_path, monkeypatch,
     with pytest.raises(
         rk.RequestError, match=rf"^'a' of hub model 'some/model' cannot be fetched: the disk of .* \('{cache}' has 3\.0 GiB free\): .* set {name} to"
     ) as said:
-        remote._asking("some/model", fails, "a")
+        huggingface._asking("some/model", fails, "a")
     assert asked == [tmp_path] and "\n" not in str(said.value)
 
 

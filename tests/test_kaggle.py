@@ -21,8 +21,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import realkit as rk
-from realkit import kaggle, kaggle_client, parcel
-from realkit.cli import main
+from realkit.apps.cli.main import main
+from realkit.apps.kaggle import client, job, parcel
+from realkit.apps.kaggle.job import Order
+from realkit.apps.kaggle.parcel import OFFLINE
 from tests.wheels import no_index
 
 ROOT = Path(__file__).parent.parent
@@ -62,8 +64,8 @@ def server(tmp_path, monkeypatch):
     (commands / "kaggle").chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
     monkeypatch.setenv("FAKE_KAGGLE", str(folder))
-    monkeypatch.setattr(kaggle, "FIRST_S", 0.1)
-    monkeypatch.setattr(kaggle, "LONGEST_S", 0.5)
+    monkeypatch.setattr(job, "FIRST_S", 0.1)
+    monkeypatch.setattr(job, "LONGEST_S", 0.5)
     monkeypatch.setattr(parcel, "_bring", lambda folder: None)
     monkeypatch.setattr(parcel, "wheel", lambda folder: (folder / "realkit-0.1.0-py3-none-any.whl").write_bytes(b"wheel"))
     return Server(folder)
@@ -91,7 +93,7 @@ def metadata(out: Path) -> dict:
 
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monkeypatch, by_hand):
-    monkeypatch.setattr(kaggle_client, "PAGE", 2)
+    monkeypatch.setattr(client, "PAGE", 2)
     server.behaves(canned=str(canned), by_hand=by_hand)
     out = tmp_path / "out"
     code, said, error = call("kaggle", "push", "--sweep", sweep, "--out", out)
@@ -171,8 +173,8 @@ def test_rows_without_runs_are_no_results(server, sweep, canned, tmp_path):
     "printed", ["ready", "ready\n", "DatabundleVersionStatus.READY", "Warning: an outdated API version\nready\n/x.py:1: RuntimeWarning: old ssl\n  warn()"]
 )
 def test_a_dataset_s_state_is_read_among_warnings(monkeypatch, printed):
-    monkeypatch.setattr(kaggle_client, "_call", lambda *_: (0, printed))
-    assert kaggle_client.dataset_state("me/a") == "ready"
+    monkeypatch.setattr(client, "_call", lambda *_: (0, printed))
+    assert client.dataset_state("me/a") == "ready"
 
 
 def test_a_run_that_goes_on_is_left_alone_and_fetched_later(server, sweep, canned, tmp_path, monkeypatch):
@@ -184,7 +186,7 @@ def test_a_run_that_goes_on_is_left_alone_and_fetched_later(server, sweep, canne
         code, _, error = call("kaggle", *command, "--out", out)
         assert code in (1, 2) and re.search("still (queued|running)|is (queued|running) on Kaggle", error)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kaggle, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(job, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         code, _, error = call("kaggle", "push", "--sweep", sweep, "--out", out, "--title", "another one")
         assert code == 130 and "goes on running on Kaggle" in error and "realkit kaggle fetch me/another-one" in error
     version = server.folder / "kernels" / "me" / "realkit-cube" / "1"
@@ -297,7 +299,7 @@ def test_the_parameters_cell_is_read_as_notebooks_have_it(server, tmp_path):
 )
 def test_titles_have_the_address_that_kaggle_gives_them(title, sent, slug):
     slugify = pytest.importorskip("slugify").slugify
-    assert kaggle.Order(sweep=Path("x.yaml"), title=title).kernel("me") == (f"me/{slug}", sent) and slugify(sent) == slug
+    assert Order(sweep=Path("x.yaml"), title=title).kernel("me") == (f"me/{slug}", sent) and slugify(sent) == slug
 
 
 UNREACHED = "HTTPSConnectionPool(host='api.kaggle.com', port=443): Max retries exceeded with url: /v1/kernels"
@@ -305,15 +307,15 @@ UNREACHED = "HTTPSConnectionPool(host='api.kaggle.com', port=443): Max retries e
 
 def test_kaggle_that_does_not_answer_is_not_taken_for_one_that_has_nothing(server, sweep, tmp_path, monkeypatch):
     """A notebook whose state cannot be had is not pushed as if it were new, without the output of its previous version."""
-    real = kaggle_client._call
-    monkeypatch.setattr(kaggle_client, "_call", lambda *given: (1, UNREACHED) if given[:2] == ("kernels", "status") else real(*given))
+    real = client._call
+    monkeypatch.setattr(client, "_call", lambda *given: (1, UNREACHED) if given[:2] == ("kernels", "status") else real(*given))
     for command in (["push", "--sweep", sweep], ["fetch", "me/realkit-cube"]):
         code, _, error = call("kaggle", *command, "--out", tmp_path / "out")
         assert code == 1 and "Kaggle cannot be reached" in error and error.count("\n") == 1
     assert not {"datasets create", "kernels push"} & set(server.calls)
     answers = [(1, UNREACHED), (0, 'me/a has status "cancelAcknowledged"')]
-    monkeypatch.setattr(kaggle_client, "_call", lambda *_: answers.pop(0))
-    assert kaggle.wait("me/a", print) == ("cancel_acknowledged", "")
+    monkeypatch.setattr(client, "_call", lambda *_: answers.pop(0))
+    assert job.wait("me/a", print) == ("cancel_acknowledged", "")
 
 
 def test_a_notebook_travels_with_its_parameters(server, tmp_path, monkeypatch):
@@ -371,30 +373,30 @@ def test_what_the_official_command_prints_is_understood(tmp_path, monkeypatch):
     assert len(said) == 11, done.stderr
 
     def prints(name: str) -> None:
-        monkeypatch.setattr(kaggle_client, "_call", lambda *_: (0, said[name]))
+        monkeypatch.setattr(client, "_call", lambda *_: (0, said[name]))
 
     prints("pushed")
-    assert kaggle_client.push(tmp_path) == "https://k/code/me/a"
+    assert client.push(tmp_path) == "https://k/code/me/a"
     for name, error in (("push error", "Maximum weekly GPU quota"), ("invalid", "not valid kernel sources")):
         prints(name)
         with pytest.raises(rk.RequestError, match=error):
-            kaggle_client.push(tmp_path)
+            client.push(tmp_path)
     for name, state in (("running", ("running", "")), ("failed", ("error", "It broke"))):
         prints(name)
-        assert kaggle_client.state("me/a") == state
+        assert client.state("me/a") == state
     prints("made")
-    kaggle_client.upload(tmp_path, True, "")
+    client.upload(tmp_path, True, "")
     for name, error in (("not made", "already in use"), ("no version", "too large")):
         prints(name)
         with pytest.raises(rk.RequestError, match=error):
-            kaggle_client.upload(tmp_path, True, "")
+            client.upload(tmp_path, True, "")
     prints("state")
-    assert kaggle_client.dataset_state("me/a") == "ready"
+    assert client.dataset_state("me/a") == "ready"
     prints("config")
-    assert kaggle_client.owner() == "me"
+    assert client.owner() == "me"
     asked = []
-    monkeypatch.setattr(kaggle_client, "_call", lambda *given: asked.append(given) or (0, said["more"] if len(asked) == 1 else ""))
-    kaggle_client.output("me/a", tmp_path)
+    monkeypatch.setattr(client, "_call", lambda *given: asked.append(given) or (0, said["more"] if len(asked) == 1 else ""))
+    client.output("me/a", tmp_path)
     assert asked[1][-2:] == ("--page-token", "abc123") and len(asked) == 2
 
 
@@ -407,8 +409,8 @@ def test_the_wheels_that_travel_bring_what_they_need():
         "platform_machine": "x86_64",
         "extra": "",
     }
-    names = {canonicalize_name(name) for name in parcel.OFFLINE}
-    for name in parcel.OFFLINE:
+    names = {canonicalize_name(name) for name in OFFLINE}
+    for name in OFFLINE:
         needs = [need for need in map(Requirement, requires(name) or ()) if need.marker is None or need.marker.evaluate(image)]
         assert {canonicalize_name(need.name) for need in needs} <= names | ALWAYS, name
     assert not {"torch", "torchvision", "numpy"} & names
@@ -419,7 +421,7 @@ def test_the_wheel_is_the_same_each_time_and_pip_takes_it(tmp_path):
     assert one.read_bytes() == other.read_bytes()
     done = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(tmp_path / "t"), str(one)]
     assert subprocess.run(done, capture_output=True).returncode == 0
-    code = "import realkit, realkit.machine as m, importlib.metadata as d; print(realkit.__file__, d.version('realkit'), len(m.lower_bounds()))"
+    code = "import realkit, realkit.apps.doctor.facts as m, importlib.metadata as d; print(realkit.__file__, d.version('realkit'), len(m.lower_bounds()))"
     found = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "t")}, capture_output=True, text=True
     ).stdout.split()
@@ -474,8 +476,8 @@ def test_a_sweep_runs_on_kaggle_offline_in_two_goes(tmp_path, monkeypatch, image
     (tmp_path / "bin" / "kaggle").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin")
     monkeypatch.setenv("FAKE_KAGGLE", str(tmp_path / "server"))
-    monkeypatch.setattr(kaggle, "FIRST_S", 1.0)
-    monkeypatch.setattr(kaggle, "LONGEST_S", 2.0)
+    monkeypatch.setattr(job, "FIRST_S", 1.0)
+    monkeypatch.setattr(job, "LONGEST_S", 2.0)
     if reason := no_index():
         pytest.skip(reason)
     began = time.monotonic()
@@ -524,8 +526,8 @@ def test_the_account_is_known_without_being_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
     with pytest.raises(rk.RequestError, match="The kaggle command is not logged in"):
-        kaggle_client.owner()
+        client.owner()
     (tmp_path / "kaggle.json").write_text('{"username": "me", "key": "k"}')
-    assert kaggle_client.owner() == "me"
+    assert client.owner() == "me"
     monkeypatch.setenv("KAGGLE_USERNAME", "you")
-    assert kaggle_client.owner() == "you"
+    assert client.owner() == "you"

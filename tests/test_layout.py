@@ -8,8 +8,11 @@ import pytest
 import torch
 
 import realkit as rk
-from realkit import downloads, hub
-from realkit.layout import canonical, chosen, variants
+from realkit.base.cache import CACHE
+from realkit.weights import resolve
+from realkit.weights.folders import canonical, chosen, variants
+from realkit.weights.lock import Lock
+from realkit.weights.pickles import ALLOW_PICKLE
 from tests import miniatures
 
 INDEX = {
@@ -124,8 +127,8 @@ def test_the_variants_there_are():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv(downloads.CACHE, str(tmp_path / "cache"))
-    monkeypatch.delenv(hub.ALLOW_PICKLE, raising=False)
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    monkeypatch.delenv(ALLOW_PICKLE, raising=False)
     return miniatures.miniature("sd1", tmp_path / "mine")
 
 
@@ -148,7 +151,7 @@ def own() -> dict[str, torch.Tensor]:
 def test_old_names_and_a_safety_checker_load_without_either(folder):
     miniatures.with_what_others_read(miniatures.with_safety_checker(folder))
     assert furthest(loaded(folder), own()) == 0
-    assert not [name for name in hub.lock(str(folder)).files if name.startswith(("safety_checker", "feature_extractor", "vae_"))]
+    assert not [name for name in resolve.lock(str(folder)).files if name.startswith(("safety_checker", "feature_extractor", "vae_"))]
 
 
 def test_a_variant_that_covers_only_some_parts(folder):
@@ -160,7 +163,7 @@ def test_shards_of_a_variant(folder):
     miniatures.add_variant(folder, "fp16", ["unet", "text_encoder"], alone=True)
     for part in ("unet", "text_encoder"):
         miniatures.shard(folder, part, "fp16")
-    assert len([name for name in hub.lock(str(folder)).files if "-of-00002" in name]) == 4
+    assert len([name for name in resolve.lock(str(folder)).files if "-of-00002" in name]) == 4
     assert 0 < furthest(loaded(folder), own()) < 1e-3
 
 
@@ -174,7 +177,7 @@ def test_pickled_weights_are_read_by_the_restricted_unpickler_where_that_was_ask
     miniatures.pickle_weights(folder)
     with pytest.raises(rk.RequestError, match=r"holds '\w+/\w+\.bin' without a \.safetensors file beside it.*REALKIT_ALLOW_PICKLE=1"):
         rk.load(str(folder))
-    monkeypatch.setenv(hub.ALLOW_PICKLE, "1")
+    monkeypatch.setenv(ALLOW_PICKLE, "1")
     assert furthest(loaded(folder), own()) == 0
 
 
@@ -186,7 +189,7 @@ class Harm:
 @pytest.mark.parametrize(("contents", "says"), [(Harm(), "holds more than tensors"), ({"a": 1}, "holds no tensors"), ([torch.ones(1)], "holds list")])
 def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(folder, monkeypatch, contents, says, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(hub.ALLOW_PICKLE, "1")
+    monkeypatch.setenv(ALLOW_PICKLE, "1")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     torch.save(contents, folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(rk.RequestError, match=says) as error:
@@ -195,6 +198,6 @@ def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(folder, monkey
 
 
 def test_what_a_folder_is_called_and_which_variant_it_holds_does_not_matter_to_its_plain_lock(folder, tmp_path):
-    plain = hub.lock(str(folder))
-    renamed = hub.Lock("elsewhere", "hub", "c0ffee", "fp16", {name.replace("model.safe", "model.fp16.safe"): sha for name, sha in plain.files.items()})
+    plain = resolve.lock(str(folder))
+    renamed = Lock("elsewhere", "hub", "c0ffee", "fp16", {name.replace("model.safe", "model.fp16.safe"): sha for name, sha in plain.files.items()})
     assert renamed.fingerprint == plain.fingerprint

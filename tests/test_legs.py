@@ -7,10 +7,14 @@ import pytest
 import torch
 
 import realkit as rk
-from realkit import models, pipelines
-from realkit.lookup import Table
-from realkit.samplers import SAMPLERS, build
-from realkit.sweep import ids
+from realkit.catalog.lookup import Table
+from realkit.models import spec as spec_module
+from realkit.models.lock import ModelLock, lock_model
+from realkit.models.model import Model
+from realkit.models.spec import Leg, ModelSpec
+from realkit.samplers.build import build
+from realkit.samplers.table import SAMPLERS
+from realkit.sweeps.ids import ids
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "epsilon"}
 WITHOUT_MEMORY = ["Euler", "Euler Karras", "Heun", "DPM2 Karras", "Euler Trailing"]  # each step depends on the state alone
@@ -70,9 +74,9 @@ def test_a_refiner_alone_is_refused(tmp_path):
 def test_what_cannot_take_over_is_no_second_leg(tmp_path, monkeypatch):
     (tmp_path / "models.toml").write_text('[mine]\nsource = "package:base"\nthen = { model = "rehearsal/base", at = 0.5 }\n')
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    monkeypatch.setattr(models, "MODELS", Table("model", models.ModelSpec))
+    monkeypatch.setattr(spec_module, "MODELS", Table("model", ModelSpec))
     with pytest.raises(rk.RequestError, match="which does not take over from another model"):
-        models.lock("mine")
+        lock_model("mine")
 
 
 def test_base_and_refiner_in_a_call_and_in_a_sweep_are_one_picture(tmp_path):
@@ -97,14 +101,14 @@ def test_base_and_refiner_in_a_call_and_in_a_sweep_are_one_picture(tmp_path):
 
 def test_what_a_second_leg_changes_is_in_the_ids():
     cell = rk.Sweep(models="rehearsal/xl+refiner", prompts="a").cells()[0]
-    lock = models.lock("rehearsal/xl+refiner")
+    lock = lock_model("rehearsal/xl+refiner")
     first = ids(cell, lock, None)
     assert lock.then and lock.spec.then
-    later = models.ModelLock(**{**lock.__dict__, "spec": lock.spec.model_copy(update={"then": models.Leg(model="rehearsal/refiner", at=0.9)})})
+    later = ModelLock(**{**lock.__dict__, "spec": lock.spec.model_copy(update={"then": Leg(model="rehearsal/refiner", at=0.9)})})
     second = ids(cell, later, None)
-    alone = ids(cell, models.lock("rehearsal/xl"), None)
+    alone = ids(cell, lock_model("rehearsal/xl"), None)
     assert len({first.latents, second.latents, alone.latents, first.begun, second.begun}) == 5 and not alone.begun
-    assert models.ModelLock.from_json(lock.name, lock.to_json()) == lock
+    assert ModelLock.from_json(lock.name, lock.to_json()) == lock
 
 
 def test_too_few_steps_for_two_legs_are_a_failed_row(tmp_path):
@@ -115,7 +119,7 @@ def test_too_few_steps_for_two_legs_are_a_failed_row(tmp_path):
 @pytest.mark.parametrize("bad", [0, 1])
 def test_a_first_leg_that_fails_fails_alone(tmp_path, monkeypatch, bad):
     """Of a batch of two, one picture's first leg is not finite, as float16 may leave it: the other goes its whole way."""
-    denoise = pipelines.Model.denoise
+    denoise = Model.denoise
 
     def overflows(model, requests, *rest, **more):
         made = denoise(model, requests, *rest, **more)
@@ -127,7 +131,7 @@ def test_a_first_leg_that_fails_fails_alone(tmp_path, monkeypatch, bad):
 
     sweep = rk.Sweep(models="rehearsal/xl+refiner", prompts="a red cube", samplers="Euler", steps=5, seeds=2)
     with monkeypatch.context() as patch:
-        patch.setattr(pipelines.Model, "denoise", overflows)
+        patch.setattr(Model, "denoise", overflows)
         frame = rk.run(sweep, tmp_path, batch=2).table().set_index("seed")
     assert frame.status.to_dict() == {bad: "failed", 1 - bad: "ok"} and "the latents are not finite" in frame.error[bad]
     assert set(rk.run(sweep, tmp_path, batch=2).table().status) == {"ok"}

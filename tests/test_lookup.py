@@ -1,8 +1,9 @@
 import pytest
 
 import realkit as rk
-from realkit.lookup import Table, find, shown
-from realkit.models import ModelSpec
+from realkit.base.errors import shown
+from realkit.catalog.lookup import Table, find
+from realkit.models.spec import ModelSpec
 
 
 @pytest.mark.parametrize("typed", ["DPM++ 2M Karras", "dpm++ 2m karras", "DPM++2M_Karras", "dpm 2m karras"])

@@ -8,20 +8,21 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from realkit import machine, tokens
-from realkit.doctor import findings, passes
-from realkit.machine import Gpu
+from realkit.apps.doctor import facts as facts_module
+from realkit.apps.doctor.facts import USED, Gpu, _collect, _disks, _driver_from_files, _hub, _inputs, _start, gather, seen_by_driver
+from realkit.apps.doctor.findings import findings, passes
+from realkit.base import measure, place
 
 
 def test_gather_never_raises_and_hides_tokens_in_errors(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_madeUp1234567890")
-    monkeypatch.setattr(machine, "_hub", lambda: ("unreachable", "host", "HEAD /?token=abc by hf_madeUp1234567890 refused"))
+    monkeypatch.setattr(facts_module, "_hub", lambda: ("unreachable", "host", "HEAD /?token=abc by hf_madeUp1234567890 refused"))
     for name in ("lower_bounds", "_start", "_torchvision_needs", "seen_by_driver", "place_here", "_disks", "ram_free", "_inputs", "where"):
-        monkeypatch.setattr(machine, name, lambda *_, **__: 1 / 0)
-    facts = machine.gather()
+        monkeypatch.setattr(facts_module, name, lambda *_, **__: 1 / 0)
+    facts = gather()
     assert facts.hub_error == "HEAD /?token=*** by *** refused"
     assert facts.disks == () and facts.tokens == {"huggingface": None, "civitai": None} and facts.place == "plain"
-    assert facts.broken == dict.fromkeys(machine.USED, "it could not be tried") and not passes(findings(facts))
+    assert facts.broken == dict.fromkeys(USED, "it could not be tried") and not passes(findings(facts))
 
 
 def fakes(monkeypatch, folder, **modules):
@@ -33,7 +34,7 @@ def fakes(monkeypatch, folder, **modules):
 def test_an_import_that_kills_python_is_named_and_the_rest_is_tried(monkeypatch, tmp_path):
     fakes(monkeypatch, tmp_path, accelerate="print('noise')", open_clip="import os; os.abort()", spandrel="raise ImportError('no\\neinops')")
     names = ["accelerate", "open_clip_torch", "spandrel"]
-    tried = machine._collect(machine._start(names), names, time.monotonic() + 60)
+    tried = _collect(_start(names), names, time.monotonic() + 60)
     assert {name: line["error"] for name, line in tried.items()} == {
         "accelerate": "", "open_clip_torch": "Python died of it (exit code -6)", "spandrel": "ImportError: no einops",
     }  # fmt: skip
@@ -42,7 +43,7 @@ def test_an_import_that_kills_python_is_named_and_the_rest_is_tried(monkeypatch,
 def test_an_import_without_end(monkeypatch, tmp_path):
     fakes(monkeypatch, tmp_path, accelerate="", open_clip="import time; time.sleep(60)", spandrel="")
     names = ["accelerate", "open_clip_torch", "spandrel"]
-    tried = machine._collect(machine._start(names), names, time.monotonic() + 4)
+    tried = _collect(_start(names), names, time.monotonic() + 4)
     assert tried["accelerate"]["error"] == "" and "did not end" in tried["open_clip_torch"]["error"] and "spandrel" not in tried
 
 
@@ -50,7 +51,7 @@ def test_operators_are_called_not_only_imported(monkeypatch, tmp_path):
     (tmp_path / "torchvision").mkdir()
     fakes(monkeypatch, tmp_path / "torchvision", __init__="from torchvision import ops", ops="def nms(*_): raise RuntimeError('operator does not exist')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    tried = machine._collect(machine._start(["torchvision"]), ["torchvision"], time.monotonic() + 60)
+    tried = _collect(_start(["torchvision"]), ["torchvision"], time.monotonic() + 60)
     assert tried["torchvision"]["error"] == "RuntimeError: operator does not exist"
 
 
@@ -62,15 +63,15 @@ def test_what_the_driver_says(monkeypatch, tmp_path, knows_capability):
     fake.write_text(f'#!/bin/sh\n{refuses}echo "550.54.15, Tesla T4, 15360{end}"\necho "550.54.15, Tesla T4, 15360{end}"\n')
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert machine.seen_by_driver() == ("550.54.15", (Gpu("Tesla T4", (7, 5) if knows_capability else None, 15.0),) * 2)
+    assert seen_by_driver() == ("550.54.15", (Gpu("Tesla T4", (7, 5) if knows_capability else None, 15.0),) * 2)
 
 
 def test_a_driver_without_nvidia_smi(tmp_path):
-    assert machine._driver_from_files(tmp_path) == (None, ())
+    assert _driver_from_files(tmp_path) == (None, ())
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build\nGCC version: 12\n")
     (tmp_path / "gpus" / "0000").mkdir(parents=True)
     (tmp_path / "gpus" / "0000" / "information").write_text("Model: \t\t Tesla P100-PCIE-16GB\nIRQ: 1\n")
-    assert machine._driver_from_files(tmp_path) == ("580.82.07", (Gpu("Tesla P100-PCIE-16GB"),))
+    assert _driver_from_files(tmp_path) == ("580.82.07", (Gpu("Tesla P100-PCIE-16GB"),))
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def answers(monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", f"http://person:password@127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(machine, "HUB_S", 0.3)
+    monkeypatch.setattr(facts_module, "HUB_S", 0.3)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield code
     end.set()
@@ -115,14 +116,14 @@ def test_a_hub_that_answers_or_does_not(answers, monkeypatch):
         (503, ("unreachable", host, "HTTP 503")),
     ]:
         answers[0] = code
-        assert machine._hub() == expected
+        assert _hub() == expected
     answers[0], began = 0, time.monotonic()
-    state, _, error = machine._hub()
+    state, _, error = _hub()
     assert state == "unreachable" and "timed out" in error and time.monotonic() - began < 3
 
 
 def test_a_hubs_password_is_not_shown(answers):
-    assert "password" not in str(machine._hub())
+    assert "password" not in str(_hub())
 
 
 def test_no_hub_at_all(answers, monkeypatch):
@@ -131,7 +132,7 @@ def test_no_hub_at_all(answers, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
-    state, _, error = machine._hub()
+    state, _, error = _hub()
     assert state == "unreachable" and "refused" in error
 
 
@@ -140,22 +141,22 @@ def test_attached_inputs_in_both_forms_wherever_they_are(tmp_path, monkeypatch):
     for path in ("photos/a.png", "datasets/someone/faces/b.png", "models/owner/sd/diffusers/v1/1/x", "notebooks/me/first/o"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
-    assert machine._inputs() == ("datasets/someone/faces", "models/owner/sd", "notebooks/me/first", "photos", "sd")
+    assert _inputs() == ("datasets/someone/faces", "models/owner/sd", "notebooks/me/first", "photos", "sd")
     monkeypatch.setenv("REALKIT_INPUTS", str(tmp_path / "none"))
-    assert machine._inputs() == ()
+    assert _inputs() == ()
 
 
 def test_an_entry_for_each_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "cache" / "of" / "ours"))
-    (one,) = machine._disks()
+    (one,) = _disks()
     assert (one.holds, one.path) == ("results, the hub's cache and downloads", str(tmp_path)) and one.free_gb > 0
     assert not (tmp_path / "cache").exists()
     monkeypatch.setenv("REALKIT_CACHE", "/proc/another-disk")
-    assert [(disk.holds, disk.path) for disk in machine._disks()] == [("results and the hub's cache", str(tmp_path)), ("downloads", "/proc/another-disk")]
+    assert [(disk.holds, disk.path) for disk in _disks()] == [("results and the hub's cache", str(tmp_path)), ("downloads", "/proc/another-disk")]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/proc/too")
-    assert [disk.holds for disk in machine._disks()] == ["results", "the hub's cache and downloads"]
+    assert [disk.holds for disk in _disks()] == ["results", "the hub's cache and downloads"]
 
 
 def test_memory_limits_of_control_groups(tmp_path):
@@ -169,7 +170,7 @@ def test_memory_limits_of_control_groups(tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert sorted(machine._group_free(tmp_path, own)) == [350, 400]
+    assert sorted(measure._group_free(tmp_path, own)) == [350, 400]
 
 
 def test_where_it_runs(monkeypatch, tmp_path):
@@ -177,9 +178,9 @@ def test_where_it_runs(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     for name in ("ipykernel", "google.colab"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(tokens, "KAGGLE", tmp_path / "none")
-    seen = [machine.place_here()]
+    monkeypatch.setattr(place, "KAGGLE", tmp_path / "none")
+    seen = [place.place_here()]
     for name in ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.setenv(name, "1")
-        seen.append(machine.place_here())
+        seen.append(place.place_here())
     assert seen == ["plain", "Jupyter", "Colab", "Kaggle"]

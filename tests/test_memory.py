@@ -9,12 +9,15 @@ import pytest
 import torch
 
 import realkit as rk
-from realkit import loading, models, placement
-from realkit.pipelines import climbing
+from realkit.base import device
+from realkit.models import ladder, loading
+from realkit.models.ladder import LADDERS, RUNGS, climbing
+from realkit.models.lock import lock_model
+from realkit.models.parts import vae_dtype
 
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"
 ASKED = dict(models="rehearsal/base", samplers="Euler", prompts=[PROMPT], steps=2, guidance=2.0)
-CPU = placement.LADDERS["denoise"]["cpu"]
+CPU = LADDERS["denoise"]["cpu"]
 
 
 def failing(monkeypatch, owner: type, method: str, times: int, error: type[Exception] = torch.OutOfMemoryError) -> list[int]:
@@ -38,10 +41,10 @@ def network():
 
 
 def test_the_ladders_are_parts_of_the_written_one():
-    for by_device in placement.LADDERS.values():
+    for by_device in LADDERS.values():
         for rungs in by_device.values():
-            assert list(rungs) == [rung for rung in placement.RUNGS if rung in rungs] and rungs[0] == "resident"
-    assert placement.LADDERS["both"]["cuda"] == tuple(placement.RUNGS)
+            assert list(rungs) == [rung for rung in RUNGS if rung in rungs] and rungs[0] == "resident"
+    assert LADDERS["both"]["cuda"] == tuple(RUNGS)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
@@ -75,7 +78,7 @@ def test_out_of_memory_while_decoding_climbs_to_tiling(tmp_path, monkeypatch):
     df = rk.run(rk.Sweep(**ASKED), tmp_path).table()
     assert (df["status"][0], df["rung"][0], df["decode_rung"][0]) == ("ok", "resident", "vae-tiling")
     monkeypatch.undo()
-    failing(monkeypatch, AutoencoderKL, "decode", len(placement.LADDERS["decode"]["cpu"]))
+    failing(monkeypatch, AutoencoderKL, "decode", len(LADDERS["decode"]["cpu"]))
     df = rk.run(rk.Sweep(**ASKED | {"seeds": [8]}), tmp_path).table()
     assert df["status"][0] == "failed" and "on every rung: resident, vae-tiling, group-offload" in df["error"][0]
 
@@ -84,7 +87,7 @@ def test_out_of_memory_while_decoding_climbs_to_tiling(tmp_path, monkeypatch):
 def test_out_of_memory_while_placing_climbs_too(monkeypatch, times):
     from diffusers import StableDiffusionPipeline
 
-    rungs = placement.LADDERS["both"]["cpu"]
+    rungs = LADDERS["both"]["cpu"]
     failing(monkeypatch, StableDiffusionPipeline, "to", times)
     model = rk.load("rehearsal/base")
     assert model.rung == rungs[times]
@@ -92,14 +95,14 @@ def test_out_of_memory_while_placing_climbs_too(monkeypatch, times):
 
 
 def test_out_of_memory_at_loading_on_every_rung_is_a_failed_row(tmp_path, monkeypatch):
-    failing(monkeypatch, placement, "place", 10**6)
+    failing(monkeypatch, ladder, "place", 10**6)
     df = rk.run(rk.Sweep(**ASKED), tmp_path).table()
     assert df["status"][0] == "failed" and "out of memory" in df["error"][0]
 
 
-@pytest.mark.parametrize("rung", placement.RUNGS)
+@pytest.mark.parametrize("rung", RUNGS)
 def test_every_rung_makes_the_same_picture(base, rung, monkeypatch):
-    monkeypatch.setitem(placement.LADDERS, "both", {"cpu": tuple(placement.RUNGS)})  # model-offload is a GPU's; its hooks run on a CPU as well
+    monkeypatch.setitem(LADDERS, "both", {"cpu": tuple(RUNGS)})  # model-offload is a GPU's; its hooks run on a CPU as well
     model = rk.load("rehearsal/base", rung=rung)
     mine, theirs = (np.asarray(of(PROMPT, steps=3, seed=2)).astype(int) for of in (model, base))
     assert model.rung == rung and np.abs(mine - theirs).max() <= 1
@@ -169,12 +172,12 @@ def test_memory_after_ten_models_is_what_it_was_after_the_first():
 
 def test_number_formats():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert placement.dtype(cpu) == torch.float32 and placement.dtype(cpu, "bfloat16") == torch.bfloat16
+    assert device.dtype_for(cpu) == torch.float32 and device.dtype_for(cpu, "bfloat16") == torch.bfloat16
     for asked, on, words in (("float16", cpu, "10 to 50 times slower"), ("int8", cpu, "expected one of")):
         with pytest.raises(rk.RequestError, match=words):
-            placement.dtype(on, asked)
+            device.dtype_for(on, asked)
     with pytest.raises(rk.RequestError, match="overflow"):
-        placement.dtype(gpu, "float16", half_overflows=True)
+        device.dtype_for(gpu, "float16", half_overflows=True)
 
 
 @pytest.mark.parametrize(
@@ -189,19 +192,19 @@ def test_number_formats():
 def test_bfloat16_only_from_capability_8_on(monkeypatch, capability, plain, overflowing):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)  # which a T4 says too
-    assert placement.dtype(torch.device("cuda")) == plain
-    assert placement.dtype(torch.device("cuda"), half_overflows=True) == overflowing
+    assert device.dtype_for(torch.device("cuda")) == plain
+    assert device.dtype_for(torch.device("cuda"), half_overflows=True) == overflowing
 
 
 def test_sdxls_own_vae_is_never_in_plain_float16():
     own, fixed = {"force_upcast": True}, {"force_upcast": False}
-    assert placement.vae_dtype(own, torch.float16) == torch.float32 and placement.vae_dtype(own, torch.bfloat16) == torch.bfloat16
-    assert placement.vae_dtype(fixed, torch.float16) == torch.float16
+    assert vae_dtype(own, torch.float16) == torch.float32 and vae_dtype(own, torch.bfloat16) == torch.bfloat16
+    assert vae_dtype(fixed, torch.float16) == torch.float16
 
 
 def test_the_vae_of_a_loaded_sdxl_model_is_upcast(monkeypatch):
-    monkeypatch.setattr(placement, "dtype", lambda *_: torch.float16)
-    lock = models.lock("rehearsal/xl")
+    monkeypatch.setattr(device, "dtype_for", lambda *_: torch.float16)
+    lock = lock_model("rehearsal/xl")
     pipe = loading._pipeline(lock, __import__("diffusers").StableDiffusionXLPipeline, torch.float16, True)
     config = pipe.vae.config
     assert pipe.unet.dtype == torch.float16 and pipe.vae.dtype == (torch.float32 if config.force_upcast else torch.float16)
@@ -211,7 +214,7 @@ def test_the_vae_of_a_loaded_sdxl_model_is_upcast(monkeypatch):
 def test_the_first_rung_follows_from_what_is_free(monkeypatch, free, rung):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (free * 2**30, 16 * 2**30))
     parts = [5 * 2**30 - 2**29, 2**30, 2**30]  # SDXL's UNet and encoders in half precision, about
-    assert placement.first_rung(torch.device("cuda"), placement.LADDERS["both"]["cuda"], parts) == rung
+    assert ladder.first_rung(torch.device("cuda"), LADDERS["both"]["cuda"], parts) == rung
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import realkit as rk
-from realkit.merging import merge
+from realkit.runs.combine import merge
 
 SWEEP = {"models": "rehearsal/base", "prompts": "a photo of a matte red cube on grass at noon", "seeds": 2, "steps": 2, "scorers": ["colour-cast"]}
 

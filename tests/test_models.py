@@ -3,10 +3,12 @@ import pytest
 import torch
 
 import realkit as rk
-from realkit import models
-from realkit.hub import Lock
-from realkit.lookup import Table
-from realkit.pipelines import Request
+from realkit.catalog.lookup import Table
+from realkit.models import spec
+from realkit.models.lock import lock_model
+from realkit.models.model import Wanted
+from realkit.models.spec import ModelSpec
+from realkit.weights.lock import Lock
 from tests.originals import single_file
 
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"
@@ -32,13 +34,13 @@ def test_a_bad_setting_is_refused(base, bad):
 
 
 def test_no_guidance_is_one_pass_and_ignores_the_negative(base):
-    a = base.denoise([Request(PROMPT, "", 1)], "Euler", 3, 1.0, (128, 128))
-    b = base.denoise([Request(PROMPT, "night", 1)], "Euler", 3, 0.0, (128, 128))
+    a = base.denoise([Wanted(PROMPT, "", 1)], "Euler", 3, 1.0, (128, 128))
+    b = base.denoise([Wanted(PROMPT, "night", 1)], "Euler", 3, 0.0, (128, 128))
     assert torch.equal(a.latents, b.latents) and a.network_passes == a.nfe == 3
 
 
 def test_truncated_tokens_are_counted(base):
-    made = base.denoise([Request("red " * 100, "", 1), Request("red", "", 1)], "Euler", 1, 3.0, (128, 128))
+    made = base.denoise([Wanted("red " * 100, "", 1), Wanted("red", "", 1)], "Euler", 1, 3.0, (128, 128))
     assert made.truncated == [25, 0]
 
 
@@ -61,7 +63,7 @@ def test_a_single_file_in_the_original_layout_loads_with_its_entrys_config(base,
     path = single_file(base.pipe, tmp_path / "mine.safetensors")
     (tmp_path / "models.toml").write_text(f'[mine]\nsource = "{path}"\nconfig = "{tmp_path / "config"}"\nsize = 128\n')
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    monkeypatch.setattr(models, "MODELS", Table("model", models.ModelSpec))
+    monkeypatch.setattr(spec, "MODELS", Table("model", ModelSpec))
     cell = dict(sampler="Euler", steps=3, guidance=3.0, seed=1)
     mine = rk.load("mine")(PROMPT, **cell)
     assert np.array_equal(np.asarray(mine), np.asarray(base(PROMPT, **cell)))
@@ -105,24 +107,24 @@ def test_noise_and_sampler_state_are_float32_whatever_the_network_runs_in():
     low.pipe.unet.to(torch.bfloat16)
     low.pipe.text_encoder.to(torch.bfloat16)
     low.dtype = torch.bfloat16
-    made = low.denoise([Request(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
-    full = rk.load("rehearsal/base").denoise([Request(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
+    made = low.denoise([Wanted(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
+    full = rk.load("rehearsal/base").denoise([Wanted(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
     assert made.dtype == torch.float32
     assert (made - full).abs().mean() < 0.1 * full.abs().mean()  # the same noise: only the network rounds
 
 
 def test_ids_follow_the_files_that_are_loaded_and_their_part(base, tmp_path):
     base.pipe.save_pretrained(tmp_path / "mine")
-    first = models.lock(str(tmp_path / "mine"))
+    first = lock_model(str(tmp_path / "mine"))
     (tmp_path / "mine" / "README.txt").write_text("a note")
     (tmp_path / "mine" / "samples").mkdir()
     (tmp_path / "mine" / "samples" / "prompts.json").write_text("{}")
-    assert models.lock(str(tmp_path / "mine")) == first
+    assert lock_model(str(tmp_path / "mine")) == first
     vae = rk.load("rehearsal/base").pipe.vae
     with torch.no_grad():
         vae.decoder.conv_out.bias.add_(0.1)
     vae.save_pretrained(tmp_path / "mine" / "vae")
-    changed = models.lock(str(tmp_path / "mine"))
+    changed = lock_model(str(tmp_path / "mine"))
     assert changed.fingerprint == first.fingerprint and changed.vae_fingerprint != first.vae_fingerprint
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from realkit import RequestError, mounts
-from realkit.models import MODELS
+from realkit import RequestError
+from realkit.models.spec import MODELS
+from realkit.weights.sources.inputs import INPUTS, explicit, file, offered, repository, roots
 from tests import miniatures
 from tests.hub_server import COMMIT, nowhere, python, realkit, serving
 
@@ -217,20 +218,20 @@ def test_several_folders_of_inputs_are_looked_through_in_order(tmp_path, monkeyp
     for name in ("first", "second"):
         (tmp_path / name / "sd-vae-ft-mse").mkdir(parents=True)
         (tmp_path / name / "sd-vae-ft-mse" / "config.json").write_text("{}")
-    monkeypatch.setenv(mounts.INPUTS, f"{tmp_path / 'none'}:{tmp_path / 'first'}:{tmp_path / 'second'}")
-    assert mounts.roots() == [tmp_path / "first", tmp_path / "second"]
-    assert mounts.repository(VAE) == mounts.explicit("kaggle:someone/sd-vae-ft-mse") == tmp_path / "first" / "sd-vae-ft-mse"
-    assert mounts.offered() == f"{tmp_path / 'first'}, {tmp_path / 'second'} (sd-vae-ft-mse)"
+    monkeypatch.setenv(INPUTS, f"{tmp_path / 'none'}:{tmp_path / 'first'}:{tmp_path / 'second'}")
+    assert roots() == [tmp_path / "first", tmp_path / "second"]
+    assert repository(VAE) == explicit("kaggle:someone/sd-vae-ft-mse") == tmp_path / "first" / "sd-vae-ft-mse"
+    assert offered() == f"{tmp_path / 'first'}, {tmp_path / 'second'} (sd-vae-ft-mse)"
 
 
 def test_a_repository_of_the_owner_comes_before_one_of_the_same_name(tmp_path, monkeypatch):
     for place in ("a-copy/sdxl-turbo", "models/stabilityai/sdxl-turbo/diffusers/default/1", "unlike/sdxl-turbo-lora"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "model_index.json").write_text("{}")
-    monkeypatch.setenv(mounts.INPUTS, str(tmp_path))
-    assert mounts.repository("stabilityai/sdxl-turbo") == tmp_path / "models/stabilityai/sdxl-turbo/diffusers/default/1"
-    assert mounts.repository("another/sdxl-turbo") == tmp_path / "a-copy/sdxl-turbo"
-    assert mounts.repository("stabilityai/turbo") is None
+    monkeypatch.setenv(INPUTS, str(tmp_path))
+    assert repository("stabilityai/sdxl-turbo") == tmp_path / "models/stabilityai/sdxl-turbo/diffusers/default/1"
+    assert repository("another/sdxl-turbo") == tmp_path / "a-copy/sdxl-turbo"
+    assert repository("stabilityai/turbo") is None
 
 
 def test_a_name_that_many_files_bear_is_taken_from_its_own_repository_only(tmp_path, monkeypatch):
@@ -238,17 +239,15 @@ def test_a_name_that_many_files_bear_is_taken_from_its_own_repository_only(tmp_p
         (tmp_path / place).mkdir()
         (tmp_path / place / "pytorch_lora_weights.safetensors").write_bytes(b"")
         (tmp_path / place / "telling_name.safetensors").write_bytes(b"")
-    monkeypatch.setenv(mounts.INPUTS, str(tmp_path))
-    assert mounts.file("pytorch_lora_weights.safetensors", "latent-consistency/lcm-lora-sdv1-5") is None
-    assert (
-        mounts.file("pytorch_lora_weights.safetensors", "latent-consistency/lcm-lora-sdxl") == tmp_path / "lcm-lora-sdxl" / "pytorch_lora_weights.safetensors"
-    )
-    assert mounts.file("telling_name.safetensors", "whoever/other") == tmp_path / "other" / "telling_name.safetensors"
-    assert mounts.file("telling_name.safetensors", "whoever/elsewhere") == tmp_path / "lcm-lora-sdxl" / "telling_name.safetensors"
+    monkeypatch.setenv(INPUTS, str(tmp_path))
+    assert file("pytorch_lora_weights.safetensors", "latent-consistency/lcm-lora-sdv1-5") is None
+    assert file("pytorch_lora_weights.safetensors", "latent-consistency/lcm-lora-sdxl") == tmp_path / "lcm-lora-sdxl" / "pytorch_lora_weights.safetensors"
+    assert file("telling_name.safetensors", "whoever/other") == tmp_path / "other" / "telling_name.safetensors"
+    assert file("telling_name.safetensors", "whoever/elsewhere") == tmp_path / "lcm-lora-sdxl" / "telling_name.safetensors"
 
 
 def test_without_any_inputs_a_kaggle_reference_says_so(tmp_path, monkeypatch):
-    monkeypatch.setenv(mounts.INPUTS, str(tmp_path / "none"))
-    assert mounts.roots() == [] and mounts.offered() == ""
+    monkeypatch.setenv(INPUTS, str(tmp_path / "none"))
+    assert roots() == [] and offered() == ""
     with pytest.raises(RequestError, match="'kaggle:a/b' is not among the inputs: attach 'a/b'"):
-        mounts.explicit("kaggle:a/b")
+        explicit("kaggle:a/b")

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 import realkit as rk
-from realkit import enlarging, networks, upscalers
-from realkit.rehearsal import render
+from realkit.rehearsal.scenes import render
+from realkit.upscalers import upscale
+from realkit.upscalers.networks import Enlarger
+from realkit.upscalers.table import UPSCALERS, Upscaler
 from tests import originals
 
 OURS = ["rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4"]
@@ -85,7 +87,7 @@ def test_in_tiles_it_is_the_same_picture(name, most, tile):
 
 
 def test_the_reach_of_convolutions_is_what_changes_anything():
-    network = enlarging.load("rehearsal/compact-x4").tools[0][1].network
+    network = upscale.load_upscaler("rehearsal/compact-x4").tools[0][1].network
     assert network.reach is not None
     x = torch.rand(1, 3, 64, 64)
     y = x.clone()
@@ -94,20 +96,20 @@ def test_the_reach_of_convolutions_is_what_changes_anything():
         changed = ((network.run(x) - network.run(y)).abs().amax((0, 1)) > 0).nonzero()
     seen = max(32 - changed[:, 0].min().item() / 4, changed[:, 0].max().item() / 4 - 32)
     assert network.reach - 1 <= seen <= network.reach + 1
-    assert enlarging.load("rehearsal/swin2sr-x4").tools[0][1].network.reach is None
+    assert upscale.load_upscaler("rehearsal/swin2sr-x4").tools[0][1].network.reach is None
 
 
 def test_little_memory_means_tiles_and_the_same_picture(monkeypatch):
     image = scene(150)
     whole = rk.upscale(image, "rehearsal/esrgan-x4", 600)
-    monkeypatch.setattr(networks.Enlarger, "_pixels", lambda self: 150.0**2)
-    loaded = enlarging.load("rehearsal/esrgan-x4")
+    monkeypatch.setattr(Enlarger, "_pixels", lambda self: 150.0**2)
+    loaded = upscale.load_upscaler("rehearsal/esrgan-x4")
     made, used = loaded(image, (600, 600))
     assert used["tile"] and used["overlap"] == loaded.tools[0][1].network.reach and apart(whole, made).max() <= 1
 
 
 def test_out_of_memory_halves_the_tiles(monkeypatch):
-    loaded = enlarging.load("rehearsal/esrgan-x4")
+    loaded = upscale.load_upscaler("rehearsal/esrgan-x4")
     tool, sizes = loaded.tools[0][1], []
     run = tool.network.run
 
@@ -124,7 +126,7 @@ def test_out_of_memory_halves_the_tiles(monkeypatch):
 
 
 def test_numbers_that_are_not_finite_are_no_picture():
-    loaded = enlarging.load("rehearsal/compact-x4")
+    loaded = upscale.load_upscaler("rehearsal/compact-x4")
     loaded.tools[0][1].network.run = lambda x: torch.full((1, 3, 4 * x.shape[2], 4 * x.shape[3]), torch.nan)
     with pytest.raises(FloatingPointError, match="not finite"):
         loaded(noise(8, 8), (32, 32))
@@ -205,13 +207,13 @@ def test_a_pth_is_the_same_network(tmp_path, weights):
 
 def test_another_network_than_the_entry_says_is_one_line(tmp_path, weights, monkeypatch):
     entries = {
-        "wrong": upscalers.Upscaler(engine="spandrel", source=str(weights / "esrgan-x4" / "model.safetensors"), scale=2),
-        "vae": upscalers.Upscaler(engine="spandrel", source="package:vae/diffusion_pytorch_model.safetensors", scale=4),
-        "folder": upscalers.Upscaler(engine="spandrel", source="package:vae"),
-        "no-swin": upscalers.Upscaler(engine="transformers", source="package:vae"),
-        "hash": upscalers.Upscaler(engine="spandrel", source="package:esrgan-x4/model.safetensors", sha256="0" * 64),
+        "wrong": Upscaler(engine="spandrel", source=str(weights / "esrgan-x4" / "model.safetensors"), scale=2),
+        "vae": Upscaler(engine="spandrel", source="package:vae/diffusion_pytorch_model.safetensors", scale=4),
+        "folder": Upscaler(engine="spandrel", source="package:vae"),
+        "no-swin": Upscaler(engine="transformers", source="package:vae"),
+        "hash": Upscaler(engine="spandrel", source="package:esrgan-x4/model.safetensors", sha256="0" * 64),
     }
-    monkeypatch.setitem(upscalers.UPSCALERS.__dict__, "_entries", entries)
+    monkeypatch.setitem(UPSCALERS.__dict__, "_entries", entries)
     says = {"wrong": "enlarges 4 times, expected 2", "vae": "of no architecture", "folder": "expected one file of weights", "no-swin": "expected a folder of Swin2SR",
             "hash": "does not have the published SHA-256"}  # fmt: skip
     for name, words in says.items():
@@ -221,10 +223,10 @@ def test_another_network_than_the_entry_says_is_one_line(tmp_path, weights, monk
 
 
 def test_what_does_not_fit_is_refused_beforehand_with_the_figures(monkeypatch):
-    monkeypatch.setattr("realkit.machine.ram_free", lambda: 3.0)
+    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 3.0)
     image = noise(512, 512)
     with pytest.raises(rk.RequestError, match=r"16384×16384 by 'rehearsal/esrgan-x4' needs .* GiB of memory .* 3\.0 GiB are free"):
         rk.upscale(image, "rehearsal/esrgan-x4", 16_384)
-    monkeypatch.setattr("realkit.machine.ram_free", lambda: 1.0)
+    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 1.0)
     with pytest.raises(rk.RequestError, match=r"1\.5 GiB of memory"):
         rk.upscale(Image.new("RGB", (16, 16)), "lanczos", (16_384, 16_384))

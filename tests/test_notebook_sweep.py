@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 import realkit as rk
-from realkit import index, notebook_sweep, notebooks
+from realkit.analysis.page import _jpeg, summary
+from realkit.apps.notebooks.entries import read_entries
+from realkit.apps.notebooks.sweep import judged, merge
 
 ROOT = Path(__file__).parent.parent
 PARAMETERS = """%config InlineBackend.figure_format = "png"
@@ -137,7 +139,7 @@ WRONG = [
 def test_a_wrong_request_ends_with_2_and_starts_nothing(place):
     from click.testing import CliRunner
 
-    from realkit.cli import main
+    from realkit.apps.cli.main import main
 
     notebook(place / "untagged.ipynb", PARAMETERS, tags=())
     notebook(place / "twice.ipynb", PARAMETERS, PARAMETERS)
@@ -157,7 +159,7 @@ def test_a_wrong_request_ends_with_2_and_starts_nothing(place):
 
 def test_a_secret_is_refused_from_python_too(place):
     with pytest.raises(rk.RequestError, match="holds a secret"):
-        notebooks.read(sweep_of(place, one="hf_" + "aB3" * 12))
+        read_entries(sweep_of(place, one="hf_" + "aB3" * 12))
 
 
 @pytest.mark.parametrize(
@@ -168,24 +170,24 @@ def test_a_secret_is_refused_from_python_too(place):
     ],
 )  # fmt: skip
 def test_what_a_default_lets_stand(place, given):
-    (entry,) = notebooks.read({"notebook": str(place / "probe.ipynb"), "entries": {"one": given}})
+    (entry,) = read_entries({"notebook": str(place / "probe.ipynb"), "entries": {"one": given}})
     assert entry.parameters == given
 
 
 def test_entries_their_folders_and_ids(place):
     (place / "sweeps.yaml").write_text("notebook: probe.ipynb\nparameters: {count: 1}\nper: models\n")
-    one, two = notebooks.read(place / "sweeps.yaml")
+    one, two = read_entries(place / "sweeps.yaml")
     assert (one.name, one.parameters, two.parameters) == ("a", {"count": 1, "models": ["a"]}, {"count": 1, "models": ["b"]})
     names = ["plain", "Plain", "../up", "a/b", "a b", "ß", "..", "x" * 200, "x" * 201, 7]
-    made = notebooks.read({"notebook": str(place / "probe.ipynb"), "entries": {name: None for name in names}})
+    made = read_entries({"notebook": str(place / "probe.ipynb"), "entries": {name: None for name in names}})
     folders = [entry.folder for entry in made]
     assert folders[0] == "plain" and len({folder.lower() for folder in folders}) == len(names) and made[-1].name == "7"
     assert all(folder == Path(folder).name and not folder.startswith(".") and len(folder) < 60 for folder in folders)
     notebook(place / "other.ipynb", PARAMETERS + "\n# another", WORK, END)
     given = {"notebook": str(place / "probe.ipynb"), "parameters": {"count": 1}, "entries": {"one": {}, "two": {"notebook": str(place / "other.ipynb")}}}
-    one, two = notebooks.read(given)
+    one, two = read_entries(given)
     assert two.parameters == {} and one.id != two.id  # shared parameters are of the shared notebook
-    (changed,) = notebooks.read({"notebook": str(place / "probe.ipynb"), "entries": {"one": {"count": 2}}})
+    (changed,) = read_entries({"notebook": str(place / "probe.ipynb"), "entries": {"one": {"count": 2}}})
     assert changed.id != one.id and changed.folder == one.folder
 
 
@@ -307,16 +309,16 @@ def test_a_budget_ends_it_in_time(place):
 
 def test_an_entry_is_judged_by_its_rows(finished, tmp_path):
     home = shutil.copytree(finished.folder, tmp_path / "run")
-    assert notebook_sweep.judged(home) == ("ok", "")
+    assert judged(home) == ("ok", "")
     rows = (home / "rows.jsonl").read_text()
     last = json.loads(rows.splitlines()[-1])
     (home / "rows.jsonl").write_text(rows + json.dumps(last | {"status": "failed", "error_type": "Trouble", "error": "too dark"}) + "\n")
-    assert notebook_sweep.judged(home) == ("failed", "1 of 8 cells failed, the first: score: Trouble: too dark")
+    assert judged(home) == ("failed", "1 of 8 cells failed, the first: score: Trouble: too dark")
     (home / "rows.jsonl").write_text("".join(line + "\n" for line in rows.splitlines() if json.loads(line)["stage"] == "denoise"))
-    assert notebook_sweep.judged(home) == ("stopped", "8 of 8 cells are pending")
+    assert judged(home) == ("stopped", "8 of 8 cells are pending")
     (home / "cells.jsonl").write_text("{\n")
-    assert notebook_sweep.judged(home)[0] == "failed"
-    assert notebook_sweep.judged(tmp_path) == ("ok", "")
+    assert judged(home)[0] == "failed"
+    assert judged(tmp_path) == ("ok", "")
 
 
 @pytest.mark.slow
@@ -339,30 +341,30 @@ def test_what_other_parameters_left_unfinished_does_not_count(place):
     rows = (home / "rows.jsonl").read_text()
     last = [json.loads(row) for row in rows.splitlines()][-1]
     (home / "rows.jsonl").write_text(rows + json.dumps(last | {"status": "failed", "error_type": "Trouble", "error": "too dark"}) + "\n")
-    assert notebook_sweep.judged(home, 2, len(rows.splitlines()))[0] == "failed"  # worked on since, though it was there before
+    assert judged(home, 2, len(rows.splitlines()))[0] == "failed"  # worked on since, though it was there before
 
 
 def test_tables_of_all_kinds_become_one(finished, tmp_path):
     other = pd.DataFrame({"sampler": ["x"], "tile": [64], "steps": ["many"], "mixed": [None]})
-    merged = notebook_sweep.merge({"one": finished.table(), "none": None, "two": other, "three": other.assign(mixed=3.5, seed=None)})
+    merged = merge({"one": finished.table(), "none": None, "two": other, "three": other.assign(mixed=3.5, seed=None)})
     assert list(merged.columns)[:2] == ["entry", "cell"] and len(merged) == len(finished.table()) + 2
     merged.to_parquet(tmp_path / "t.parquet")
     again = pd.read_parquet(tmp_path / "t.parquet")
     assert list(again["entry"].unique()) == ["one", "two", "three"] and again["steps"].iloc[-1] == "many" and again["mixed"].iloc[-1] == 3.5
-    assert list(notebook_sweep.merge({}).columns) == ["entry"]
-    large = notebook_sweep.merge({"one": pd.DataFrame({"key": [10**22, 3]})})
+    assert list(merge({}).columns) == ["entry"]
+    large = merge({"one": pd.DataFrame({"key": [10**22, 3]})})
     large.to_parquet(tmp_path / "t.parquet")
     assert list(pd.read_parquet(tmp_path / "t.parquet")["key"]) == ["1" + "0" * 22, "3"]
 
 
 def test_a_summary_never_pools_times_of_different_batches(finished):
     table = finished.table()
-    found = index.summary(table)
+    found = summary(table)
     assert [name for name, *_ in found["heads"]] == ["model", "sampler", "cells", "rehearsal/clip", "colour-cast", "seconds, median"]
     assert len(found["rows"]) == 2 and found["rows"][0][2][-1][0] != "–" and found["rows"][0][1] == 4
     table["batch"] = range(len(table))
-    assert index.summary(table)["rows"][0][2][-1][0] == "–"
-    assert index.summary(table.assign(status="failed")) is None
+    assert summary(table)["rows"][0][2][-1][0] == "–"
+    assert summary(table.assign(status="failed")) is None
 
 
 def test_a_page_takes_the_tables_that_notebooks_write_as_they_like(place, monkeypatch):
@@ -378,9 +380,9 @@ def test_a_page_takes_the_tables_that_notebooks_write_as_they_like(place, monkey
 
 def test_a_picture_too_large_to_be_read_is_left_out(tmp_path, monkeypatch):
     Image.new("RGB", (30, 30)).save(tmp_path / "large.png")
-    assert index._jpeg(tmp_path / "large.png", 8)
+    assert _jpeg(tmp_path / "large.png", 8)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert index._jpeg(tmp_path / "large.png", 8) is None
+    assert _jpeg(tmp_path / "large.png", 8) is None
 
 
 @pytest.mark.slow
@@ -401,4 +403,4 @@ def test_the_comparison_per_model(tmp_path):
 
 
 def test_the_example_names_only_what_there_is():
-    assert len(notebooks.read(ROOT / "notebooks" / "sweeps.yaml")) == 4
+    assert len(read_entries(ROOT / "notebooks" / "sweeps.yaml")) == 4

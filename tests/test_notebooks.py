@@ -24,7 +24,7 @@ def test_a_notebook_is_as_we_keep_them(path):
 
 def test_every_notebook_begins_in_the_same_way():
     repository = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
-    read = {path: nbformat.read(path, 4).cells for path in [*NOTEBOOKS, ROOT / "realkit" / "kaggle_run.ipynb"]}
+    read = {path: nbformat.read(path, 4).cells for path in [*NOTEBOOKS, ROOT / "realkit" / "apps" / "kaggle" / "run.ipynb"]}
     cells = {path: [cell for cell in found if "bootstrap" in cell.metadata.get("tags", [])] for path, found in read.items()}
     assert all(len(found) == 1 and found[0] is read[path][1] for path, found in cells.items())  # second of all: before the parameters
     (source,) = {found[0].source for found in cells.values()}

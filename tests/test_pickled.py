@@ -13,8 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import realkit as rk
-from realkit import downloads, hub
-from realkit.pickled import converted
+from realkit.base import cache as cache_module
+from realkit.base.cache import CACHE, SPARE, sha256
+from realkit.weights import resolve
+from realkit.weights.pickles import ALLOW_PICKLE, converted
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +39,9 @@ class Harm:
 def test_a_malicious_pickle_fails_and_does_not_run(tmp_path, monkeypatch, wrap):
     path = tmp_path / "evil.ckpt"
     torch.save(wrap(Harm(tmp_path / "ran")), path)
-    monkeypatch.setenv(hub.ALLOW_PICKLE, "1")
+    monkeypatch.setenv(ALLOW_PICKLE, "1")
     with pytest.raises(rk.RequestError, match=r"^Checkpoint 'evil\.ckpt' holds more than tensors \(refused: \w+\.mkdir\): take a \.safetensors file$") as error:
-        hub.fetch(hub.lock(str(path)))
+        resolve.fetch(resolve.lock(str(path)))
     assert not (tmp_path / "ran").exists() and "\n" not in str(error.value)
     pickle.loads(pickle.dumps(Harm(tmp_path / "ran")))
     assert (tmp_path / "ran").is_dir()  # the same object does harm elsewhere
@@ -50,11 +52,11 @@ def test_pickles_are_refused_unless_asked_for(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"model{suffix}"
     torch.save({"a": torch.ones(3)}, path)
     for off in ("", "0"):
-        monkeypatch.setenv(hub.ALLOW_PICKLE, off)
-        with pytest.raises(rk.RequestError, match=f"set {hub.ALLOW_PICKLE}=1"):
-            hub.lock(str(path))
-    monkeypatch.setenv(hub.ALLOW_PICKLE, "1")
-    made = hub.fetch(hub.lock(str(path)))
+        monkeypatch.setenv(ALLOW_PICKLE, off)
+        with pytest.raises(rk.RequestError, match=f"set {ALLOW_PICKLE}=1"):
+            resolve.lock(str(path))
+    monkeypatch.setenv(ALLOW_PICKLE, "1")
+    made = resolve.fetch(resolve.lock(str(path)))
     assert made.suffix == ".safetensors" and torch.equal(load_file(made)["a"], torch.ones(3))
 
 
@@ -65,7 +67,7 @@ def test_tensors_are_found_where_checkpoints_keep_them(tmp_path, nest):
     tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4).half()}
     tensors["c"] = tensors["a"].T  # shares memory, not contiguous
     torch.save(nest(tensors), tmp_path / "m.ckpt")
-    found = load_file(converted(tmp_path / "m.ckpt", downloads.sha256(tmp_path / "m.ckpt")))
+    found = load_file(converted(tmp_path / "m.ckpt", sha256(tmp_path / "m.ckpt")))
     assert set(found) == set(tensors) and all(torch.equal(found[name], tensors[name]) and found[name].dtype == tensors[name].dtype for name in tensors)
 
 
@@ -128,8 +130,8 @@ def large(tmp_path):
 
 
 def test_no_room_is_said_before_anything_is_written(large, cache, monkeypatch):
-    usage = shutil.disk_usage(large.parent)._replace(free=downloads.SPARE)
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage)
+    usage = shutil.disk_usage(large.parent)._replace(free=SPARE)
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
         rk.RequestError, match=r"^Checkpoint 'm\.ckpt' as \.safetensors needs 0\.0 GiB and 0\.2 to spare, '.*' has 0\.2 GiB free: make room, or set"
     ):
@@ -157,8 +159,8 @@ def test_a_disk_that_is_full(large, tmp_path, monkeypatch):
     if not shutil.which("mount") or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True).returncode:
         pytest.skip("mounting needs root: the test above injects the same error")
     try:
-        monkeypatch.setenv(downloads.CACHE, str(disk))
-        monkeypatch.setattr(downloads, "room", lambda *_: None)
+        monkeypatch.setenv(CACHE, str(disk))
+        monkeypatch.setattr(cache_module, "room", lambda *_: None)
         with pytest.raises(rk.RequestError, match=FULL):
             converted(large, "0" * 64)
         assert not list((disk / "converted").iterdir())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from realkit import placement
+from realkit.base import device
 
 KAGGLE = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
@@ -19,17 +19,17 @@ KAGGLE = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
     ],
 )
 def test_a_device_is_used_only_where_the_build_has_kernels_for_it(capability, built, served):
-    assert placement.has_kernels(capability, built) is served
+    assert device.has_kernels(capability, built) is served
 
 
 def test_no_half_precision_on_a_cpu():
-    assert placement.dtype(torch.device("cpu")) is torch.float32
+    assert device.dtype_for(torch.device("cpu")) is torch.float32
 
 
 def test_a_gpu_without_kernels_is_said_not_passed_over_in_silence(monkeypatch):
     for name, value in {"is_available": True, "get_device_capability": (6, 0), "get_arch_list": KAGGLE, "get_device_name": "Tesla P100-PCIE-16GB"}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     with pytest.warns(RuntimeWarning, match=r"Tesla P100-PCIE-16GB is not used: .* realkit doctor"):
-        assert placement.device().type == "cpu"
+        assert device.default_device().type == "cpu"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
-    assert placement.device().type == "cuda"
+    assert device.default_device().type == "cuda"

@@ -9,7 +9,11 @@ import torch
 from PIL import Image
 
 import realkit as rk
-from realkit import redraw, samplers
+from realkit.samplers import build
+from realkit.upscalers import redraw, stability
+from realkit.upscalers import tiles as tiles_module
+from realkit.upscalers.redraw import Redraw, Tail
+from realkit.upscalers.tiles import shares, starts, tile_seed
 from tests import miniatures, upscaler_miniatures
 
 PROMPT = "a photo of a matte red cube on grass at noon"
@@ -33,7 +37,7 @@ def picture(base):
 
 @pytest.fixture(scope="module")
 def tool(base):
-    return redraw.Redraw(base)
+    return Redraw(base)
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +49,18 @@ def folders(tmp_path_factory):
 def both(model, image, sampler, strength, steps, begun=False):
     """Ours and diffusers' picture from the same latents and noise. `begun`: diffusers' pipeline is given them noised, for it knows no VAE of 8 channels."""
     settings = {"prompt": PROMPT, "sampler": sampler, "strength": strength, "steps": steps, "guidance": 3.0, "seed": 5}
-    ours = redraw.Redraw(model)(image, settings)
+    ours = Redraw(model)(image, settings)
     with torch.inference_mode():
         z = redraw.encoded(model.pipe.vae, np.asarray(image)[None], model.device)
-    drawn, kind = torch.Generator().manual_seed(redraw.tile_seed(5, 0, 0)), IMG2IMG[model.spec.family]
+    drawn, kind = torch.Generator().manual_seed(tile_seed(5, 0, 0)), IMG2IMG[model.spec.family]
     if begun:
         unit = torch.randn(z.shape, generator=drawn)
         own = {"prepare_latents": lambda self, image, timestep, *_, **__: self.scheduler.add_noise(z, unit, timestep)}
         kind = type(kind.__name__, (kind,), own)
     extra = {"sd1": {"requires_safety_checker": False}, "sdxl": {"add_watermarker": False}, "sd3": {}}[model.spec.family]
-    theirs = kind(**model.pipe.components | {"scheduler": samplers.build(sampler, model.locked.scheduler)}, **extra)
+    theirs = kind(**model.pipe.components | {"scheduler": build.build(sampler, model.locked.scheduler)}, **extra)
     theirs.set_progress_bar_config(disable=True)
-    theirs.scheduler = samplers.build(sampler, model.locked.scheduler)  # its constructor changes configs
+    theirs.scheduler = build.build(sampler, model.locked.scheduler)  # its constructor changes configs
     how = {"strength": strength, "num_inference_steps": steps, "guidance_scale": 3.0, "generator": [drawn], "output_type": "latent"}
     with torch.inference_mode():
         made = theirs(prompt=PROMPT, negative_prompt="", image=image if begun else z, **how)[0]
@@ -113,10 +117,10 @@ def test_a_redraw_has_the_size_of_its_picture(tool, picture, size):
 
 @pytest.mark.parametrize(("side", "tile", "overlap"), [(513, 512, 64), (2048, 512, 64), (1000, 128, 16), (128, 128, 16), (241, 128, 16), (8, 8, 16)])
 def test_tiles_cover_a_side_and_their_shares_add_to_one(side, tile, overlap):
-    begins = redraw.starts(side, tile, overlap)
+    begins = starts(side, tile, overlap)
     assert begins[0] == 0 and begins[-1] + tile == side
     assert all(a < b <= a + tile - overlap for a, b in pairwise(begins))
-    each = redraw.shares(begins, tile, overlap, side)
+    each = shares(begins, tile, overlap, side)
     assert np.abs(each.sum(0) - 1).max() < 1e-6 and each.min() >= 0
     for begin, share in zip(begins, each, strict=True):
         assert not share[:begin].any() and not share[begin + tile :].any()
@@ -126,13 +130,13 @@ def test_tiles_cover_a_side_and_their_shares_add_to_one(side, tile, overlap):
 def test_no_seam_is_seen_and_a_hard_cut_would_be(base, tool, monkeypatch):
     """Steps between neighbouring pixels at the edges of tiles and amid what two of them share are like those elsewhere."""
     large = base(PROMPT, seed=3).resize((352, 240), Image.Resampling.LANCZOS)
-    blended = redraw.shares
+    blended = shares
     for ramp, seen in ((16, False), (0.001, True)):
-        monkeypatch.setattr(redraw, "shares", lambda begins, tile, overlap, side, ramp=ramp: blended(begins, tile, ramp, side))
+        monkeypatch.setattr(tiles_module, "shares", lambda begins, tile, overlap, side, ramp=ramp: blended(begins, tile, ramp, side))
         made = numbers(tool(large, {"prompt": PROMPT, "strength": 0.3, "steps": 20}))
         for axis, side in ((1, 352), (0, 240)):
             step = np.abs(np.diff(made, axis=axis)).mean(axis=(1 - axis, 2))
-            pairs = list(pairwise(redraw.starts(side, 128, 16)))
+            pairs = list(pairwise(starts(side, 128, 16)))
             edges = [at for a, b in pairs for at in (b - 1, b, (a + b + 128) // 2 - 1, a + 127, a + 128)]
             assert (step[edges].max() > 3 * np.median(step)) == seen
 
@@ -147,7 +151,7 @@ def test_a_batch_of_tiles_is_its_singles(base, tool, picture):
 
 def test_what_it_leaves_behind_changes_no_other_picture(base, tool, picture):
     tool(picture, {"prompt": PROMPT, "steps": 3})
-    assert not isinstance(base.pipe.scheduler, redraw.Tail)
+    assert not isinstance(base.pipe.scheduler, Tail)
     assert (numbers(base(PROMPT, seed=3)) == numbers(picture)).all()
 
 
@@ -155,12 +159,12 @@ def test_numbers_that_are_not_finite_are_an_error(picture):
     model = rk.load("rehearsal/base")
     next(model.denoiser.parameters()).data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
-        redraw.Redraw(model)(picture, {"prompt": PROMPT, "steps": 3})
+        Redraw(model)(picture, {"prompt": PROMPT, "steps": 3})
 
 
 def test_out_of_memory_climbs_the_models_ladder(picture):
     model = rk.load("rehearsal/base")
-    tool = redraw.Redraw(model)
+    tool = Redraw(model)
     expected = tool(picture, {"prompt": PROMPT, "steps": 3})
 
     def fails(*_):
@@ -198,15 +202,15 @@ def test_a_setting_that_is_none_is_one_line(tool, picture, settings, said):
 def test_models_that_do_not_redraw_are_refused(tmp_path):
     cascade = rk.load(str(miniatures.miniature("cascade", tmp_path / "cascade")), decoder=False)
     with pytest.raises(rk.RequestError, match="is of family 'cascade', which does not redraw: expected one of sd1"):
-        redraw.Redraw(cascade)
+        Redraw(cascade)
     with pytest.raises(rk.RequestError, match="has two legs, and a redraw is one"):
-        redraw.Redraw(rk.load("rehearsal/xl+refiner"))
+        Redraw(rk.load("rehearsal/xl+refiner"))
 
 
 @pytest.mark.parametrize("engine", ["diffusers-x4", "diffusers-latent"])
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 64)])
 def test_networks_made_for_it_give_exactly_their_scale(folders, engine, size):
-    made = redraw.load(engine, folders[engine], "cpu")
+    made = stability.load_stability(engine, folders[engine], "cpu")
     settings = {"prompt": "a red cube", "steps": 2, "guidance": 3.0}
     one, again, other = (made(noise(*size), settings | {"seed": seed}) for seed in (1, 1, 2))
     words = made(noise(*size), settings | {"prompt": "a blue sphere", "seed": 1})
@@ -216,22 +220,22 @@ def test_networks_made_for_it_give_exactly_their_scale(folders, engine, size):
 
 
 def test_x4_is_the_pipeline_of_diffusers(folders):
-    made = redraw.load("diffusers-x4", folders["diffusers-x4"], "cpu")
+    made = stability.load_stability("diffusers-x4", folders["diffusers-x4"], "cpu")
     plain = diffusers.StableDiffusionUpscalePipeline.from_pretrained(folders["diffusers-x4"])
     plain.set_progress_bar_config(disable=True)
-    drawn = torch.Generator().manual_seed(redraw.tile_seed(4, 0, 0))
+    drawn = torch.Generator().manual_seed(tile_seed(4, 0, 0))
     theirs = plain("a red cube", noise(64, 32), num_inference_steps=5, negative_prompt="grey", generator=drawn).images[0]
     ours = made(noise(64, 32), {"prompt": "a red cube", "negative": "grey", "steps": 5, "seed": 4})
     assert np.abs(numbers(ours) - numbers(theirs)).max() <= 1
 
 
 def test_latent_is_the_pipeline_of_diffusers_and_needs_a_prompt_with_guidance_only(folders):
-    made = redraw.load("diffusers-latent", folders["diffusers-latent"], "cpu")
+    made = stability.load_stability("diffusers-latent", folders["diffusers-latent"], "cpu")
     plain = diffusers.StableDiffusionLatentUpscalePipeline.from_pretrained(folders["diffusers-latent"])
     plain.set_progress_bar_config(disable=True)
     with torch.inference_mode():
         z = redraw.encoded(plain.vae, np.asarray(noise(64, 64))[None], torch.device("cpu"))
-    drawn = torch.Generator().manual_seed(redraw.tile_seed(4, 0, 0))
+    drawn = torch.Generator().manual_seed(tile_seed(4, 0, 0))
     theirs = plain("", z, num_inference_steps=5, guidance_scale=0, generator=drawn).images[0]
     assert np.abs(numbers(made(noise(64, 64), {"steps": 5, "seed": 4})) - numbers(theirs)).max() <= 1
     with pytest.raises(rk.RequestError, match="none was given: expected prompt"):
@@ -239,13 +243,13 @@ def test_latent_is_the_pipeline_of_diffusers_and_needs_a_prompt_with_guidance_on
 
 
 def test_x4_goes_through_large_pictures_in_tiles(folders):
-    made = redraw.load("diffusers-x4", folders["diffusers-x4"], "cpu")
+    made = stability.load_stability("diffusers-x4", folders["diffusers-x4"], "cpu")
     assert made(noise(513, 8), {"prompt": "a", "steps": 1}).size == (2052, 32) and made.used["tile"] == "128x8"
     assert made(noise(512, 8), {"prompt": "a", "steps": 1}).size == (2048, 32) and made.used["tile"] == "512x8"
 
 
 def test_x4_needs_a_prompt_and_a_level_of_noise_that_it_knows(folders):
-    made = redraw.load("diffusers-x4", folders["diffusers-x4"], "cpu")
+    made = stability.load_stability("diffusers-x4", folders["diffusers-x4"], "cpu")
     with pytest.raises(rk.RequestError, match="none was given: expected prompt"):
         made(noise(8, 8), {})
     with pytest.raises(rk.RequestError, match="noise_level 351: expected a whole number from 0 to 350"):
@@ -255,10 +259,10 @@ def test_x4_needs_a_prompt_and_a_level_of_noise_that_it_knows(folders):
 @pytest.mark.parametrize("engine", ["diffusers-x4", "diffusers-latent"])
 def test_half_precision_keeps_the_noise_and_memory_is_climbed(folders, engine):
     settings = {"prompt": "a red cube", "steps": 2, "guidance": 2.0}
-    whole, half = (redraw.load(engine, folders[engine], "cpu", dtype=dtype) for dtype in (None, "bfloat16"))
+    whole, half = (stability.load_stability(engine, folders[engine], "cpu", dtype=dtype) for dtype in (None, "bfloat16"))
     one, two = (numbers(made(noise(64, 64), settings)) for made in (whole, half))
     assert half.used["dtype"] == "bfloat16" and np.abs(one - two).mean() < 8
-    placed = redraw.load(engine, folders[engine], "cpu", rung="group-offload")
+    placed = stability.load_stability(engine, folders[engine], "cpu", rung="group-offload")
     assert placed(noise(64, 64), settings).size == (64 * placed.scale,) * 2 and placed.used["rung"] == "group-offload"
 
     def fails(*_):
@@ -272,11 +276,11 @@ def test_half_precision_keeps_the_noise_and_memory_is_climbed(folders, engine):
 
 def test_a_folder_that_is_none_is_one_line(folders, tmp_path):
     with pytest.raises(rk.RequestError, match="made for the pipeline 'StableDiffusionUpscalePipeline': engine 'diffusers-latent' expects"):
-        redraw.load("diffusers-latent", folders["diffusers-x4"], "cpu")
+        stability.load_stability("diffusers-latent", folders["diffusers-x4"], "cpu")
     with pytest.raises(rk.RequestError, match=r"model_index\.json"):
-        redraw.load("diffusers-x4", tmp_path, "cpu")
+        stability.load_stability("diffusers-x4", tmp_path, "cpu")
     broken = upscaler_miniatures.x4(tmp_path / "broken")
     (broken / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(rk.RequestError, match="Folder 'broken' does not load as StableDiffusionUpscalePipeline") as caught:
-        redraw.load("diffusers-x4", broken, "cpu")
+        stability.load_stability("diffusers-x4", broken, "cpu")
     assert "\n" not in str(caught.value)

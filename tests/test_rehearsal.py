@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from realkit import rehearsal
-from realkit.rehearsal import ATTRIBUTES, captions, mask, parse, render, scenes
+from realkit.apps.training.figures import stored
+from realkit.rehearsal import scenes
 from realkit.rehearsal.data import training_scene
-from realkit.rehearsal.wording import training_caption
+from realkit.rehearsal.scenes import mask, render
+from realkit.rehearsal.wording import ATTRIBUTES, captions, parse, training_caption
 
 
 def test_a_tenth_is_held_out_and_every_word_is_trained_on():
@@ -88,17 +90,15 @@ def test_the_figures_stored_with_the_weights_hold_the_bar(weights, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vae", "clip", "base"])
 def test_the_figures_can_be_measured_again(weights, name):
-    from realkit.rehearsal import figures
+    from realkit.apps.training.figures import FIGURES
 
     stored = json.loads((weights / name / "figures.json").read_text())
-    measured = figures.FIGURES[name][0]()
+    measured = FIGURES[name][0]()
     assert measured == pytest.approx(stored, abs=1.0)
 
 
 def test_the_readme_states_the_stored_figures():
     from pathlib import Path
-
-    from realkit.rehearsal.figures import stored
 
     assert stored() in (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -13,7 +13,7 @@ import safetensors.numpy
 from PIL import Image
 
 import realkit as rk
-from realkit import provenance
+from realkit.models import loading, provenance
 from tests.conftest import SMALL
 
 TIMES = ["load_s", "encode_s", "denoise_s", "decode_s", "upscale_s", "score_s", "seconds", "run", "peak_ram_gib"]
@@ -108,16 +108,16 @@ def test_other_versions_stop_a_resumed_run(tmp_path):
 
 
 def test_a_failure_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
-    from realkit import pipelines
+    from realkit.models.model import Model
 
-    whole = pipelines.Model.denoise
+    whole = Model.denoise
 
     def fails_on_euler_a(self, requests, sampler, *rest, **more):
         if sampler == "Euler a":
             raise RuntimeError("no luck\nat all")
         return whole(self, requests, sampler, *rest, **more)
 
-    monkeypatch.setattr(pipelines.Model, "denoise", fails_on_euler_a)
+    monkeypatch.setattr(Model, "denoise", fails_on_euler_a)
     done = rk.run(rk.Sweep(**SMALL), tmp_path)
     df = done.table()
     assert done.failed == 4 and set(df.loc[df["sampler"] == "Euler", "status"]) == {"ok"}
@@ -127,9 +127,9 @@ def test_a_failure_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
 
 
 def test_latents_that_are_not_finite_are_a_failed_row(tmp_path, monkeypatch):
-    from realkit import pipelines
+    from realkit.models.model import Model
 
-    whole = pipelines.Model.denoise
+    whole = Model.denoise
 
     def with_nan(self, requests, *rest, **more):
         made = whole(self, requests, *rest, **more)
@@ -137,7 +137,7 @@ def test_latents_that_are_not_finite_are_a_failed_row(tmp_path, monkeypatch):
         made.latents[1] = float("nan")
         return made
 
-    monkeypatch.setattr(pipelines.Model, "denoise", with_nan)
+    monkeypatch.setattr(Model, "denoise", with_nan)
     df = rk.run(rk.Sweep(**SMALL), tmp_path).table()
     assert (df["status"] == "failed").sum() == 2 and df["error"].dropna().str.contains("not finite").all()
 
@@ -251,8 +251,6 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_table(tmp_path):
 
 
 def test_each_tool_is_loaded_once_and_a_shared_vae_too(tmp_path, monkeypatch):
-
-    from realkit import loading
 
     loaded = []
     for name in ("load", "load_decoder"):

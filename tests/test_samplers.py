@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import realkit as rk
-from realkit import samplers
-from realkit.pipelines import Request
+from realkit.models.model import Wanted
+from realkit.samplers import build, table
+from realkit.samplers.table import Sampler, Samplers
 
 CONFIG = {
     "_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -22,16 +23,16 @@ MAIN = [name for name in DIFFUSION if rk.SAMPLERS[name].schedule == "uniform" or
 @pytest.mark.parametrize("name", DIFFUSION)
 def test_nfe_is_what_the_network_receives(base, name):
     for steps in (1, 2, 5, 20, 21):
-        made = base.denoise([Request(PROMPT, "", 1)], name, steps, 1.0, (64, 64))
+        made = base.denoise([Wanted(PROMPT, "", 1)], name, steps, 1.0, (64, 64))
         assert made.nfe == made.network_passes and made.latents.isfinite().all()
         if not rk.SAMPLERS[name].adaptive:
             assert made.nfe == rk.SAMPLERS[name].nfe(steps), steps
-    assert base.denoise([Request(PROMPT, "", 1)], name, 2, 3.0, (64, 64)).network_passes % 2 == 0
+    assert base.denoise([Wanted(PROMPT, "", 1)], name, 2, 3.0, (64, 64)).network_passes % 2 == 0
 
 
 @pytest.mark.parametrize("name", [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive])
 def test_a_batch_equals_its_singles(base, name):
-    requests = [Request(PROMPT, "", 1), Request("a blue cone at night", "", 2), Request("", "red", 2**40)]
+    requests = [Wanted(PROMPT, "", 1), Wanted("a blue cone at night", "", 2), Wanted("", "red", 2**40)]
     batch = base.denoise(requests, name, 4, 3.0, (64, 64)).latents
     for request, latents in zip(requests, batch, strict=True):
         single = base.denoise([request], name, 4, 3.0, (64, 64)).latents[0]
@@ -44,13 +45,13 @@ def test_an_adaptive_sampler_goes_image_by_image_and_ignores_steps(tmp_path):
     adaptive = df[df["sampler"] == "DPM adaptive"]
     assert len(df) == 8 and set(adaptive["batch"]) == {1} and set(df.loc[df["sampler"] == "Euler", "batch"]) == {2}
     assert adaptive["image"].nunique() == 2 and (adaptive["nfe"] > 20).all()
-    single = rk.load("rehearsal/base").denoise([Request("a red cube", "", 0)], "DPM adaptive", 9, 3.0, (64, 64))
+    single = rk.load("rehearsal/base").denoise([Wanted("a red cube", "", 0)], "DPM adaptive", 9, 3.0, (64, 64))
     assert single.nfe == adaptive.loc[adaptive["prompt"] == "a red cube", "nfe"].iloc[0]
 
 
 def test_samplers_differ_and_seeds_repeat(base):
     def latents(name, seed=1):
-        return base.denoise([Request(PROMPT, "", seed)], name, 6, 3.0, (64, 64)).latents
+        return base.denoise([Wanted(PROMPT, "", seed)], name, 6, 3.0, (64, 64)).latents
 
     made = {name: latents(name) for name in DIFFUSION}
     assert all(torch.equal(latents(name), first) for name, first in made.items())
@@ -62,37 +63,37 @@ def test_samplers_differ_and_seeds_repeat(base):
 
 
 def test_swapping_back_restores_exactly(base):
-    first = samplers.swap(base.pipe, "DDIM")
+    first = build.swap(base.pipe, "DDIM")
     for name in DIFFUSION:
-        samplers.swap(base.pipe, name)
-    assert samplers.swap(base.pipe, "DDIM") == first
+        build.swap(base.pipe, name)
+    assert build.swap(base.pipe, "DDIM") == first
 
 
 def test_spacing_is_pinned_not_inherited():
     trailing = CONFIG | {"timestep_spacing": "trailing", "use_karras_sigmas": True, "steps_offset": 0}
     for name in [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive]:
-        ours, other = samplers.build(name, CONFIG), samplers.build(name, trailing)
+        ours, other = build.build(name, CONFIG), build.build(name, trailing)
         ours.set_timesteps(20)
         other.set_timesteps(20)
         assert torch.equal(ours.timesteps, other.timesteps), name
 
 
 def test_v_prediction_is_kept():
-    assert all(samplers.build(name, CONFIG | {"prediction_type": "v_prediction"}).config.prediction_type == "v_prediction" for name in DIFFUSION)
+    assert all(build.build(name, CONFIG | {"prediction_type": "v_prediction"}).config.prediction_type == "v_prediction" for name in DIFFUSION)
 
 
 @pytest.mark.parametrize(("name", "first"), [("DDIM", 951), ("Euler", 999), ("PLMS", 951)])
 def test_where_the_reference_starts(name, first):
-    scheduler = samplers.build(name, CONFIG)
+    scheduler = build.build(name, CONFIG)
     scheduler.set_timesteps(20)
     assert int(scheduler.timesteps[0]) == first
 
 
 def test_euler_spans_the_training_noise():
-    scheduler = samplers.build("Euler", CONFIG)
+    scheduler = build.build("Euler", CONFIG)
     scheduler.set_timesteps(20)
     assert scheduler.sigmas[0] == pytest.approx(14.6146, abs=1e-3) and scheduler.sigmas[-1] == 0
-    karras = samplers.build("Euler Karras", CONFIG)
+    karras = build.build("Euler Karras", CONFIG)
     karras.set_timesteps(20)
     rho = 7  # arXiv 2206.00364, equation 5
     low, high = 0.0291675 ** (1 / rho), 14.6146 ** (1 / rho)
@@ -109,7 +110,7 @@ CONFIGS = {
 
 def laid_out(name: str, config: dict) -> dict[str, list[float]]:
     """Timesteps and, where the scheduler has them, sigmas at six steps."""
-    scheduler = samplers.build(name, config)
+    scheduler = build.build(name, config)
     scheduler.set_timesteps(6)
     sigmas = getattr(scheduler, "sigmas", None)
     found = {"timesteps": scheduler.timesteps.tolist()} | ({} if sigmas is None else {"sigmas": sigmas.tolist()})
@@ -126,11 +127,11 @@ def test_timesteps_and_sigmas_are_the_golden_ones(style, name):
 @pytest.mark.parametrize("name", DIFFUSION)
 def test_a_thousand_steps_are_right_or_refused(name):
     try:
-        samplers.check_steps(name, 1000)
+        build.check_steps(name, 1000)
     except rk.RequestError as error:
         assert "expected at most 50" in str(error) or "Use 999 or fewer" in str(error)
         return
-    scheduler = samplers.build(name, CONFIG)
+    scheduler = build.build(name, CONFIG)
     scheduler.set_timesteps(1000)
     if not rk.SAMPLERS[name].adaptive:
         assert len(scheduler.timesteps) == rk.SAMPLERS[name].nfe(1000)
@@ -145,7 +146,7 @@ def test_more_steps_than_training_timesteps_are_refused(name):
 
 def test_guidance_zero_and_one_are_the_plain_prediction(base):
     def latents(guidance):
-        return base.denoise([Request(PROMPT, "night", 1)], "DPM++ 2S a Karras", 5, guidance, (64, 64)).latents
+        return base.denoise([Wanted(PROMPT, "night", 1)], "DPM++ 2S a Karras", 5, guidance, (64, 64)).latents
 
     assert torch.equal(latents(0.0), latents(1.0)) and not torch.equal(latents(1.0), latents(1.5))
 
@@ -153,13 +154,13 @@ def test_guidance_zero_and_one_are_the_plain_prediction(base):
 def test_a_sampler_that_cannot_run_a_model_names_those_that_can():
     flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
     with pytest.raises(rk.RequestError, match=r"'Euler a' does not run rectified-flow models\. Those that do: Flow Euler, Flow Heun"):
-        samplers.build("Euler a", flow)
+        build.build("Euler a", flow)
     with pytest.raises(rk.RequestError, match=r"'Flow Euler' does not run diffusion models\. Those that do: Euler, "):
         rk.run(rk.Sweep(models="rehearsal/base", samplers="Flow Euler", prompts="a"), "nowhere")
 
 
 def test_our_samplers_begin_in_the_middle_as_image_to_image_asks():
-    scheduler = samplers.build("Heun Karras", CONFIG)
+    scheduler = build.build("Heun Karras", CONFIG)
     scheduler.set_timesteps(10)
     whole = scheduler.timesteps
     scheduler.set_begin_index(4 * scheduler.order)
@@ -174,7 +175,7 @@ def test_our_samplers_begin_in_the_middle_as_image_to_image_asks():
 
 
 def test_a_slice_of_the_timesteps_begins_where_it_says():
-    whole, sliced = samplers.build("Heun Karras", CONFIG), samplers.build("Heun Karras", CONFIG)
+    whole, sliced = build.build("Heun Karras", CONFIG), build.build("Heun Karras", CONFIG)
     x = {}
     for scheduler, told in ((whole, True), (sliced, False)):
         scheduler.set_timesteps(10)
@@ -190,7 +191,7 @@ def test_a_slice_of_the_timesteps_begins_where_it_says():
 @pytest.mark.parametrize("name", ["Euler", "Heun Karras", "DPM++ 2M", "LMS", "DPM2", "DPM fast", "DPM++ SDE"])
 def test_a_sample_that_the_pipeline_changed_is_what_the_sampler_goes_on_with(name):
     def made(change):
-        scheduler = samplers.build(name, CONFIG)
+        scheduler = build.build(name, CONFIG)
         scheduler.set_timesteps(6)
         y = torch.ones(1, 4, 8, 8) * scheduler.init_noise_sigma
         for i, t in enumerate(scheduler.timesteps):
@@ -203,7 +204,7 @@ def test_a_sample_that_the_pipeline_changed_is_what_the_sampler_goes_on_with(nam
 
 
 def test_a_scheduler_says_when_it_is_used_wrongly():
-    scheduler = samplers.build("Euler a", CONFIG)
+    scheduler = build.build("Euler a", CONFIG)
     scheduler.set_timesteps(1)
     x = torch.ones(3, 4, 8, 8)
     with pytest.raises(ValueError, match="1 generators for 3 images"):
@@ -211,7 +212,7 @@ def test_a_scheduler_says_when_it_is_used_wrongly():
     x = scheduler.step(x, scheduler.timesteps[0], x, generator=torch.Generator()).prev_sample
     with pytest.raises(RuntimeError, match="call set_timesteps before another"):
         scheduler.scale_model_input(x, scheduler.timesteps[0])
-    adaptive = samplers.build("DPM adaptive", CONFIG)
+    adaptive = build.build("DPM adaptive", CONFIG)
     adaptive.set_timesteps(1)
     for use in (list, lambda timesteps: timesteps[2:]):
         with pytest.raises(RuntimeError, match="makes pictures from text alone"):
@@ -219,7 +220,7 @@ def test_a_scheduler_says_when_it_is_used_wrongly():
 
 
 def test_an_adaptive_sampler_stops_at_what_is_not_finite():
-    scheduler = samplers.build("DPM adaptive", CONFIG)
+    scheduler = build.build("DPM adaptive", CONFIG)
     scheduler.set_timesteps(1)
     x = torch.ones(1, 4, 8, 8)
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -230,19 +231,19 @@ def test_an_adaptive_sampler_stops_at_what_is_not_finite():
 @pytest.mark.parametrize("steps", [170, 334, 501])
 def test_whole_strides_that_would_begin_far_below_full_noise_are_refused(steps):
     with pytest.raises(rk.RequestError, match="would begin at timestep"):
-        samplers.check_steps("DDIM", steps)
+        build.check_steps("DDIM", steps)
     for fine in (1, 2, 5, 7, 20, 21, 30, 50, 64, 100, 150, 250, 333, 500, 999):
-        samplers.check_steps("DDIM", fine)
+        build.check_steps("DDIM", fine)
 
 
 def test_what_belongs_to_the_model_is_kept_and_nothing_else():
     odd = CONFIG | {"sigma_max": 3.0, "sigma_min": 1.0, "use_flow_sigmas": True, "lambda_min_clipped": -1.0, "variance_type": "learned", "solver_order": 1}
     for name in ("UniPC Karras", "DEIS", "SA-Solver", "Euler", "DDPM"):
-        assert samplers.build(name, odd).config == samplers.build(name, CONFIG).config, name
+        assert build.build(name, odd).config == build.build(name, CONFIG).config, name
     zero = CONFIG | {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
-    assert samplers.build("DDIM", zero).alphas_cumprod[-1] == 0 and samplers.build("Euler", zero).alphas_cumprod[-1] < 1e-6
+    assert build.build("DDIM", zero).alphas_cumprod[-1] == 0 and build.build("Euler", zero).alphas_cumprod[-1] < 1e-6
     with pytest.raises(rk.RequestError, match="zero terminal SNR"):
-        samplers.build("PLMS", zero)
+        build.build("PLMS", zero)
 
 
 def test_a_pipeline_built_by_hand_is_judged_by_its_scheduler():
@@ -251,23 +252,23 @@ def test_a_pipeline_built_by_hand_is_judged_by_its_scheduler():
     from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 
     flow = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0))
-    assert samplers.swap(flow, "Flow Euler")["shift"] == 3.0
+    assert build.swap(flow, "Flow Euler")["shift"] == 3.0
     with pytest.raises(rk.RequestError, match="rectified-flow"):
-        samplers.swap(SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler()), "Euler")
+        build.swap(SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler()), "Euler")
     with pytest.raises(rk.RequestError, match="EDM models"):
-        samplers.swap(SimpleNamespace(scheduler=EDMEulerScheduler()), "Euler")
+        build.swap(SimpleNamespace(scheduler=EDMEulerScheduler()), "Euler")
 
 
 @pytest.mark.parametrize("name", ["UniPC", "UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "SA-Solver"])
 def test_many_steps_run(base, name):
     for steps in (32, 50):
-        assert base.denoise([Request(PROMPT, "", 1)], name, steps, 1.0, (64, 64)).latents.isfinite().all()
+        assert base.denoise([Wanted(PROMPT, "", 1)], name, steps, 1.0, (64, 64)).latents.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "Heun", "LMS Beta"])
 def test_deterministic_samplers_end_at_the_same_picture(base, name):
     def latents(name, steps):
-        return base.denoise([Request(PROMPT, "", 1)], name, steps, 3.0, (64, 64)).latents
+        return base.denoise([Wanted(PROMPT, "", 1)], name, steps, 3.0, (64, 64)).latents
 
     assert (latents(name, 80) - latents("DPM++ 2M Karras", 160)).square().mean().sqrt() < 0.03
 
@@ -283,6 +284,6 @@ def test_deterministic_samplers_end_at_the_same_picture(base, name):
 def test_an_entry_of_ones_own_that_means_nothing_is_named(tmp_path, monkeypatch, entry, says):
     (tmp_path / "samplers.toml").write_text(f'["Mine"]\n{entry}\ncalls = "n"\norder = 1\npaper = "mine"\nreference = "none"\n')
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    monkeypatch.setattr(samplers, "SAMPLERS", samplers.Samplers("sampler", samplers.Sampler))
+    monkeypatch.setattr(table, "SAMPLERS", Samplers("sampler", Sampler))
     with pytest.raises(rk.RequestError, match=says):
-        samplers.build("Mine", CONFIG)
+        build.build("Mine", CONFIG)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import realkit as rk
-from realkit import laboratory
+from realkit.samplers import benchmark
 
 MAIN = [name for name, spec in rk.SAMPLERS.items() if name == "Restart" or spec.schedule == "uniform"]  # the laboratory lays out its own levels
 WINDOW = [16, 32, 64, 128]
@@ -18,10 +18,10 @@ ORDERS = {
 @pytest.mark.parametrize("name", ORDERS)
 def test_order_of_convergence(name):
     quiet = {"eta": 0.0} if rk.SAMPLERS[name].solver and rk.SAMPLERS[name].stochastic else {}
-    fine = {n: laboratory.run(name, 10 * n, **quiet).points for n in WINDOW}
-    errors = [laboratory.error(laboratory.run(name, n, **quiet).points, fine[n]) for n in WINDOW]
+    fine = {n: benchmark.run(name, 10 * n, **quiet).points for n in WINDOW}
+    errors = [benchmark.error(benchmark.run(name, n, **quiet).points, fine[n]) for n in WINDOW]
     low, high = ORDERS[name] if isinstance(ORDERS[name], tuple) else (ORDERS[name], ORDERS[name])
-    assert low - 0.2 < laboratory.order(WINDOW, errors) < high + 0.25
+    assert low - 0.2 < benchmark.order(WINDOW, errors) < high + 0.25
 
 
 # LCM and TCD are for consistency models, whose network jumps to the end of the path, Wuerstchen's for another schedule: held to their formulas in
@@ -29,8 +29,8 @@ def test_order_of_convergence(name):
 @pytest.mark.parametrize("name", [n for n in MAIN if rk.SAMPLERS[n].stochastic and n not in ("LCM", "TCD", "DDPM Wuerstchen")])
 def test_stochastic_samplers_reach_the_mixtures_mean_and_covariance(name):
     points = 20_000
-    ends = laboratory.run(name, 150, points=points, to_zero=True).points.numpy()
-    mean, covariance = laboratory.moments()
+    ends = benchmark.run(name, 150, points=points, to_zero=True).points.numpy()
+    mean, covariance = benchmark.moments()
     error = 4 * np.sqrt(np.diag(covariance) / points)  # four standard errors of the sample
     assert (np.abs(ends.mean(0) - mean) < error).all()
     assert np.abs(np.cov(ends.T) - covariance).max() < 0.02
@@ -38,30 +38,30 @@ def test_stochastic_samplers_reach_the_mixtures_mean_and_covariance(name):
 
 @pytest.mark.parametrize("name", ["DPM++ 2M SDE", "DPM++ 3M SDE", "DPM++ SDE"])
 def test_sde_samplers_follow_one_brownian_path_at_any_number_of_steps(name):
-    errors = [laboratory.error(laboratory.run(name, n).points, laboratory.run(name, 10 * n).points) for n in WINDOW]
-    assert 0.35 < laboratory.order(WINDOW, errors) < 1.1  # half an order is what a path of noise allows
+    errors = [benchmark.error(benchmark.run(name, n).points, benchmark.run(name, 10 * n).points) for n in WINDOW]
+    assert 0.35 < benchmark.order(WINDOW, errors) < 1.1  # half an order is what a path of noise allows
 
 
 def test_what_has_no_order_here_says_so():
     for name in ("LCM", "TCD", "Flow Euler"):
         with pytest.raises(rk.RequestError, match="has no order on this target"):
-            laboratory.run(name, 16)
+            benchmark.run(name, 16)
 
 
 def test_the_laboratory_names_samplers_as_the_table_does():
-    assert laboratory.with_schedule("euler a", "karras") == "Euler a Karras"
-    assert laboratory.with_schedule("ddim", "Karras") == "DDIM" and laboratory.with_schedule("dpm2", "") == "DPM2"
+    assert benchmark.with_schedule("euler a", "karras") == "Euler a Karras"
+    assert benchmark.with_schedule("ddim", "Karras") == "DDIM" and benchmark.with_schedule("dpm2", "") == "DPM2"
 
 
 def test_ancestral_noise_does_not_converge_to_one_end():
-    coarse, fine = (laboratory.run("Euler a", n).points for n in (64, 128))
-    assert laboratory.error(coarse, fine) > 0.3
-    assert laboratory.error(laboratory.run("Euler", 64).points, laboratory.run("Euler", 128).points) < 0.02
+    coarse, fine = (benchmark.run("Euler a", n).points for n in (64, 128))
+    assert benchmark.error(coarse, fine) > 0.3
+    assert benchmark.error(benchmark.run("Euler", 64).points, benchmark.run("Euler", 128).points) < 0.02
 
 
 def test_an_adaptive_sampler_keeps_its_tolerance():
-    loose = laboratory.run("DPM adaptive", 1, points=1, eta=0.0)
-    tight = laboratory.run("DPM adaptive", 1, points=1, eta=0.0, rtol=1e-4, atol=1e-5)
-    true = laboratory.run("DPM++ 2M", 1280, points=1)
+    loose = benchmark.run("DPM adaptive", 1, points=1, eta=0.0)
+    tight = benchmark.run("DPM adaptive", 1, points=1, eta=0.0, rtol=1e-4, atol=1e-5)
+    true = benchmark.run("DPM++ 2M", 1280, points=1)
     assert tight.calls > loose.calls
-    assert laboratory.error(tight.points, true.points) < 1e-3 < 0.05 > laboratory.error(loose.points, true.points)
+    assert benchmark.error(tight.points, true.points) < 1e-3 < 0.05 > benchmark.error(loose.points, true.points)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from realkit import samplers
+from realkit.samplers import build
 from tests.kdiffusion import modules
 from tests.test_samplers_reference import CONFIG, distance, generators, network, ours, start
 
@@ -16,7 +16,7 @@ ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 
 
 def made(name: str, steps: int, prediction: str = "epsilon", **settings):
     """Final state and integer timesteps, in float64, by the loop of a diffusers pipeline."""
-    scheduler = samplers.build(name, CONFIG | {"prediction_type": prediction})
+    scheduler = build.build(name, CONFIG | {"prediction_type": prediction})
     scheduler.set_timesteps(steps)
     x, drawn = start().double(), generators()
     for t in scheduler.timesteps:
@@ -68,7 +68,7 @@ def test_plms_is_pndm_equations_12_and_13(steps):
 @pytest.mark.parametrize("name", ["DEIS", "DEIS Karras", "DEIS Exponential"])
 @pytest.mark.parametrize("steps", [2, 5, 20])
 def test_deis_integrates_the_line_through_two_slopes_in_log_sigma(name, steps):
-    scheduler = samplers.build(name, CONFIG | {"prediction_type": "epsilon"})
+    scheduler = build.build(name, CONFIG | {"prediction_type": "epsilon"})
     scheduler.set_timesteps(steps)
     sigmas = scheduler.sigmas.double().tolist()
     x, older = start().double() * sqrt(1 + sigmas[0] ** 2), None
@@ -146,7 +146,7 @@ def test_one_step_of_every_multistep_method_is_eulers():
 @pytest.mark.parametrize("name", ["Flow Euler", "Flow Heun"])
 @pytest.mark.parametrize("steps", [1, 4, 20])
 def test_a_flow_to_one_point_is_straight(name, steps):
-    scheduler = samplers.build(name, {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0})
+    scheduler = build.build(name, {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0})
     scheduler.set_timesteps(steps)
     point = torch.full((2, 3, 4, 4), 0.7)
     x = start()
@@ -156,7 +156,7 @@ def test_a_flow_to_one_point_is_straight(name, steps):
 
 
 def test_quadrature_of_the_multistep_method_is_exact():
-    from realkit.schedulers.solvers import _lagrange_integrals
+    from realkit.samplers.solvers import _lagrange_integrals
 
     weights = _lagrange_integrals([4.0, 5.0, 7.0, 8.0], 4.0, 3.0)
     assert np.dot(weights, [x**3 for x in (4.0, 5.0, 7.0, 8.0)]) == pytest.approx((3.0**4 - 4.0**4) / 4) and exp(0) == 1
@@ -164,7 +164,7 @@ def test_quadrature_of_the_multistep_method_is_exact():
 
 @pytest.mark.parametrize("steps", [1, 4, 20])
 def test_the_wuerstchen_sampler_is_ancestral_sampling_on_a_cosine_schedule(steps):
-    scheduler = samplers.build("DDPM Wuerstchen", {"_class_name": "DDPMWuerstchenScheduler", "scaler": 1.0, "s": 0.008})
+    scheduler = build.build("DDPM Wuerstchen", {"_class_name": "DDPMWuerstchenScheduler", "scaler": 1.0, "s": 0.008})
     scheduler.set_timesteps(steps)
     times = [1 - i / steps for i in range(steps + 1)]
     assert np.allclose(scheduler.timesteps, times, atol=1e-6)

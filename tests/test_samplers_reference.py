@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import realkit as rk
-from realkit import samplers
-from realkit.schedulers import adapter
+from realkit.samplers import build
+from realkit.samplers import noise as noise_module
+from realkit.samplers.noise import SOURCES
 from tests.kdiffusion import modules
 
 CONFIG = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "_class_name": "PNDMScheduler"}
@@ -42,7 +43,7 @@ def generators() -> list[torch.Generator]:
 
 def ours(name: str, steps: int, prediction: str) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Final state, levels and the noise drawn on the way, by the loop of a diffusers pipeline, in float32."""
-    scheduler = samplers.build(name, CONFIG | {"prediction_type": prediction})
+    scheduler = build.build(name, CONFIG | {"prediction_type": prediction})
     scheduler.set_timesteps(steps)
     x, drawn, kept = start() * scheduler.init_noise_sigma, generators(), []
     with _kept(kept):
@@ -69,7 +70,7 @@ def _kept(kept: list[torch.Tensor]):
         return of
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapter, "SOURCES", {name: listening(source) for name, source in adapter.SOURCES.items()})
+        patch.setattr(noise_module, "SOURCES", {name: listening(source) for name, source in SOURCES.items()})
         yield
 
 
@@ -138,7 +139,7 @@ def test_every_sampler_has_a_reference():
 def test_the_brownian_path_is_k_diffusions():
     sampling, _ = modules()
     x, levels = start(), [10.0, 5.0, 2.0, 0.5, 0.0]
-    mine = adapter.SOURCES["brownian"](x, generators(), levels)
+    mine = SOURCES["brownian"](x, generators(), levels)
     theirs = sampling.BrownianTreeNoiseSampler(x, torch.tensor(0.5), torch.tensor(10.0), seed=SEEDS)
     for now, then in [(10.0, 5.0), (10.0, 7.0), (7.0, 5.0), (5.0, 2.0), (2.0, 0.5)]:
         assert torch.equal(mine(now, then), theirs(torch.tensor(now), torch.tensor(then)))

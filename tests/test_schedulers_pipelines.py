@@ -7,7 +7,7 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionImg2ImgPipeline, St
 from PIL import Image
 
 import realkit as rk
-from realkit import samplers
+from realkit.samplers import build
 
 KARRAS = {"timestep_spacing": "linspace", "use_karras_sigmas": True}
 PROMPT = "a photo of a matte red cube on grass at noon"
@@ -25,14 +25,14 @@ def test_image_to_image_is_as_with_diffusers_euler(base, strength):
     config = base.pipe.original_scheduler_config
     known = {key: value for key, value in config.items() if key not in ("steps_offset", "skip_prk_steps", "set_alpha_to_one", "clip_sample", "_class_name")}
     theirs = EulerDiscreteScheduler.from_config(known, **KARRAS)
-    assert np.abs(again(strength, base, samplers.build("Euler Karras", config)) - again(strength, base, theirs)).max() < 2e-3
+    assert np.abs(again(strength, base, build.build("Euler Karras", config)) - again(strength, base, theirs)).max() < 2e-3
 
 
 @pytest.mark.parametrize("name", ["Heun Karras", "DPM++ SDE Karras", "DPM++ 2S a", "DPM2 a Karras"])
 def test_image_to_image_counts_in_steps_where_a_step_has_two_calls(base, name):
-    picture = again(0.5, base, samplers.build(name, base.pipe.original_scheduler_config))
+    picture = again(0.5, base, build.build(name, base.pipe.original_scheduler_config))
     assert np.isfinite(picture).all()
-    assert np.abs(picture - again(0.9, base, samplers.build(name, base.pipe.original_scheduler_config))).max() > 0.05
+    assert np.abs(picture - again(0.9, base, build.build(name, base.pipe.original_scheduler_config))).max() > 0.05
 
 
 @pytest.mark.parametrize("name", ["Euler Karras", "DPM adaptive", "DPM++ 3M SDE", "Heun Karras", "DPM fast", "Restart"])
@@ -50,7 +50,7 @@ def test_sdxl_takes_it_too(base, name):
         "_class_name": "EulerDiscreteScheduler",
         "timestep_spacing": "leading",
     }
-    pipe = StableDiffusionXLPipeline(base.pipe.vae, None, None, None, None, unet, samplers.build(name, config), add_watermarker=False)
+    pipe = StableDiffusionXLPipeline(base.pipe.vae, None, None, None, None, unet, build.build(name, config), add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
     words, pooled = torch.randn(1, 5, 32), torch.randn(1, 16)
     made = pipe(

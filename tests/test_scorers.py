@@ -3,9 +3,12 @@ import pytest
 from PIL import Image
 
 import realkit as rk
-from realkit import runner, scorers
-from realkit.lookup import Table
-from realkit.rehearsal import render
+from realkit.catalog.lookup import Table
+from realkit.rehearsal.scenes import render
+from realkit.scorers import table
+from realkit.scorers.score import determined_score
+from realkit.scorers.table import Scorer
+from realkit.sweeps import check
 
 CAPTION = "a photo of a matte blue cone on sand at noon"
 
@@ -61,8 +64,8 @@ def test_weights_are_told_by_their_contents_wherever_they_lie(tmp_path, weights,
 
     shutil.copytree(weights / "clip", tmp_path / "clip")
     monkeypatch.setitem(rk.SCORERS.__dict__, "_entries", dict(rk.SCORERS) | {"mine": entry(str(tmp_path / "clip"))})
-    first = scorers.determined("mine")
-    assert first == scorers.determined("rehearsal/clip")
+    first = determined_score("mine")
+    assert first == determined_score("rehearsal/clip")
     picture = Image.new("RGB", (64, 64), "red")
     before = rk.score(picture, CAPTION, "mine")["mine"]
 
@@ -71,7 +74,7 @@ def test_weights_are_told_by_their_contents_wherever_they_lie(tmp_path, weights,
     path = tmp_path / "clip" / "open_clip_model.safetensors"
     arrays = load_file(path)
     save_file({name: value * 0.5 if value.ndim > 1 else value for name, value in arrays.items()}, path)
-    assert scorers.determined("mine") != first
+    assert determined_score("mine") != first
     assert rk.score(picture, CAPTION, "mine")["mine"] != before
 
 
@@ -92,6 +95,6 @@ def test_one_scorer_by_two_names_is_refused(tmp_path, monkeypatch):
         '[paint]\nengine = "lab"\nsource = "chroma"\nunit = "1"\ndirection = "none"\nrange = [0, 180]\nresize = "nothing"\nabout = "a"\n'
     )
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    monkeypatch.setattr(scorers, "SCORERS", Table("scorer", scorers.Scorer))
+    monkeypatch.setattr(table, "SCORERS", Table("scorer", Scorer))
     with pytest.raises(rk.RequestError, match="Scorers 'colour-cast' and 'paint' are the same by two names"):
-        runner._distinct(["colour-cast", "paint"])
+        check.check_scorers(["colour-cast", "paint"])

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 import realkit as rk
-from realkit import stopping
-from realkit.table import COLUMNS
+from realkit.catalog.columns import COLUMNS
+from realkit.runs import stopping
+from realkit.runs.stopping import RESERVE_S, Stop
 
 SWEEP = {
     "models": "rehearsal/base",
@@ -49,10 +50,10 @@ def test_a_time_must_be_one_and_to_come():
 
 
 def test_a_batch_that_would_not_end_in_time_is_not_begun():
-    stop = stopping.Stop(budget=100)
+    stop = Stop(budget=100)
     assert not stop.due(10) and not stop.reason
     assert stop.due(70) and "its time is up" in stop.reason
-    assert not stopping.Stop().due(1e9)
+    assert not Stop().due(1e9)
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +66,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_a_run_whose_time_is_up_stops_cleanly_and_goes_on(tmp_path, undisturbed):
-    first = rk.run(SWEEP, tmp_path, batch=2, budget=stopping.RESERVE_S + 1.5)
+    first = rk.run(SWEEP, tmp_path, batch=2, budget=RESERVE_S + 1.5)
     assert "its time is up" in first.stopped and "pending" in set(first.table().status) and (tmp_path / "table.csv").exists()
     rest = rk.run(SWEEP, tmp_path, batch=2)
     assert not rest.stopped

@@ -3,7 +3,8 @@ import os
 import pytest
 
 import realkit as rk
-from realkit.store import Lines, Store, write_atomically
+from realkit.base.files import Lines, write_atomically
+from realkit.runs.store import Store
 
 
 def test_a_torn_line_is_not_read_and_is_cut_before_the_next(tmp_path):

@@ -4,7 +4,8 @@ import math
 import pytest
 
 import realkit as rk
-from realkit import models, sweep
+from realkit.models.lock import lock_model
+from realkit.sweeps import ids
 
 GOOD = dict(models="rehearsal/base", prompts="a red cube")
 
@@ -61,12 +62,12 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
 def test_bad_input_is_one_clear_line(given, says):
     with pytest.raises(rk.RequestError, match=says) as error:
         for cell in rk.Sweep(**GOOD | given).cells():
-            models.lock(cell.model)
+            lock_model(cell.model)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
 def test_suites_stand_among_prompts_with_what_is_linked_to_them():
-    from realkit.sweep import PROMPTS
+    from realkit.sweeps.prompts import PROMPTS
 
     cells = rk.Sweep(models="rehearsal/base", prompts=["a red cube", {"prompt": "suite:rehearsal", "seed": 7}]).cells()
     assert [(cell.prompt, cell.seed) for cell in cells] == [("a red cube", 0), *((prompt, 7) for prompt in PROMPTS["rehearsal"].prompts)]
@@ -129,11 +130,11 @@ def test_a_file_that_is_no_sweep(tmp_path, text, says):
 
 
 def test_ids_follow_what_matters_and_nothing_else():
-    lock = models.lock("rehearsal/base")
+    lock = lock_model("rehearsal/base")
 
     def made(**changed):
         cell = rk.Sweep(**GOOD | changed).cells()[0]
-        return sweep.ids(cell, lock, None)
+        return ids.ids(cell, lock, None)
 
     first = made()
     assert made() == first
@@ -153,7 +154,7 @@ def test_ids_are_the_same_in_every_process():
     )
     found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout for seed in "12"}
     cell = rk.Sweep(**GOOD).cells()[0]
-    assert found == {sweep.ids(cell, models.lock("rehearsal/base"), None).image + "\n"}
+    assert found == {ids.ids(cell, lock_model("rehearsal/base"), None).image + "\n"}
 
 
 def test_describe_counts_work_once():
@@ -178,9 +179,9 @@ def test_the_equal_nfe_profile_gives_every_sampler_the_same_calls():
         ("Euler", 20), ("Heun", 10), ("PLMS", 19), ("DPM++ SDE Karras", 10), ("DPM fast", 20)
     }  # fmt: skip
     assert "Heun: 10 steps, 19 of 20 calls, 1 left" in asked.describe() and "PLMS: 4 steps, 5 of 5 calls, 0 left" in asked.describe()
-    lock = models.lock("rehearsal/base")
+    lock = lock_model("rehearsal/base")
     plain = rk.Sweep(**GOOD, samplers="Heun", steps=10).cells()[0]
-    assert sweep.ids(next(c for c in asked.cells() if c.sampler == "Heun" and c.nfe_budget == 20), lock, None) == sweep.ids(plain, lock, None)
+    assert ids.ids(next(c for c in asked.cells() if c.sampler == "Heun" and c.nfe_budget == 20), lock, None) == ids.ids(plain, lock, None)
 
 
 def test_the_recommended_profile_is_each_models_own():

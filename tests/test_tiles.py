@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from realkit import tiles
+from realkit.upscalers import tiles
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 31, 64, 97, 1000])

@@ -6,7 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
-from realkit import tokens
+import realkit as rk
+from realkit.base import credentials, place
+from realkit.base.credentials import NAMES
 
 SECRET = "hf_aBcDeFgHiJkL0123456789/+="
 
@@ -16,14 +18,14 @@ def nowhere(monkeypatch, tmp_path):
     """No token anywhere, neither Kaggle nor Colab, and nothing remembered."""
     from huggingface_hub import constants
 
-    for name in (*(name for names in tokens.NAMES.values() for name in names), "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU", "HF_OIDC_RESOURCE"):
+    for name in (*(name for names in NAMES.values() for name in names), "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU", "HF_OIDC_RESOURCE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("kaggle_secrets", "google.colab"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(tokens, "KAGGLE", tmp_path / "kaggle")
+    monkeypatch.setattr(place, "KAGGLE", tmp_path / "kaggle")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     for memory in ("_answers", "_silent", "_seen"):
-        monkeypatch.setattr(tokens, memory, type(getattr(tokens, memory))())
+        monkeypatch.setattr(credentials, memory, type(getattr(credentials, memory))())
 
 
 def kaggle(monkeypatch, read):
@@ -42,7 +44,9 @@ def colab(monkeypatch, read):
 
 
 def test_nothing_is_none():
-    assert [tokens.get("huggingface"), tokens.where("huggingface"), tokens.get("civitai"), tokens.where("civitai")] == [None] * 4
+    assert [credentials.token("huggingface"), credentials.token_source("huggingface"), credentials.token("civitai"), credentials.token_source("civitai")] == [
+        None
+    ] * 4
 
 
 @pytest.mark.parametrize(
@@ -51,26 +55,26 @@ def test_nothing_is_none():
 )
 def test_the_environment_is_seen_as_it_is_now(monkeypatch, service, name):
     monkeypatch.setenv(name, f" {SECRET}\n")
-    assert tokens.get(service) == SECRET and tokens.where(service) == "environment"
+    assert credentials.token(service) == SECRET and credentials.token_source(service) == "environment"
     monkeypatch.setenv(name, "another-value")
-    assert tokens.get(service) == "another-value"
+    assert credentials.token(service) == "another-value"
     monkeypatch.setenv(name, "")
-    assert tokens.get(service) is None and tokens.where(service) is None
+    assert credentials.token(service) is None and credentials.token_source(service) is None
 
 
 def test_the_first_name_wins(monkeypatch):
     monkeypatch.setenv("CIVITAI_API_TOKEN", "second-value")
     monkeypatch.setenv("CIVITAI_TOKEN", "first-value")
-    assert tokens.get("civitai") == "first-value"
+    assert credentials.token("civitai") == "first-value"
 
 
 def test_kaggle_is_asked_once_and_after_the_environment(monkeypatch):
     asked = []
     kaggle(monkeypatch, lambda name: asked.append(name) or SECRET)
     monkeypatch.setenv("HF_TOKEN", "from-outside")
-    assert tokens.where("huggingface") == "environment" and asked == []
+    assert credentials.token_source("huggingface") == "environment" and asked == []
     monkeypatch.delenv("HF_TOKEN")
-    assert [tokens.get("huggingface"), tokens.get("huggingface"), tokens.where("huggingface")] == [SECRET, SECRET, "Kaggle secrets"]
+    assert [credentials.token("huggingface"), credentials.token("huggingface"), credentials.token_source("huggingface")] == [SECRET, SECRET, "Kaggle secrets"]
     assert asked == ["HF_TOKEN"]
 
 
@@ -82,11 +86,11 @@ def test_an_absent_secret_is_asked_for_again_after_a_while(monkeypatch):
         raise RuntimeError("no secret of that name")
 
     kaggle(monkeypatch, none_yet)
-    assert tokens.get("civitai") is tokens.get("civitai") is None
+    assert credentials.token("civitai") is credentials.token("civitai") is None
     assert asked == ["CIVITAI_TOKEN", "CIVITAI_API_TOKEN"]
-    monkeypatch.setattr(tokens, "ASK_AGAIN", 0)
+    monkeypatch.setattr(credentials, "ASK_AGAIN", 0)
     kaggle(monkeypatch, lambda _: SECRET)
-    assert tokens.get("civitai") == SECRET
+    assert credentials.token("civitai") == SECRET
 
 
 @pytest.mark.parametrize("failure", [KeyError("x"), SystemExit(3), KeyboardInterrupt(), ConnectionError("no network")])
@@ -95,23 +99,23 @@ def test_whatever_a_secrets_service_raises_means_absent(monkeypatch, failure, ca
         raise failure
 
     kaggle(monkeypatch, fails)
-    assert tokens.get("huggingface") is None
+    assert credentials.token("huggingface") is None
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("answer", [None, 7, "", "  "])
 def test_an_answer_that_is_no_token(monkeypatch, answer):
     kaggle(monkeypatch, lambda _: answer)
-    assert tokens.get("civitai") is None
+    assert credentials.token("civitai") is None
 
 
 def test_a_service_that_does_not_answer_is_left_alone(monkeypatch):
     asked, end = [], threading.Event()
     kaggle(monkeypatch, lambda name: asked.append(name) or end.wait(30))
-    monkeypatch.setattr(tokens, "PATIENCE", 0.1)
-    monkeypatch.setattr(tokens, "ASK_AGAIN", 0)
+    monkeypatch.setattr(credentials, "PATIENCE", 0.1)
+    monkeypatch.setattr(credentials, "ASK_AGAIN", 0)
     began = time.monotonic()
-    assert tokens.get("civitai") is tokens.get("civitai") is tokens.get("huggingface") is None
+    assert credentials.token("civitai") is credentials.token("civitai") is credentials.token("huggingface") is None
     assert asked == ["CIVITAI_TOKEN"] and time.monotonic() - began < 5
     end.set()
 
@@ -120,34 +124,34 @@ def test_no_service_is_asked_elsewhere(monkeypatch):
     asked = []
     kaggle(monkeypatch, asked.append)
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE")
-    assert tokens.get("huggingface") is None and asked == []
+    assert credentials.token("huggingface") is None and asked == []
 
 
 def test_the_folder_of_kaggle_is_enough(monkeypatch, tmp_path):
     kaggle(monkeypatch, lambda _: SECRET)
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE")
     (tmp_path / "kaggle").mkdir()
-    assert tokens.on_kaggle() and tokens.where("civitai") == "Kaggle secrets"
+    assert place.on_kaggle() and credentials.token_source("civitai") == "Kaggle secrets"
 
 
 def test_colab(monkeypatch):
     colab(monkeypatch, {"CIVITAI_API_TOKEN": SECRET}.__getitem__)
-    assert tokens.on_colab() and tokens.get("civitai") == SECRET and tokens.where("civitai") == "Colab secrets"
+    assert place.on_colab() and credentials.token("civitai") == SECRET and credentials.token_source("civitai") == "Colab secrets"
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    assert not tokens.on_colab(), "Kaggle's image holds Colab's package"
+    assert not place.on_colab(), "Kaggle's image holds Colab's package"
 
 
 def test_the_login_file_is_the_hubs_own(tmp_path):
     (tmp_path / "token").write_text(f"{SECRET}\n")
-    assert tokens.get("huggingface") == SECRET and tokens.where("huggingface") == "login file"
-    assert tokens.get("civitai") is None
+    assert credentials.token("huggingface") == SECRET and credentials.token_source("huggingface") == "login file"
+    assert credentials.token("civitai") is None
 
 
 def test_known_tokens_are_scrubbed_in_every_form(monkeypatch):
     monkeypatch.setenv("CIVITAI_API_TOKEN", SECRET)
     once, lower = quote(SECRET, safe=""), quote(SECRET, safe="").replace("%2F", "%2f").replace("%3D", "%3d")
     for form in (SECRET, quote(SECRET), once, lower, quote(once, safe=""), "".join(f"%{ord(c):02X}" for c in SECRET)):
-        assert tokens.scrub(f"<{form}> and ({form})") == "<***> and (***)", form
+        assert credentials.scrub(f"<{form}> and ({form})") == "<***> and (***)", form
 
 
 def test_tokens_of_every_source_are_scrubbed(monkeypatch, tmp_path):
@@ -155,23 +159,23 @@ def test_tokens_of_every_source_are_scrubbed(monkeypatch, tmp_path):
     monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "shadowed-by-nothing")
     monkeypatch.setenv("CIVITAI_TOKEN", "handed-out-once")
     kaggle(monkeypatch, {"HF_TOKEN": "a-kaggle-secret"}.__getitem__)
-    assert tokens.get("civitai") and tokens.get("huggingface")
+    assert credentials.token("civitai") and credentials.token("huggingface")
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN")
-    assert tokens.get("huggingface") == "a-kaggle-secret"
+    assert credentials.token("huggingface") == "a-kaggle-secret"
     monkeypatch.delenv("CIVITAI_TOKEN")
     text = "from-the-login-file shadowed-by-nothing handed-out-once a-kaggle-secret untouched"
-    assert tokens.scrub(text) == "*** *** *** *** untouched"
+    assert credentials.scrub(text) == "*** *** *** *** untouched"
 
 
 def test_to_scrub_asks_no_service(monkeypatch):
     kaggle(monkeypatch, lambda _: pytest.fail("asked"))
-    assert tokens.scrub("nothing here") == "nothing here" and tokens._answers == {}
+    assert credentials.scrub("nothing here") == "nothing here" and credentials._answers == {}
 
 
 def test_a_longer_token_goes_whole(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "token-abc")
     monkeypatch.setenv("CIVITAI_TOKEN", "token-abc-and-more")
-    assert tokens.scrub("x token-abc-and-more y") == "x *** y"
+    assert credentials.scrub("x token-abc-and-more y") == "x *** y"
 
 
 @pytest.mark.parametrize(
@@ -203,11 +207,11 @@ def test_a_longer_token_goes_whole(monkeypatch):
     ],
 )
 def test_unknown_tokens_are_scrubbed_where_they_say_what_they_are(text, clean):
-    assert tokens.scrub(text) == clean
+    assert credentials.scrub(text) == clean
 
 
 def test_what_holds_no_secret_stays_as_it_is():
-    from realkit.models import MODELS
+    from realkit.models.spec import MODELS
 
     references = [ref for spec in MODELS.values() for ref in (spec.source, *spec.parts.values(), *spec.loras, *spec.aliases, spec.about, spec.settings_from)]
     assert len(references) > 50
@@ -217,19 +221,19 @@ def test_what_holds_no_secret_stays_as_it_is():
         "https://huggingface.co/owner/name/resolve/main/a.safetensors?download=true", "http://[::1]:80/a@b", "file://C:/models/a@b", "https://a.b:443?to=a@b",
         "sorted(names, key=len)", "KeyError: 'key'; a monkey=1, sig=2", "someone@host.org wrote", "civitai:4201@245598?type=VAE", "***", "https://***@a.b/?key=***",
     ]:  # fmt: skip
-        assert tokens.scrub(text) == text and not tokens.holds_secret(text)
+        assert credentials.scrub(text) == text and not credentials.holds_secret(text)
 
 
 @pytest.mark.parametrize("ref", ["https://me:pass@host.org/a.safetensors", "https://host.org/a.safetensors?api_key=abc", f"someone/hf_{'aB3' * 11}x"])
 def test_a_reference_that_holds_a_secret_is_refused_and_not_quoted(ref):
-    from realkit import RequestError, models
+    from realkit.models.spec import identify
 
-    assert tokens.holds_secret(ref)
-    with pytest.raises(RequestError, match=r"\*\*\*.*holds a (token|secret).*leave it out") as error:
-        models.identify(ref)
+    assert credentials.holds_secret(ref)
+    with pytest.raises(rk.RequestError, match=r"\*\*\*.*holds a (token|secret).*leave it out") as error:
+        identify(ref)
     assert not any(secret in str(error.value) for secret in ("pass", "abc", "aB3"))
 
 
 def test_values_too_short_to_be_tokens_blacken_nothing(monkeypatch):
     monkeypatch.setenv("CIVITAI_TOKEN", "a")
-    assert tokens.scrub("a banana") == "a banana"
+    assert credentials.scrub("a banana") == "a banana"

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 import realkit as rk
-from realkit import enlarging, hub, upscalers
-from realkit.lookup import _fold
-from realkit.rehearsal.ship import WEIGHTS
+from realkit.apps.training.ship import WEIGHTS
+from realkit.catalog.lookup import _fold
+from realkit.upscalers import identity, upscale
+from realkit.upscalers.table import UPSCALERS, Upscaler, canonical
+from realkit.weights.reference import HUB_FILE, HUB_ID, PACKAGE
 from tests import upscaler_miniatures
 from tests.hub_server import files, python, serving
 
@@ -36,12 +38,12 @@ def test_no_name_means_two():
 @every
 def test_an_entry_says_what_it_is_and_where_it_comes_from(name):
     spec = rk.UPSCALERS[name]
-    assert name == name.lower() and spec.about and spec.licence != "unknown" and upscalers.canonical(name) == name
+    assert name == name.lower() and spec.about and spec.licence != "unknown" and canonical(name) == name
     if spec.engine in ("resample", "opencv", "redraw"):
         return
-    assert spec.architecture and (spec.page.startswith("https://") or spec.source.startswith(hub.PACKAGE) or hub.HUB_ID.match(spec.source))
+    assert spec.architecture and (spec.page.startswith("https://") or spec.source.startswith(PACKAGE) or HUB_ID.match(spec.source))
     assert bool(spec.source) != bool(spec.file)
-    assert spec.source.startswith((hub.PACKAGE, "https://")) or hub.HUB_FILE.match(spec.source) or hub.HUB_ID.match(spec.source) or spec.file
+    assert spec.source.startswith((PACKAGE, "https://")) or HUB_FILE.match(spec.source) or HUB_ID.match(spec.source) or spec.file
     assert spec.sha256 or not spec.source.startswith("https://"), "a bare address without a published hash"
 
 
@@ -56,11 +58,11 @@ def test_an_entry_says_what_it_is_and_where_it_comes_from(name):
     ],
 )
 def test_names_people_use_mean_their_entries(alias):
-    assert upscalers.canonical(alias) in ("realesrgan-x4plus", "4x-ultrasharp", "gfpgan")
+    assert canonical(alias) in ("realesrgan-x4plus", "4x-ultrasharp", "gfpgan")
 
 
 def test_an_entry_with_a_published_hash_is_locked_without_asking_anyone():
-    locked = upscalers.lock("realesrgan-x4plus + gfpgan")
+    locked = identity.lock_upscaler("realesrgan-x4plus + gfpgan")
     assert set(locked) == {"realesrgan-x4plus", "gfpgan"} and {lock.kind for lock in locked.values()} == {"url"}
 
 
@@ -70,8 +72,8 @@ def noise(width: int = 20, height: int = 12) -> Image.Image:
 
 @pytest.fixture
 def entries(monkeypatch):
-    def write(**made: upscalers.Upscaler) -> None:
-        monkeypatch.setitem(upscalers.UPSCALERS.__dict__, "_entries", dict(made))
+    def write(**made: Upscaler) -> None:
+        monkeypatch.setitem(UPSCALERS.__dict__, "_entries", dict(made))
 
     return write
 
@@ -105,7 +107,7 @@ def test_every_kind_of_source_loads_through_the_real_client(tmp_path):
     single.mkdir()
     torch.save({"params_ema": load_file(WEIGHTS / "esrgan-x4" / "model.safetensors")}, single / "mine.pth")
     other = tmp_path / "other"
-    source = hub.HUB_FILE.match(rk.UPSCALERS["remacri"].source)
+    source = HUB_FILE.match(rk.UPSCALERS["remacri"].source)
     (other / source["file"]).parent.mkdir(parents=True)
     (other / source["file"]).write_bytes((single / "mine.pth").read_bytes())
     x4, x2 = upscaler_miniatures.x4(tmp_path / "x4"), upscaler_miniatures.latent(tmp_path / "x2")
@@ -133,11 +135,11 @@ def test_a_file_at_an_address_is_fetched_once_and_held_to_its_hash(tmp_path, mon
     sha = hashlib.sha256((shelf / "x4.safetensors").read_bytes()).hexdigest()
     with files(shelf) as served:
         address = f"{served.endpoint}/x4.safetensors"
-        entries(mine=upscalers.Upscaler(engine="spandrel", source=address, scale=4, pre_pad=8, sha256=sha))
+        entries(mine=Upscaler(engine="spandrel", source=address, scale=4, pre_pad=8, sha256=sha))
         made = rk.upscale(noise(), "mine", 80)
         asked = len(served.requests)
-        enlarging._loaded.cache_clear()
+        upscale._loaded.cache_clear()
         assert np.array_equal(np.asarray(rk.upscale(noise(), "mine", 80)), np.asarray(made)) and len(served.requests) == asked
-        entries(mine=upscalers.Upscaler(engine="spandrel", source=address, scale=4, sha256="0" * 64))
+        entries(mine=Upscaler(engine="spandrel", source=address, scale=4, sha256="0" * 64))
         with pytest.raises(rk.RequestError, match=r"SHA-256|another file"):
             rk.upscale(noise(), "mine", 80)

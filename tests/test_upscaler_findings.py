@@ -12,8 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import realkit as rk
-from realkit import cli, enlarging, upscalers
-from realkit.rehearsal import render
+from realkit.apps.cli import main
+from realkit.rehearsal.scenes import render
+from realkit.upscalers import identity, settings, upscale
 
 REALESRGAN = all(map(importlib.util.find_spec, ("realesrgan", "basicsr")))
 PROMPT = "a photo of a shiny red cone on a checkered floor at noon"
@@ -87,12 +88,12 @@ def test_hidden_colours_do_not_shine_through(name):
 
 
 def test_the_tile_of_a_later_pass_is_in_the_row(monkeypatch):
-    monkeypatch.setattr("realkit.networks.Enlarger._pixels", lambda self: 3600.0)
-    assert enlarging.load("rehearsal/compact-x4")(scene(20), (300, 300))[1]["tile"]
+    monkeypatch.setattr("realkit.upscalers.networks.Enlarger._pixels", lambda self: 3600.0)
+    assert upscale.load_upscaler("rehearsal/compact-x4")(scene(20), (300, 300))[1]["tile"]
 
 
 def test_pictures_of_other_sweeps_make_no_room(tmp_path, monkeypatch):
-    monkeypatch.setattr("realkit.downloads.free", lambda _: 2**20)
+    monkeypatch.setattr("realkit.weights.sources.web.free", lambda _: 2**20)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "other.png").write_bytes(bytes(2**22))
     with pytest.raises(rk.RequestError, match="need about"):
@@ -100,15 +101,15 @@ def test_pictures_of_other_sweeps_make_no_room(tmp_path, monkeypatch):
 
 
 def test_a_redraw_counts_its_own_memory(monkeypatch):
-    monkeypatch.setattr("realkit.machine.ram_free", lambda: 4.0)
+    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 4.0)
     with pytest.raises(rk.RequestError, match=r"needs 1\d\.\d GiB"):
         rk.upscale(scene(), "rehearsal/redraw", 16_384, prompt=PROMPT)
 
 
 def test_the_command_line_looks_at_the_disk_first(tmp_path, monkeypatch):
     scene().save(tmp_path / "a.png")
-    monkeypatch.setattr("realkit.downloads.free", lambda _: 1000)
-    done = CliRunner().invoke(cli.main, ["upscale", str(tmp_path / "a.png"), "--with", "lanczos", "--to", "1000"])
+    monkeypatch.setattr("realkit.weights.sources.web.free", lambda _: 1000)
+    done = CliRunner().invoke(main.main, ["upscale", str(tmp_path / "a.png"), "--with", "lanczos", "--to", "1000"])
     assert done.exit_code == 2 and "MiB are free" in done.output
 
 
@@ -117,7 +118,7 @@ def test_weights_that_give_no_numbers_are_one_line(tmp_path, weights, engine):
     tensors = load_file(weights / "compact-x4" / "model.safetensors")
     save_file({name: value * torch.nan for name, value in tensors.items()}, tmp_path / "nan.safetensors", metadata={"format": "pt"})
     scene().save(tmp_path / "a.png")
-    done = CliRunner().invoke(cli.main, ["upscale", str(tmp_path / "a.png"), "--with", f"{engine}{tmp_path}/nan.safetensors", "--to", "64"])
+    done = CliRunner().invoke(main.main, ["upscale", str(tmp_path / "a.png"), "--with", f"{engine}{tmp_path}/nan.safetensors", "--to", "64"])
     assert done.exit_code == 2 and "not finite" in done.output and len(done.output.strip().splitlines()) == 1
 
 
@@ -164,13 +165,13 @@ def test_settings_are_what_they_seem(given):
 
 
 def test_what_is_inert_without_guidance_is_not_in_the_identity():
-    told = [upscalers.determined("rehearsal/redraw", {"prompt": "a", **given}) for given in ({"guidance": 1.0}, {"guidance": 0.5, "negative": "b"})]
-    assert told[0] == told[1] != upscalers.determined("rehearsal/redraw", {"prompt": "a", "guidance": 3.0})
+    told = [identity.determined_upscale("rehearsal/redraw", {"prompt": "a", **given}) for given in ({"guidance": 1.0}, {"guidance": 0.5, "negative": "b"})]
+    assert told[0] == told[1] != identity.determined_upscale("rehearsal/redraw", {"prompt": "a", "guidance": 3.0})
 
 
 def test_landmarks_may_be_arrays_and_modes_any():
-    assert upscalers.checked("gfpgan", {"landmarks": [np.ones((5, 2))]}) == {"landmarks": [[[1.0, 1.0]] * 5]}
+    assert settings.checked("gfpgan", {"landmarks": [np.ones((5, 2))]}) == {"landmarks": [[[1.0, 1.0]] * 5]}
     with pytest.raises(rk.RequestError, match="expected for each face five"):
-        upscalers.checked("gfpgan", {"landmarks": "here"})
+        settings.checked("gfpgan", {"landmarks": "here"})
     for mode in ("La", "RGBa"):
         assert rk.upscale(Image.new("RGBA", (8, 8), "red").convert("LA" if mode == "La" else "RGBA").convert(mode), "lanczos", 16).mode == "RGBA"

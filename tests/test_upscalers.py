@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 import realkit as rk
-from realkit import pictures, upscalers
+from realkit.base import pictures
+from realkit.upscalers.table import UPSCALERS, Upscaler
 
 NAMES = ["lanczos", "bicubic", "rehearsal/esrgan-x4"]
 
@@ -66,8 +67,8 @@ def test_a_file_that_changes_is_loaded_again(tmp_path, weights):
 
 
 def test_a_wrong_entry_is_refused_before_any_work(monkeypatch, tmp_path):
-    entries = {"sinc": upscalers.Upscaler(engine="resample", source="SINC"), "folder": upscalers.Upscaler(engine="spandrel", source="package:vae")}
-    monkeypatch.setitem(upscalers.UPSCALERS.__dict__, "_entries", entries)
+    entries = {"sinc": Upscaler(engine="resample", source="SINC"), "folder": Upscaler(engine="spandrel", source="package:vae")}
+    monkeypatch.setitem(UPSCALERS.__dict__, "_entries", entries)
     with pytest.raises(rk.RequestError, match="expected a filter, one of NEAREST"):
         rk.Sweep(models="rehearsal/base", prompts="a", upscalers="sinc", target=512)
     with pytest.raises(rk.RequestError, match="expected one file of weights"):
@@ -77,7 +78,7 @@ def test_a_wrong_entry_is_refused_before_any_work(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["esrgan-x4", "compact-x4", "swin2sr-x4"])
 def test_the_networks_beat_bicubic_on_held_out_scenes(name, weights):
     """At least 1.5 dB over all floors, as stored; measured again here on a scene of each floor."""
-    from realkit.rehearsal import figures
+    from realkit.apps.training import figures
 
     stored = json.loads((weights / name / "figures.json").read_text())
     assert stored["gain"] >= 1.5 and all(found["gain"] > 0 for found in stored.values() if isinstance(found, dict))

@@ -20,10 +20,11 @@ import pandas as pd
 from PIL import Image
 
 import realkit as rk
-from realkit import filing, provenance
-from realkit.cluster import Ray
-from realkit.store import Store
-from realkit.table import COLUMNS
+from realkit.catalog.columns import COLUMNS
+from realkit.models import provenance
+from realkit.runs.engines.ray import Ray
+from realkit.runs.store import Store
+from realkit.runs.writer import WAITING
 from tests.ray_nodes import ACCESS, is_worker, nodes
 
 SWEEP = {
@@ -46,10 +47,9 @@ def warm() -> None:
     """Import what a run imports, so that a child begins at once."""
     import diffusers
     import open_clip  # noqa: F401
+    import realkit.stages  # noqa: F401
     import spandrel  # noqa: F401
     import torch
-
-    import realkit.stages  # noqa: F401
 
     torch.set_num_threads(1)
     _ = diffusers.StableDiffusionPipeline, diffusers.StableDiffusionXLPipeline, diffusers.StableDiffusionXLImg2ImgPipeline, diffusers.AutoencoderKL
@@ -84,10 +84,10 @@ class Saboteur:
 
 def child(folder: Path, engine: object, at: int, seed: int) -> None:
     """One start of the sweep; never returns. What each worker does is noted beside the folder, a line a batch as it begins."""
-    from realkit import engines
+    from realkit.runs.engines import batch
 
     saboteur = Saboteur(folder, at, random.Random(seed))
-    attempt = engines.attempt
+    attempt = batch.attempt
 
     def note(stage: str, job) -> None:
         with folder.with_suffix(".work").open("a") as log:
@@ -97,7 +97,7 @@ def child(folder: Path, engine: object, at: int, seed: int) -> None:
         note(stage.name, job)
         return attempt(stage, tool, trouble, job, files, run)
 
-    engines.attempt = noted
+    batch.attempt = noted
     if engine != "process":
         work = engine.work
         engine.work = lambda stage, jobs, read, stop: work(stage, jobs, lambda job: note(stage, job) or read(job), stop)
@@ -155,7 +155,7 @@ def check_finished(folder: Path, truth: pd.DataFrame, kills: int, in_work: int) 
     assert not [*folder.rglob(".part-*")]
     work = Counter(folder.with_suffix(".work").read_text().splitlines())
     again = sum(work.values()) - len(work)
-    assert again <= kills * (in_work + filing.WAITING), (again, kills)  # what was in work, and what was in writing
+    assert again <= kills * (in_work + WAITING), (again, kills)  # what was in work, and what was in writing
     rows = Counter(row["id"] for row in Store(folder).rows.read() if row["status"] == "ok")
     assert sum(rows.values()) - len(rows) <= kills * BATCH, rows  # rows of one batch, where the last of them was torn
     return again

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from realkit.rehearsal.ship import WEIGHTS
+from realkit.apps.training.ship import WEIGHTS
 from tests.miniatures import WIDE, WORDS
 
 

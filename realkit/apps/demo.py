@@ -1,0 +1,32 @@
+"""`make demo`: the comparison notebook on the rehearsal models, into results/demo/."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).parents[2]
+OUT = ROOT / "results" / "demo"
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    import papermill
+    from traitlets.config import Config
+
+    OUT.mkdir(parents=True, exist_ok=True)
+    made = OUT / "compare.ipynb"
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "compare.ipynb", made, parameters={"out": str(OUT)}, kernel_name="python3", log_output=False, stdout_file=sys.stdout,
+        stderr_file=sys.stderr, progress_bar=False, cwd=str(ROOT / "notebooks"), config=Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}}),
+    )  # fmt: skip
+    click.echo("\nMade:")
+    for name in ("compare.ipynb", "table.csv", "table.parquet", "grid.png", "pareto.png", "upscaled.png", "images"):
+        click.echo(f"  {(OUT / name).relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

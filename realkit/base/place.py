@@ -1,0 +1,48 @@
+"""Where this process runs: Kaggle, Colab, a Jupyter server or a plain machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Literal, TypeVar
+
+Place = Literal["Kaggle", "Colab", "Jupyter", "plain"]
+
+
+def place_here() -> Place:
+    if on_kaggle():
+        return "Kaggle"
+    if on_colab():
+        return "Colab"
+    return "Jupyter" if "ipykernel" in sys.modules or "JPY_PARENT_PID" in os.environ else "plain"
+
+
+T = TypeVar("T")
+KAGGLE = Path("/kaggle")
+
+
+def on_kaggle() -> bool:
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or KAGGLE.is_dir()
+
+
+def on_colab() -> bool:
+    """Whether this is Colab; Kaggle's image, which is made from Colab's, is not."""
+    return not on_kaggle() and ("COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ or "google.colab" in sys.modules)
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T | None:
+    """What `ask` returns; None if it raises anything or takes longer, and then its thread is left behind and holds nothing up."""
+    answer: list[T] = []
+
+    def run() -> None:
+        with suppress(BaseException):
+            answer.append(ask())
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answer[0] if answer else None

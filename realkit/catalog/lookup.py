@@ -1,0 +1,97 @@
+"""Tables of the catalogue as read-only mappings, and the one way to find a name in them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from realkit.base.errors import RequestError, one_line, shown
+
+USER_CATALOG = "REALKIT_CATALOG"  # folder of the user's own TOML files, named like the shipped ones
+
+
+class Spec(BaseModel):
+    """An entry of a table. Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+class Table(Mapping[str, SpecT], Generic[SpecT]):
+    """A catalogue table read on first use: `table[name]` for an exact name, `find(table, name)` for one a person typed.
+
+    The user's file of the same name in the folder $REALKIT_CATALOG adds entries and replaces shipped ones.
+    """
+
+    def __init__(self, kind: str, spec: type[SpecT]) -> None:
+        self.kind, self._spec = kind, spec
+
+    @cached_property
+    def _entries(self) -> dict[str, SpecT]:
+        file = f"{self.kind}s.toml"
+        sources = [resources.files("realkit.catalog").joinpath(file)]
+        if own := os.environ.get(USER_CATALOG):
+            if not Path(own).is_dir():
+                raise RequestError(f"${USER_CATALOG} is {own!r}: expected a folder that holds TOML files such as {file}")
+            if (Path(own) / file).exists():
+                sources.append(Path(own) / file)
+        entries: dict[str, SpecT] = {}
+        for source in sources:
+            try:
+                read = tomllib.loads(source.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                raise RequestError(f"Catalogue file {source} cannot be read: {one_line(error)}") from error
+            for name, entry in read.items():
+                if not isinstance(entry, dict):
+                    raise RequestError(f"Catalogue file {source}: {name!r} is {shown(entry)}, expected a table of settings, [{name}]")
+                try:
+                    entries[name] = self._spec(**entry)
+                except ValidationError as error:
+                    raise RequestError(f"Catalogue file {source}, entry {name!r}: {one_line(error)}") from error
+        return entries
+
+    def __getitem__(self, name: str) -> SpecT:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def find(table: Table[SpecT], name: str) -> str:
+    """The table's own spelling of a name; case, spaces and punctuation do not matter. Raises RequestError if it has none."""
+    if not isinstance(name, str):
+        raise RequestError(f"Unknown {table.kind} {shown(name)}: expected a name, {_available(table)}")
+    if name in table:
+        return name
+    folded = {_fold(known): known for known in table} | {_fold(alias): known for known, spec in table.items() for alias in getattr(spec, "aliases", ())}
+    if _fold(name) in folded:
+        return folded[_fold(name)]
+    near = difflib.get_close_matches(_fold(name), folded, n=3, cutoff=0.6)
+    close = [n for n in near if _alike(name, n) > _alike(name, near[0]) - 0.04]
+    hint = f" Did you mean {' or '.join(dict.fromkeys(repr(folded[n]) for n in close))}?" if close else ""
+    raise RequestError(f"Unknown {table.kind} {shown(name)}.{hint} {_available(table)}")
+
+
+def _available(table: Table[Any]) -> str:
+    return f"{len(table)} available: realkit list {table.kind}s"
+
+
+def _alike(typed: str, folded: str) -> float:
+    return difflib.SequenceMatcher(None, _fold(typed), folded).ratio()
+
+
+def _fold(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())

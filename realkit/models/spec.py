@@ -1,0 +1,156 @@
+"""Models of the catalogue, and the entry that any other reference means."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, FiniteFloat
+
+from realkit.base import credentials
+from realkit.base.errors import RequestError, shown
+from realkit.catalog.lookup import Spec, Table, find
+from realkit.samplers.table import SAMPLERS
+from realkit.weights import reference
+from realkit.weights.reference import HUB_FILE, HUB_ID
+from realkit.weights.sources import civitai
+
+
+class Settings(Spec):
+    """What a model's author recommends; used wherever a request leaves a setting open."""
+
+    sampler: str = "DPM++ 2M Karras"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 25
+    guidance: Annotated[FiniteFloat, Field(ge=0, le=100)] = 5.0
+    negative: str = ""
+
+
+class Leg(Spec):
+    """The second leg of denoising: a model of the catalogue, and the share of the noise schedule at which it takes over."""
+
+    model: str
+    at: Annotated[float, Field(gt=0, le=1)]
+
+
+def _ordered(steps: tuple[int, int]) -> tuple[int, int]:
+    if not 1 <= steps[0] <= steps[1]:
+        raise ValueError("expected [fewest, most], from 1 on")
+    return steps
+
+
+def _sides(written: tuple[str, ...]) -> tuple[str, ...]:
+    for size in written:
+        sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size, re.ASCII)
+        if not sides or any(int(side) % 8 or not 64 <= int(side) <= 8192 for side in sides.groups()):
+            raise ValueError(f"expected WIDTHxHEIGHT in multiples of 8 from 64 to 8192, got {size!r}")
+    return written
+
+
+class ModelSpec(Spec):
+    family: str = ""  # "": as the files say
+    source: str
+    variant: str = ""  # taken of the source and its parts where they have it
+    parts: dict[str, str] = Field(default_factory=dict)  # "": left out
+    loras: dict[str, FiniteFloat] = Field(default_factory=dict)  # reference: weight; merged into the weights when loaded
+    config: str = ""  # the shipped configs a single file is read with, or a folder of them; "": as its tensors say
+    prediction: Literal["", "epsilon", "v_prediction"] = ""  # of a single file whose tensors do not say
+    then: Leg | None = None
+    size: Annotated[int, Field(ge=64, le=8192, multiple_of=8)] = 512
+    sizes: Annotated[tuple[str, ...], AfterValidator(_sides)] = ()  # others its author names, WIDTHxHEIGHT
+    steps: Annotated[tuple[int, int], AfterValidator(_ordered)] | None = None  # fewest and most that a distilled model is made for
+    pass_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = None  # 10¹² operations of a denoiser pass at that size, where it is not the family's
+    decode_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = None  # of decoding a megapixel
+    settings: Settings = Settings()
+    settings_from: str = ""  # where the settings are recommended
+    licence: str = "unknown"
+    commercial: Literal["yes", "no", "conditions", "unknown"] = "unknown"  # whether the licence allows commercial use
+    gated: bool = False  # its licence must be accepted on its page before it can be fetched
+    about: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+MODELS: Table[ModelSpec] = Table("model", ModelSpec)
+
+
+def identify(name: str) -> tuple[str, ModelSpec]:
+    """A catalogue name as the table spells it, or any other reference as itself, with its entry.
+
+    A repository, file or version of a model that the catalogue knows has that entry's settings.
+    """
+    if not isinstance(name, str):
+        return find(MODELS, name), ModelSpec(source="")  # raises
+    if credentials.holds_secret(name):
+        raise RequestError(
+            f"Reference {credentials.scrub(name)!r} holds a secret, which would be written into every row: leave it out, and set HF_TOKEN or CIVITAI_TOKEN"
+        )
+    found = _identified(name)
+    for ref in (found[1].source, *found[1].parts.values(), *found[1].loras, found[1].config):
+        if credentials.holds_secret(ref):
+            raise RequestError(
+                f"Model {found[0]!r} names {credentials.scrub(ref)!r}, which holds a secret: leave it out of the entry, and set HF_TOKEN or CIVITAI_TOKEN"
+            )
+    _check_settings(*found)
+    return found
+
+
+def _identified(name: str) -> tuple[str, ModelSpec]:
+    if name in MODELS:
+        return name, MODELS[name]
+    name = reference.plain(f"https://{name}" if name.startswith(("huggingface.co/", "hf.co/")) else name)
+    if name.strip() and _is_reference(name):
+        known = _listed(name)
+        return (known, MODELS[known]) if known else (name, ModelSpec(source=name))
+    try:
+        known = find(MODELS, name)
+    except RequestError:
+        if name.startswith("rehearsal/"):
+            raise
+        if match := HUB_ID.match(name) or HUB_FILE.match(name):
+            return _of_hub(name, match)
+        if (swapped := re.fullmatch(r"(.+?)(:[\w-]+)(@.+)", name)) and HUB_ID.match(right := swapped[1] + swapped[3] + swapped[2]):
+            raise RequestError(f"Unknown model {shown(name)}: the revision comes before the variant, {right!r}") from None
+        raise
+    return known, MODELS[known]
+
+
+def _of_hub(name: str, match: re.Match[str]) -> tuple[str, ModelSpec]:
+    """A hub reference with the entry of the same repository, which may have moved, or with an empty one."""
+    given = match.groupdict()
+    for known, spec in MODELS.items():
+        home = HUB_ID.match(spec.source) or HUB_FILE.match(spec.source)
+        if not home or spec.loras or spec.then or "unet" in spec.parts or given["id"] not in (home["id"], *spec.aliases):
+            continue
+        revision = f"@{given['revision']}" if given["revision"] else ""
+        file = given.get("file") or home.groupdict().get("file")  # the entry knows which file of a repository is meant
+        variant = "" if file else given["variant"] or home["variant"] or ""
+        source = home["id"] + revision + (f"/{file}" if file else f":{variant}" if variant else "")
+        return (known, spec) if source == spec.source else (name, spec.model_copy(update={"source": source}))
+    return name, ModelSpec(source=name)
+
+
+def _is_reference(name: str) -> bool:
+    if name.endswith((".safetensors", ".ckpt")) and not HUB_FILE.match(name):
+        return True
+    if name.startswith(("/", ".", "~", "kaggle:", "http://", "https://")) or name.lower().startswith("civitai:"):
+        return True
+    try:
+        return Path(name).exists()
+    except OSError:  # too long to be one
+        return False
+
+
+def _listed(name: str) -> str | None:
+    """The entry that has a Civitai model (no version of it named) or a hub file among its aliases or as its source."""
+    alias = str(found) if (found := civitai.parse(name)) else name
+    return next((known for known, spec in MODELS.items() if alias in (spec.source, *spec.aliases)), None)
+
+
+def _check_settings(name: str, spec: ModelSpec) -> None:
+    """Raise RequestError for recommended settings that no request could use."""
+    try:
+        find(SAMPLERS, spec.settings.sampler)
+    except RequestError as error:
+        raise RequestError(f"Model {name!r}: {error}") from None
+    if spec.steps and not spec.steps[0] <= spec.settings.steps <= spec.steps[1]:
+        raise RequestError(f"Model {name!r} recommends {spec.settings.steps} steps and is made for {spec.steps[0]} to {spec.steps[1]}: change one of them")

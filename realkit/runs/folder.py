@@ -1,0 +1,44 @@
+"""A results folder, read: its table and what failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realkit.base.errors import RequestError
+from realkit.runs.store import Store
+from realkit.runs.table import build
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Run:
+    """A results folder: after a run, the cells that its sweep asked for; read later, all it holds."""
+
+    def __init__(self, folder: str | Path, cells: frozenset[str] | None = None, scorers: tuple[str, ...] | None = None, stopped: str = "") -> None:
+        self.stopped = stopped  # why it ended before its work did; "": it did not
+        self.folder = Path(folder)
+        self.store = Store(folder)
+        self._cells, self._scorers = cells, scorers
+
+    def table(self) -> pd.DataFrame:
+        """One line a cell: settings, seconds and memory a stage, scores, status."""
+        frame = build(self.store, self._cells, self._scorers)
+        frame.attrs["folder"] = str(self.folder)
+        return frame
+
+    @property
+    def failed(self) -> int:
+        """Cells of which some stage failed."""
+        return int((self.table()["status"] == "failed").sum())
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+
+def read(folder: str | Path) -> Run:
+    """A results folder as it stands, without torch. Raises RequestError when it is none."""
+    if not (Path(folder) / "cells.jsonl").is_file():
+        raise RequestError(f"{str(folder)!r} is no results folder: it has no cells.jsonl")
+    return Run(folder)
