@@ -371,9 +371,10 @@ def test_what_the_libraries_log_bears_no_token(tmp_path):
     code = """
         import logging, os, sys
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-        from realkit import hub, RequestError
+        from realkit import RequestError
+        from realkit.weights import resolve
         try:
-            hub.fetch(hub.lock("civitai:7"))
+            resolve.fetch(resolve.lock("civitai:7"))
         except RequestError as error:
             print(error)
     """

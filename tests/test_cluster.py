@@ -201,7 +201,7 @@ def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(
 def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_path, scene):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import os, realkit.scorers.table as s\nload = s.load\ns.load = lambda name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
+        "import os, realkit.runs.stages as s\nload = s.load_scorer\ns.load_scorer = lambda name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
     )
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     shutil.copytree(scene / "process", scene / "deadly")

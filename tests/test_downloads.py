@@ -81,8 +81,9 @@ def test_a_connection_that_never_holds_is_one_line_and_the_next_run_goes_on(plac
 def test_what_a_killed_process_left_is_gone_on_with(place, tmp_path):
     with files(place, {"a.safetensors": Manners(hangs=1)}) as server:
         code = f"""
-            from realkit import downloads
-            downloads.download("{server.endpoint}/a.safetensors", downloads.folder("files") / "a.safetensors", called="A model", sha="{SHA}")
+            from realkit.base.cache import cache_folder
+            from realkit.weights.sources.web import download
+            download("{server.endpoint}/a.safetensors", cache_folder("files") / "a.safetensors", called="A model", sha="{SHA}")
         """
         killed(code, tmp_path, server)
         there = (cache.cache_folder("files") / "a.safetensors.part").stat().st_size

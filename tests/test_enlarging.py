@@ -197,11 +197,11 @@ def test_a_changed_upscaler_is_noticed_on_resume(tmp_path, weights):
 
 def test_pictures_that_do_not_fit_are_refused_before_anything_is_made(tmp_path, monkeypatch):
     sweep = dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers="rehearsal/compact-x4", target=16_384)
-    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 2.0)
+    monkeypatch.setattr("realkit.base.measure.ram_free", lambda: 2.0)
     with pytest.raises(rk.RequestError, match=r"16384×16384 by 'rehearsal/compact-x4' needs .* 2\.0 GiB are free"):
         rk.run(sweep, tmp_path / "a")
-    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 2000.0)
-    monkeypatch.setattr("realkit.weights.sources.web.free", lambda _: 10**6)
+    monkeypatch.setattr("realkit.base.measure.ram_free", lambda: 2000.0)
+    monkeypatch.setattr("realkit.base.cache.free_bytes", lambda _: 10**6)
     with pytest.raises(rk.RequestError, match=r"pictures need about 0\.4 GiB more .* 0\.0 GiB are free"):
         rk.run(sweep, tmp_path / "b")
     assert not (tmp_path / "a" / "rows.jsonl").exists() and not (tmp_path / "b" / "rows.jsonl").exists()

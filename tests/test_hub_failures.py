@@ -228,8 +228,9 @@ def test_no_connection_at_all(tmp_path):
 
 def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_loaded(repository, tmp_path):
     code = """
-        from realkit import hub, models
-        print(hub.fetch(models.lock("some/model").main))
+        from realkit.models.lock import lock_model
+        from realkit.weights import resolve
+        print(resolve.fetch(lock_model("some/model").main))
     """
     with serving({"some/model": repository}, {f"some/model/{UNET}": Manners(hangs=1)}) as hub:
         killed(code, tmp_path, hub)
@@ -248,8 +249,8 @@ def test_after_a_cut_of_a_large_file_only_what_is_missing_is_asked_for(tmp_path)
     (tmp_path / "repository").mkdir()
     save_file({"a": np.arange(6 << 20, dtype=np.float32)}, path := tmp_path / "repository" / "large.safetensors")
     code = """
-        from realkit import hub
-        print(hub.fetch(hub.lock("some/model/large.safetensors")))
+        from realkit.weights import resolve
+        print(resolve.fetch(resolve.lock("some/model/large.safetensors")))
     """
     with serving({"some/model": path.parent}, {"some/model/large.safetensors": Manners(cuts=1)}) as hub:
         done = python(code, tmp_path, hub.endpoint)

@@ -81,8 +81,8 @@ def test_what_was_fetched_is_loaded_again_without_a_network(ran):
 
 LOCK = """
     import json, sys
-    from realkit import models
-    print(json.dumps(models.lock("sd-1.5").to_json()))
+    from realkit.models.lock import lock_model
+    print(json.dumps(lock_model("sd-1.5").to_json()))
 """
 
 
@@ -104,8 +104,8 @@ def test_planning_asks_for_no_weights_and_loads_no_torch(repository, tmp_path):
     (tmp_path / "sweep.yaml").write_text(SWEEP.format(model="sd-1.5"))
     code = f"""
         import sys
-        from realkit import runner
-        print(runner.plan(r"{tmp_path / "sweep.yaml"}"))
+        from realkit.sweeps.check import plan
+        print(plan(r"{tmp_path / "sweep.yaml"}"))
         assert "torch" not in sys.modules and "diffusers" not in sys.modules
     """
     with serving({SD15: repository}) as hub:

@@ -124,18 +124,19 @@ def test_other_errors_do_not_climb():
 ON_DISK = """
     import psutil, torch
     from diffusers import UNet2DConditionModel
-    from realkit import loading, placement
+    from realkit.base.device import release
+    from realkit.models.ladder import module_bytes, place
     kinds = dict(down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"))
     unet = UNet2DConditionModel(sample_size=16, block_out_channels=(320, 640), cross_attention_dim=768, **kinds).eval()
     run = lambda: unet(torch.zeros(1, 4, 8, 8), torch.tensor(1), torch.zeros(1, 77, 768)).sample
     with torch.inference_mode():
         before = run()
-        placement.release()
+        release()
         held = psutil.Process().memory_info().rss
-        placement.place(unet, "group-offload", torch.device("cpu"))
+        place(unet, "group-offload", torch.device("cpu"))
         after = run()
-    placement.release()
-    print("freed", (held - psutil.Process().memory_info().rss) / loading._bytes(unet), torch.equal(before, after))
+    release()
+    print("freed", (held - psutil.Process().memory_info().rss) / module_bytes(unet), torch.equal(before, after))
 """
 
 
@@ -154,13 +155,13 @@ def _alone(script: str) -> str:
 TEN = """
     import psutil
     import realkit as rk
-    from realkit import placement
+    from realkit.base.device import release
     names = ["rehearsal/base", "rehearsal/studio", "rehearsal/turbo", "rehearsal/xl", "rehearsal/xl+refiner"]
     for turn in range(10):
         model = rk.load(names[turn % 5])
         model("a photo of a red cube", steps=2)
         del model
-        placement.release()
+        release()
         print("held", psutil.Process().memory_info().rss)
 """
 

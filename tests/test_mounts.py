@@ -25,7 +25,9 @@ LCM = "latent-consistency/lcm-lora-sdv1-5"
 ENTRIES = ["sd-1.5", "sdxl-base", "realistic-vision-6", "lcm-sd15"]  # of which all is attached
 LOCKS = """
     import json, os, time
-    from realkit import RequestError, hub, models
+    from realkit import RequestError
+    from realkit.models.lock import lock_model
+    from realkit.weights import resolve
     time.sleep = lambda _: None  # nothing is waited for that will not come
 
     def said(work):
@@ -35,12 +37,12 @@ LOCKS = """
             return {"refused": str(error)}
 
     def model(name):
-        locked = models.lock(name)
+        locked = lock_model(name)
         return {"fingerprint": locked.fingerprint, "vae": locked.vae_fingerprint, "scheduler": locked.scheduler}
 
     def plain(ref):
-        locked = hub.lock(ref)
-        again = hub.fetch(locked)
+        locked = resolve.lock(ref)
+        again = resolve.fetch(locked)
         return {"files": locked.files, "at": str(again)}
 
     names, refs = json.loads(os.environ["ASKED"])

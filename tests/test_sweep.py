@@ -149,8 +149,8 @@ def test_ids_are_the_same_in_every_process():
     import sys
 
     code = (
-        "from realkit import models, sweep; import realkit as rk; c = rk.Sweep(models='rehearsal/base', prompts='a red cube').cells()[0];"
-        "print(sweep.ids(c, models.lock('rehearsal/base'), None).image); import sys; assert 'torch' not in sys.modules"
+        "from realkit.models.lock import lock_model; from realkit.sweeps.ids import ids; import realkit as rk; c = rk.Sweep(models='rehearsal/base', prompts='a red cube').cells()[0];"
+        "print(ids(c, lock_model('rehearsal/base'), None).image); import sys; assert 'torch' not in sys.modules"
     )
     found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout for seed in "12"}
     cell = rk.Sweep(**GOOD).cells()[0]

@@ -93,7 +93,7 @@ def test_the_tile_of_a_later_pass_is_in_the_row(monkeypatch):
 
 
 def test_pictures_of_other_sweeps_make_no_room(tmp_path, monkeypatch):
-    monkeypatch.setattr("realkit.weights.sources.web.free", lambda _: 2**20)
+    monkeypatch.setattr("realkit.base.cache.free_bytes", lambda _: 2**20)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "other.png").write_bytes(bytes(2**22))
     with pytest.raises(rk.RequestError, match="need about"):
@@ -101,14 +101,14 @@ def test_pictures_of_other_sweeps_make_no_room(tmp_path, monkeypatch):
 
 
 def test_a_redraw_counts_its_own_memory(monkeypatch):
-    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 4.0)
+    monkeypatch.setattr("realkit.base.measure.ram_free", lambda: 4.0)
     with pytest.raises(rk.RequestError, match=r"needs 1\d\.\d GiB"):
         rk.upscale(scene(), "rehearsal/redraw", 16_384, prompt=PROMPT)
 
 
 def test_the_command_line_looks_at_the_disk_first(tmp_path, monkeypatch):
     scene().save(tmp_path / "a.png")
-    monkeypatch.setattr("realkit.weights.sources.web.free", lambda _: 1000)
+    monkeypatch.setattr("realkit.base.cache.free_bytes", lambda _: 1000)
     done = CliRunner().invoke(main.main, ["upscale", str(tmp_path / "a.png"), "--with", "lanczos", "--to", "1000"])
     assert done.exit_code == 2 and "MiB are free" in done.output
 

@@ -47,9 +47,10 @@ def warm() -> None:
     """Import what a run imports, so that a child begins at once."""
     import diffusers
     import open_clip  # noqa: F401
-    import realkit.stages  # noqa: F401
     import spandrel  # noqa: F401
     import torch
+
+    import realkit.runs.stages  # noqa: F401
 
     torch.set_num_threads(1)
     _ = diffusers.StableDiffusionPipeline, diffusers.StableDiffusionXLPipeline, diffusers.StableDiffusionXLImg2ImgPipeline, diffusers.AutoencoderKL
