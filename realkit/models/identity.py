@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from realkit.models.legs import second_leg
 from realkit.samplers.table import SAMPLERS
-from realkit.sweeps.cell import Cell
 
 if TYPE_CHECKING:
     from realkit.models.lock import ModelLock
+    from realkit.models.request import Request
 
 ID_VERSION = 1  # raised when the meaning of an id changes
 
@@ -22,24 +23,34 @@ def name_of(stage: str, determined: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def denoise_determined(cell: Cell, lock: ModelLock) -> dict[str, Any]:
-    """What determines a cell's latents, all legs together. Guidance and negative prompt do not where there is no guidance (at 1 or below), nor
-    steps where the sampler chooses them."""
-    from realkit.models.legs import second_leg
+def denoise_determined(request: Request, lock: ModelLock) -> dict[str, Any]:
+    """What determines a request's latents, all legs together.
 
-    found = _leg_determined(cell, lock, cell.sampler, cell.steps, cell.guidance)
-    found |= {"prompt": cell.prompt, "seed": cell.seed, "width": cell.width, "height": cell.height} | ({"dtype": cell.dtype} if cell.dtype else {})
+    Guidance and the negative prompt do not where there is no guidance (at 1 or below), nor do the
+    steps where the sampler chooses them.
+    """
+    determined = _leg_determined(request, lock)
+    for name in ("prompt", "seed", "width", "height"):
+        determined[name] = getattr(request, name)
+    if request.dtype:
+        determined["dtype"] = request.dtype
     if lock.then and lock.spec.then:
-        went = second_leg(cell.sampler, cell.steps, cell.guidance, lock.then.spec)
-        found["then"] = {"at": lock.spec.then.at, **_leg_determined(cell, lock.then, *went)}
-    return found
+        leg = _leg_determined(second_leg(request, lock.then.spec), lock.then)
+        determined["then"] = {"at": lock.spec.then.at, **leg}
+    return determined
 
 
-def _leg_determined(cell: Cell, lock: ModelLock, sampler: str, steps: int, guidance: float) -> dict[str, Any]:
-    guided = guidance > 1
-    prints = {part: value for part, value in lock.fingerprint.items() if part != "vae"}
-    entry = SAMPLERS[sampler]
+def _leg_determined(request: Request, lock: ModelLock) -> dict[str, Any]:
+    """What determines one leg's part, apart from prompt, seed and size."""
+    guided = request.guidance > 1
+    sampler = SAMPLERS[request.sampler]
     return {
-        "model": prints, "family": lock.spec.family, "scheduler": lock.scheduler, "sampler": sampler, "sampler_entry": entry.determined,
-        "steps": None if entry.adaptive else steps, "guidance": guidance if guided else None, "negative": cell.negative if guided else None,
-    }  # fmt: skip
+        "model": {part: sha for part, sha in lock.fingerprint.items() if part != "vae"},
+        "family": lock.spec.family,
+        "scheduler": lock.scheduler,
+        "sampler": request.sampler,
+        "sampler_entry": sampler.determined,
+        "steps": None if sampler.adaptive else request.steps,
+        "guidance": request.guidance if guided else None,
+        "negative": request.negative if guided else None,
+    }

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 from realkit.base.errors import RequestError
 from realkit.catalog.lookup import find
 from realkit.models.families import FAMILIES
+from realkit.models.request import Request
 from realkit.samplers import build
 from realkit.samplers.table import SAMPLERS
 
 if TYPE_CHECKING:
     from realkit.models.lock import ModelLock
     from realkit.models.spec import ModelSpec
-    from realkit.sweeps.cell import Cell
+
+RequestT = TypeVar("RequestT", bound=Request)
 
 
-def check_legs(cell: Cell, lock: ModelLock) -> None:
-    """Raise RequestError where a cell's legs cannot be run by its sampler."""
-    build.check(cell.sampler, cell.steps, lock.scheduler)
+def check_legs(request: Request, lock: ModelLock) -> None:
+    """Raise RequestError where a request's legs cannot be run by its sampler."""
+    build.check(request.sampler, request.steps, lock.scheduler)
     if FAMILIES[lock.spec.family].second:
-        raise RequestError(f"Model {cell.model!r} goes on from another's latents: take a model that ends with it (realkit list models)")
+        raise RequestError(f"Model {request.model!r} continues another model's latents: take a model that ends with it (realkit list models)")
     if lock.then and lock.spec.then:
-        sampler, steps, _ = second_leg(cell.sampler, cell.steps, cell.guidance, lock.then.spec)
-        build.check(sampler, steps, lock.then.scheduler)
-        if sampler == cell.sampler and not SAMPLERS[sampler].divides:
-            raise RequestError(f"Sampler {sampler!r} cannot hand over in the middle, as model {cell.model!r} asks: take Euler or DPM++ 2M")
+        second = second_leg(request, lock.then.spec)
+        build.check(second.sampler, second.steps, lock.then.scheduler)
+        if second.sampler == request.sampler and not SAMPLERS[request.sampler].divides:
+            raise RequestError(f"Sampler {request.sampler!r} cannot hand over in the middle, as model {request.model!r} asks: take Euler or DPM++ 2M")
 
 
-def second_leg(sampler: str, steps: int, guidance: float, second: ModelSpec) -> tuple[str, int, float]:
-    """(sampler, steps, guidance) of a second leg: a refiner goes on with the first's, a decoder of another kind has its own."""
+def second_leg(request: RequestT, second: ModelSpec) -> RequestT:
+    """What a second leg is asked with: a refiner takes the first leg's settings, a decoder of another kind has its own."""
     if FAMILIES[second.family].vae == "vae":
-        return sampler, steps, guidance
-    own = second.settings
-    return find(SAMPLERS, own.sampler), own.steps, float(own.guidance)
+        return request
+    advice = second.settings
+    return replace(
+        request,
+        sampler=find(SAMPLERS, advice.sampler),
+        steps=advice.steps,
+        guidance=float(advice.guidance),
+    )
 
 
 def second_leg_seed(seed: int) -> int:

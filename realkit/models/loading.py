@@ -57,7 +57,12 @@ def load(
         start = rung or ladder.first_rung(on, rungs, part_bytes(pipe))
         stands = placed(pipe, start, rungs, on)
     pipe.original_scheduler_config = locked.scheduler
-    return Model(locked, pipe, time.perf_counter() - began, on, stands, rungs, dtype)
+
+    def load_second(rung: str | None) -> Model:
+        assert locked.then is not None
+        return load(locked.then.name, locked.then, device=on.type, dtype=dtype, rung=rung)
+
+    return Model(locked, pipe, time.perf_counter() - began, on, stands, rungs, dtype, load_second if locked.then else None)
 
 
 def load_decoder(locked: ModelLock, *, device: str | None = None, dtype: str | None = None, rung: str | None = None) -> Decoder:

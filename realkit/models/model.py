@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError
 from realkit.base.measure import Stopwatch
-from realkit.catalog.lookup import find
 from realkit.models.decoder import Decoder
 from realkit.models.families import FAMILIES, Going
+from realkit.models.identity import denoise_determined
 from realkit.models.ladder import Placed, climbing
 from realkit.models.legs import check_legs, second_leg, second_leg_seed
+from realkit.models.provenance import annotate, pixel_hash
+from realkit.models.request import Request, checked, completed
 from realkit.samplers import build
 from realkit.samplers.table import SAMPLERS
 
@@ -21,15 +23,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from realkit.models.lock import ModelLock
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One picture of a batch: what may differ between the pictures of one batch."""
-
-    prompt: str
-    negative: str
-    seed: int
 
 
 @dataclass
@@ -52,13 +45,25 @@ class _Enough(Exception):
 class Model(Placed):
     """A loaded model. Calling it makes a picture; the stages use `denoise`. Out of memory, it climbs the ladder: `rung` says where it stands."""
 
-    def __init__(self, locked: ModelLock, pipe: Any, load_s: float, on: torch.device, rung: str, rungs: tuple[str, ...], asked: str | None) -> None:
+    def __init__(
+        self,
+        locked: ModelLock,
+        pipe: Any,
+        load_s: float,
+        on: torch.device,
+        rung: str,
+        rungs: tuple[str, ...],
+        asked: str | None,
+        load_second: Callable[[str | None], Model] | None = None,
+    ) -> None:
+        """`load_second(rung)` loads the model of the second leg, where there is one."""
         self.locked, self.name, self.spec, self.pipe, self.load_s = locked, locked.name, locked.spec, pipe, load_s
         self.device, self.rung, self.rungs, self._asked_dtype = on, rung, rungs, asked
         self.family = FAMILIES[self.spec.family]
         self.denoiser = getattr(pipe, self.family.denoiser)
         self.dtype = self.denoiser.dtype
         self._calls, self._pictures, self._most_calls, self._warm = 0, 0, 0, set[tuple[Any, ...]]()
+        self._load_second = load_second
         self._second: Model | None = None
         pipe.set_progress_bar_config(disable=True)
         self.denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -94,27 +99,21 @@ class Model(Placed):
 
         Raises RequestError for a bad setting, and torch's out-of-memory error on the last rung only.
         """
-        from realkit.models.identity import denoise_determined
-        from realkit.models.provenance import annotate, pixel_hash
-        from realkit.sweeps.sweep import Sweep
-
-        axes = {"samplers": sampler, "steps": steps, "guidance": guidance, "negatives": negative, "size": size, "dtype": self._asked_dtype}
-        sweep = Sweep(models=self.name, prompts=prompt, seeds=[seed], **{k: v for k, v in axes.items() if v is not None})
-        cells = sweep.cells({self.name: self.spec})
-        if len(cells) != 1:
-            raise RequestError(f"{len(cells)} pictures asked for: a model makes one at a time, rk.Sweep makes grids")
-        cell = cells[0]
-        check_legs(cell, self.locked)
-        request = [Wanted(cell.prompt, cell.negative, cell.seed)]
-        begun = climbing(self, lambda: self.denoise(request, cell.sampler, cell.steps, cell.guidance, (cell.width, cell.height)).latents)
+        settings = {
+            "prompt": prompt, "negative": negative, "seed": seed, "sampler": sampler, "steps": steps, "guidance": guidance, "size": size,
+            "dtype": self._asked_dtype,
+        }  # fmt: skip
+        request = completed(self.name, self.spec, {setting: checked(setting, value) for setting, value in settings.items()})
+        check_legs(request, self.locked)
+        latents = climbing(self, lambda: self.denoise([request]).latents)
         decoder = self
         if second := self.second:
-            went = second_leg(cell.sampler, cell.steps, cell.guidance, second.spec)
-            begun = climbing(second, lambda: second.denoise(request, *went, (cell.width, cell.height), begun=begun, start=self.end).latents)
+            leg = second_leg(request, second.spec)
+            latents = climbing(second, lambda: second.denoise([leg], begun=latents, start=self.end).latents)
             decoder = second if self.locked.decoding is second.locked else self
-        image = climbing(decoder, lambda: decoder.decode(begun[0]))
-        determined = denoise_determined(cell, self.locked) | {"vae": self.locked.vae_fingerprint}
-        return annotate(image, {"stage": "decode", "cell": asdict(cell), "determined": determined, "pixels": pixel_hash(image)})
+        image = climbing(decoder, lambda: decoder.decode(latents[0]))
+        determined = denoise_determined(request, self.locked) | {"vae": self.locked.vae_fingerprint}
+        return annotate(image, {"stage": "decode", "cell": asdict(request), "determined": determined, "pixels": pixel_hash(image)})
 
     @property
     def end(self) -> float:
@@ -124,31 +123,21 @@ class Model(Placed):
     @property
     def second(self) -> Model | None:
         """The second leg's model, loaded when first needed."""
-        if self.locked.then and self._second is None:
-            from realkit.models.loading import load
-
-            rung = None if self.rung == self.rungs[0] else self.rung
-            self._second = load(self.locked.then.name, self.locked.then, device=self.device.type, dtype=self._asked_dtype, rung=rung)
+        if self._load_second and self._second is None:
+            self._second = self._load_second(None if self.rung == self.rungs[0] else self.rung)
         return self._second
 
-    def denoise(
-        self,
-        requests: Sequence[Wanted],
-        sampler: str,
-        steps: int,
-        guidance: float,
-        size: tuple[int, int],
-        *,
-        begun: torch.Tensor | None = None,
-        start: float = 0.0,
-    ) -> Denoised:
-        """Latents for a batch that shares sampler, steps, guidance and size (width, height).
+    def denoise(self, requests: Sequence[Request], *, begun: torch.Tensor | None = None, start: float = 0.0) -> Denoised:
+        """Latents for a batch of requests that differ in prompt, negative and seed alone.
 
         A second leg is given what the first left, `begun` (B, C, h, w), and the share of the schedule at which it takes over.
         """
         import torch
 
-        sampler = find(SAMPLERS, sampler)
+        first = requests[0]
+        sampler, steps, guidance, size = first.sampler, first.steps, first.guidance, first.size
+        if any((request.sampler, request.steps, request.guidance, request.size) != (sampler, steps, guidance, size) for request in requests):
+            raise RequestError("A batch shares sampler, steps, guidance and size: give its requests one by one")
         build.check(sampler, steps, self.locked.scheduler)
         if len(requests) > 1 and SAMPLERS[sampler].adaptive:
             raise RequestError(f"Sampler {sampler!r} chooses its steps by the picture: give it one at a time, not {len(requests)}")

@@ -15,7 +15,7 @@ from realkit.base.measure import Stopwatch
 from realkit.models import legs, loading
 from realkit.models.decoder import Decoder
 from realkit.models.identity import denoise_determined, name_of
-from realkit.models.model import Model, Wanted
+from realkit.models.model import Model
 from realkit.runs.jobs import Damaged, Files, Job, Kit, Made, Planned, Row, Stage
 from realkit.samplers.table import SAMPLERS
 from realkit.scorers.score import determined_score, load_scorer, uses_prompt
@@ -126,14 +126,13 @@ def _denoise(model: Model, job: Job, files: Files, locks: dict[str, ModelLock] |
     from safetensors.torch import save
 
     first = job.planned[0].cell
-    requests = [Wanted(item.cell.prompt, item.cell.negative, item.cell.seed) for item in job.planned]
-    went, begun, start = (first.sampler, first.steps, first.guidance), None, 0.0
+    requests, begun, start = [item.cell for item in job.planned], None, 0.0
     if locks is not None:
         spec = locks[first.model].spec
         assert spec.then is not None
-        went, start = legs.second_leg(*went, model.spec), spec.then.at
+        requests, start = [legs.second_leg(cell, model.spec) for cell in requests], spec.then.at
         begun = torch.stack([_latents(files, item.ids.begun) for item in job.planned])
-    made = model.denoise(requests, *went, (first.width, first.height), begun=begun, start=start)
+    made = model.denoise(requests, begun=begun, start=start)
     size = len(requests)
     shared = {
         "load_s": model.load_s, "encode_s": made.encode_s / size, "denoise_s": made.denoise_s / size, "batch": size, "nfe": made.nfe,

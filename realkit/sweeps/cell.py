@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from realkit.base.pictures import target_size
+from realkit.models.request import Request
+
 
 @dataclass(frozen=True)
-class Cell:
-    """One point of the grid: everything that determines its picture, by name. Sides in pixels."""
+class Cell(Request):
+    """One point of the grid: a request and what comes after it, everything that determines its picture, by name."""
 
-    model: str
-    sampler: str
-    prompt: str
-    negative: str
-    seed: int
-    steps: int
-    guidance: float
-    width: int
-    height: int
-    dtype: str | None = None  # None: by the device
     upscaler: str | None = None
     target: int | tuple[int, int] | None = None
     strength: float | None = None  # of a redraw; None where nothing is redrawn
@@ -27,6 +20,4 @@ class Cell:
     @property
     def pixels(self) -> tuple[int, int]:
         """(width, height) of its final picture."""
-        from realkit.base.pictures import target_size
-
-        return (self.width, self.height) if self.target is None else target_size((self.width, self.height), self.target)
+        return self.size if self.target is None else target_size(self.size, self.target)

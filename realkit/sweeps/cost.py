@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from realkit.catalog.lookup import find
 from realkit.models.families import FAMILIES, Family
+from realkit.models.legs import second_leg
+from realkit.models.request import Request
+from realkit.models.spec import MODELS
 from realkit.samplers.table import SAMPLERS
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ SMALL_LOAD_S = 0.1
 RELOADING_SHARE = 0.1  # of the work
 
 
-def denoise_tflop(cell: Cell, spec: ModelSpec) -> float:
+def denoise_tflop(cell: Request, spec: ModelSpec) -> float:
     """Operations, in 10¹², of a cell's denoiser passes (two a call where guidance is above 1); one multiply-add is two operations."""
     family = _family(spec)
     passes = SAMPLERS[cell.sampler].nfe(cell.steps) * (2 if cell.guidance > 1 else 1)
@@ -31,12 +33,8 @@ def denoise_tflop(cell: Cell, spec: ModelSpec) -> float:
     first = passes * per_pass * cell.width * cell.height / at**2
     if spec.then is None:
         return first
-    from realkit.models.legs import second_leg
-    from realkit.models.spec import MODELS
-
     second = MODELS[find(MODELS, spec.then.model)]
-    sampler, steps, guidance = second_leg(cell.sampler, cell.steps, cell.guidance, second)
-    rest = denoise_tflop(replace(cell, sampler=sampler, steps=steps, guidance=guidance), second)
+    rest = denoise_tflop(second_leg(cell, second), second)
     return first * spec.then.at + rest * (1 - spec.then.at if _family(second).vae == "vae" else 1)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from realkit.catalog.lookup import Spec, Table, find
-
-SUITE = "suite:"  # begins the name of a suite among prompts
+from realkit.models.request import SUITE
 
 
 class Suite(Spec):
@@ -16,14 +15,6 @@ class Suite(Spec):
 
 
 PROMPTS: Table[Suite] = Table("prompt", Suite)
-
-
-def checked_prompt(value: str) -> str:
-    if not value.strip():
-        raise ValueError("expected words, got an empty prompt")
-    if value.startswith(SUITE):
-        raise ValueError("expected words; a suite stands in the list of prompts")
-    return value
 
 
 def expanded_prompts(item: Any) -> list[Any]:

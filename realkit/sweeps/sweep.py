@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,28 +27,35 @@ from pydantic import (
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import UniqueKeyLoader
 from realkit.catalog.lookup import find
-from realkit.models.request import Guidance, Seed, Size, Steps, Text
-from realkit.samplers.build import check_steps
+from realkit.models import request
+from realkit.models.spec import ModelSpec, identify
 from realkit.samplers.table import SAMPLERS
+from realkit.scorers.score import determined_score
+from realkit.scorers.table import SCORERS
+from realkit.sweeps import cost
 from realkit.sweeps.cell import Cell
-from realkit.sweeps.prompts import checked_prompt, expanded_prompts
-
-if TYPE_CHECKING:
-    from realkit.models.spec import ModelSpec
+from realkit.sweeps.prompts import expanded_prompts
+from realkit.upscalers.settings import Settings
+from realkit.upscalers.table import canonical, uses
 
 Side = Annotated[StrictInt, Field(ge=1, le=32_768)]
-Pair = Annotated[tuple[Side, Side], BeforeValidator(lambda value: tuple(value))]
-Target = Annotated[Annotated[Side, Tag("side")] | Annotated[Pair, Tag("pair")], Discriminator(lambda v: "pair" if isinstance(v, (list, tuple)) else "side")]
+Pair = Annotated[tuple[Side, Side], BeforeValidator(tuple)]
+Target = Annotated[
+    Annotated[Side, Tag("side")] | Annotated[Pair, Tag("pair")],
+    Discriminator(lambda value: "pair" if isinstance(value, (list, tuple)) else "side"),
+]
 
-# The axes: argument of a Sweep → the cell's setting it varies and what a value of it must be.
-AXES: dict[str, tuple[str, Any]] = {
-    "models": ("model", StrictStr), "samplers": ("sampler", StrictStr), "prompts": ("prompt", Annotated[Text, AfterValidator(checked_prompt)]),
-    "negatives": ("negative", Text), "seeds": ("seed", Seed), "steps": ("steps", Steps), "guidance": ("guidance", Guidance),
-    "size": ("size", Size), "dtype": ("dtype", Literal["float32", "float16", "bfloat16"]), "upscalers": ("upscaler", StrictStr), "target": ("target", Target),
-    "strength": ("strength", Annotated[FiniteFloat, Field(strict=True, gt=0, le=1)]),
+# The axes: argument of a Sweep → the cell's setting that it varies.
+AXES = {
+    "models": "model", "samplers": "sampler", "prompts": "prompt", "negatives": "negative", "seeds": "seed", "steps": "steps",
+    "guidance": "guidance", "size": "size", "dtype": "dtype", "upscalers": "upscaler", "target": "target", "strength": "strength",
 }  # fmt: skip
-SETTINGS = {setting: TypeAdapter(kind) for setting, kind in AXES.values()}
-OPEN = {"sampler", "negative", "steps", "guidance", "size", "dtype", "upscaler", "target", "strength"}  # may be None: the model's recommendation, or none
+# What a setting of a cell must be that is none of its request's; None: no upscaler, or its own advice.
+AFTER: dict[str, TypeAdapter[Any]] = {
+    "upscaler": TypeAdapter(StrictStr | None),
+    "target": TypeAdapter(Target | None),
+    "strength": TypeAdapter(Annotated[FiniteFloat, Field(strict=True, gt=0, le=1)] | None),
+}
 
 
 class Sweep(BaseModel):
@@ -116,8 +123,6 @@ class Sweep(BaseModel):
 
     def cells(self, specs: Mapping[str, ModelSpec] | None = None) -> list[Cell]:
         """All cells in the order of the axes, duplicates collapsed. `specs` maps model names to entries already locked."""
-        from realkit.models.spec import identify
-
         known = dict(specs or {})
         found: dict[Cell, None] = {}
         for values in itertools.product(*(getattr(self, axis) for axis in AXES)):
@@ -130,9 +135,6 @@ class Sweep(BaseModel):
 
     def describe(self) -> str:
         """What the sweep will make, in a few lines: pictures, loads, denoiser calls, time and disk. Loads and fetches nothing."""
-        from realkit.models.spec import identify
-        from realkit.sweeps import cost
-
         cells = self.cells()
         return cost.describe(cells, {name: identify(name)[1] for name in {cell.model for cell in cells}}, self.scorers)
 
@@ -140,9 +142,6 @@ class Sweep(BaseModel):
 def _axis(axis: str, value: Any) -> Any:
     """The values of an axis as a list, each checked; raises RequestError naming the axis."""
     if axis == "scorers":
-        from realkit.scorers.score import determined_score
-        from realkit.scorers.table import SCORERS
-
         names = list(dict.fromkeys(find(SCORERS, name) for name in _listed(value)))
         for name in names:
             determined_score(name)
@@ -157,7 +156,7 @@ def _axis(axis: str, value: Any) -> Any:
         values = [prompt for item in values for prompt in expanded_prompts(item)]
     if not values:
         raise RequestError(f"{axis} is an empty list: expected at least one value")
-    return [_value(axis, AXES[axis][0], item) for item in values]
+    return [_value(axis, AXES[axis], item) for item in values]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -175,32 +174,19 @@ def _value(axis: str, setting: str, item: Any) -> Any:
 
 
 def _setting(axis: str, setting: str, value: Any) -> Any:
-    if setting not in SETTINGS:
-        raise RequestError(f"{axis}: unknown setting {shown(setting)}, expected some of {', '.join(SETTINGS)}")
-    if value is None and setting in OPEN:
-        return None
-    try:
-        value = SETTINGS[setting].validate_python(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise RequestError(f"{setting} {shown(value)}: {first['msg'].removeprefix('Value error, ')}") from None
-    if setting == "sampler":
-        return find(SAMPLERS, value)
-    if setting == "upscaler":
-        from realkit.upscalers.table import canonical
-
-        return canonical(value)
-    if setting == "model":
-        from realkit.models.spec import identify as identify_model
-
-        return identify_model(value)[0]
-    return value
+    if setting not in AXES.values():
+        raise RequestError(f"{axis}: unknown setting {shown(setting)}, expected some of {', '.join(AXES.values())}")
+    if setting in AFTER:
+        value = None if value is None else request.checked(setting, value, AFTER[setting])
+        return canonical(value) if setting == "upscaler" and value is not None else value
+    value = request.checked(setting, value)
+    return identify(value)[0] if setting == "model" else value
 
 
 def _merge(values: Iterable[Any]) -> dict[str, Any]:
     """The settings of one combination: axis values, then what mappings link to them."""
     values = list(values)
-    own = {setting: value for (setting, _), value in zip(AXES.values(), values, strict=True) if not isinstance(value, dict)}
+    own = {setting: value for setting, value in zip(AXES.values(), values, strict=True) if not isinstance(value, dict)}
     linked: dict[str, Any] = {}
     for value in values:
         for setting, item in value.items() if isinstance(value, dict) else ():
@@ -210,38 +196,25 @@ def _merge(values: Iterable[Any]) -> dict[str, Any]:
 
 
 def _cell(settings: dict[str, Any], name: str, spec: ModelSpec, equal_nfe: bool) -> Cell:
-    advised = spec.settings
-    sampler = settings["sampler"] or find(SAMPLERS, advised.sampler)
-    steps = advised.steps if settings["steps"] is None else settings["steps"]
-    budget = steps if equal_nfe else None
-    if budget is not None and SAMPLERS[sampler].adaptive:
-        raise RequestError(f"Sampler {sampler!r} chooses its own denoiser calls: leave it out of an equal-nfe comparison")
-    if budget is not None:
-        steps = SAMPLERS[sampler].steps_within(budget)
-    check_steps(sampler, steps)
-    if spec.steps and not spec.steps[0] <= steps <= spec.steps[1]:
-        made_for = " to ".join(dict.fromkeys(str(count) for count in spec.steps))
-        raise RequestError(
-            f"steps {steps} with model {name!r}: it is distilled for {made_for} steps. Link them: {{model: {name}, steps: {spec.settings.steps}}}"
-        )
-    width, height = settings["size"] or (spec.size, spec.size)
+    budget = None
+    if equal_nfe:
+        sampler = settings["sampler"] or find(SAMPLERS, spec.settings.sampler)
+        budget = spec.settings.steps if settings["steps"] is None else settings["steps"]
+        if SAMPLERS[sampler].adaptive:
+            raise RequestError(f"Sampler {sampler!r} chooses its own denoiser calls: leave it out of an equal-nfe comparison")
+        settings = settings | {"steps": SAMPLERS[sampler].steps_within(budget)}
+    asked = request.completed(name, spec, settings)
     upscaler, target = settings["upscaler"], settings["target"]
-    if upscaler is not None and target is None:
+    if upscaler is None:
+        return Cell(**asdict(asked), nfe_budget=budget)
+    if target is None:
         raise RequestError(f"Upscaler {upscaler!r} needs a target: give target=N for the longer side, or (width, height)")
     strength = _strength(upscaler, settings["strength"])
-    return Cell(
-        model=name, sampler=sampler, prompt=settings["prompt"], negative=advised.negative if settings["negative"] is None else settings["negative"],
-        seed=settings["seed"], steps=steps, guidance=float(advised.guidance if settings["guidance"] is None else settings["guidance"]),
-        width=width, height=height, dtype=settings["dtype"], upscaler=upscaler, target=target if upscaler is not None else None,
-        strength=strength, nfe_budget=budget,
-    )  # fmt: skip
+    return Cell(**asdict(asked), upscaler=upscaler, target=target, strength=strength, nfe_budget=budget)
 
 
-def _strength(upscaler: str | None, asked: float | None) -> float | None:
+def _strength(upscaler: str, asked: float | None) -> float | None:
     """The strength of a cell's redraw; None where its upscaler has none, whatever is asked."""
-    from realkit.upscalers.settings import Settings
-    from realkit.upscalers.table import uses
-
-    if upscaler is None or "strength" not in uses(upscaler):
+    if "strength" not in uses(upscaler):
         return None
     return Settings().strength if asked is None else asked

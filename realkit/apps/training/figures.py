@@ -15,7 +15,7 @@ from PIL import Image
 
 import realkit as rk
 from realkit.apps.training.ship import WEIGHTS
-from realkit.models.model import Wanted
+from realkit.models.request import completed
 from realkit.rehearsal.data import held_out
 from realkit.rehearsal.scenes import mask, render
 from realkit.rehearsal.wording import ATTRIBUTES, captions, parse
@@ -118,14 +118,15 @@ def refiner() -> dict[str, Any]:
 def generated(name: str) -> dict[str, Any]:
     """As `clip`, for pictures that a model generates from held-out captions with what it recommends."""
     model = rk.load(name)
-    settings, size = model.spec.settings, (model.spec.size, model.spec.size)
+    settings = model.spec.settings
     said = [caption for caption, _ in held_out(PICTURES)]
     pictures: list[Image.Image] = []
     for start in range(0, len(said), BATCH):
-        requests = [Wanted(caption, "", seed) for seed, caption in enumerate(said[start : start + BATCH], start)]
-        made = model.denoise(requests, settings.sampler, settings.steps, settings.guidance, size).latents
+        asked = enumerate(said[start : start + BATCH], start)
+        requests = [completed(name, model.spec, {"prompt": caption, "negative": "", "seed": seed}) for seed, caption in asked]
+        made = model.denoise(requests).latents
         if model.second:
-            made = model.second.denoise(requests, settings.sampler, settings.steps, settings.guidance, size, begun=made, start=model.end).latents
+            made = model.second.denoise(requests, begun=made, start=model.end).latents
         pictures += [model.decode(latents) for latents in made]
     return {"steps": settings.steps, "guidance": settings.guidance, **judge(pictures, said)}
 
