@@ -1,4 +1,5 @@
-"""realkit: which model, which sampler, which upscaler gives the best picture for the least time, and how sure can I be?"""
+"""realkit: which model, which sampler, which upscaler gives the best picture for the least time,
+and how sure can I be?"""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base.version import __version__ as __version__
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: spinning threads slow a busy small machine down
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before torch loads: spinning threads slow a busy small machine down
 
 # The public names, each with the module that it is read from at first use.
 _NAMES = {
@@ -21,7 +24,8 @@ _NAMES = {
 }  # fmt: skip
 _MODULES = {
     "plots": "analysis.plots", "verdicts": "analysis.verdicts", "rehearsal": "rehearsal",
-    "fidelity": "upscalers.benchmark", "laboratory": "samplers.benchmark", "bootstrap": "apps.notebooks.bootstrap",
+    "fidelity": "upscalers.benchmark", "laboratory": "samplers.benchmark",
+    "bootstrap": "apps.notebooks.bootstrap",
 }  # fmt: skip
 __all__ = [*_NAMES, *_MODULES]
 

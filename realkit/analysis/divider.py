@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def before_after(pictures: Mapping[str, Image], before: str, after: str, side: int = 512) -> Any:
-    """Two of several pictures of one scene, one left and one right of a border that a slider moves, `side` pixels along the longer side.
+    """Two of several pictures of one scene, one left and one right of a border that a slider moves,
+    `side` pixels along the longer side.
 
     Raises RequestError for a picture that is not among them.
     """
@@ -25,16 +26,27 @@ def before_after(pictures: Mapping[str, Image], before: str, after: str, side: i
         return joined(pictures[left], pictures[right], border / 100, side)
 
     names = list(pictures)
-    return interactive(draw, left=Dropdown(options=names, value=before), right=Dropdown(options=names, value=after), border=IntSlider(50, 0, 100))
+    return interactive(
+        draw,
+        left=Dropdown(options=names, value=before),
+        right=Dropdown(options=names, value=after),
+        border=IntSlider(50, 0, 100),
+    )
 
 
 def joined(left: Image, right: Image, share: float, side: int = 512) -> Image:
-    """The left `share` of one picture beside the rest of another of the same scene, a white line between them; smaller ones show their pixels."""
+    """The left `share` of one picture beside the rest of another of the same scene, a white line
+    between them; smaller ones show their pixels."""
     from PIL import Image
 
     scale = side / max(right.size)
     size = round(right.width * scale), round(right.height * scale)
-    one, other = (image.resize(size, Image.Resampling.LANCZOS if image.width > size[0] else Image.Resampling.NEAREST) for image in (left, right))
+    one, other = (
+        image.resize(
+            size, Image.Resampling.LANCZOS if image.width > size[0] else Image.Resampling.NEAREST
+        )
+        for image in (left, right)
+    )
     border = round(share * size[0])
     made = other.copy()
     made.paste(one.crop((0, 0, border, size[1])))

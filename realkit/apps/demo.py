@@ -20,11 +20,27 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     made = OUT / "compare.ipynb"
     papermill.execute_notebook(
-        ROOT / "notebooks" / "compare.ipynb", made, parameters={"out": str(OUT)}, kernel_name="python3", log_output=False, stdout_file=sys.stdout,
-        stderr_file=sys.stderr, progress_bar=False, cwd=str(ROOT / "notebooks"), config=Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}}),
-    )  # fmt: skip
+        ROOT / "notebooks" / "compare.ipynb",
+        made,
+        parameters={"out": str(OUT)},
+        kernel_name="python3",
+        log_output=False,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+        progress_bar=False,
+        cwd=str(ROOT / "notebooks"),
+        config=Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}}),
+    )
     click.echo("\nMade:")
-    for name in ("compare.ipynb", "table.csv", "table.parquet", "grid.png", "pareto.png", "upscaled.png", "images"):
+    for name in (
+        "compare.ipynb",
+        "table.csv",
+        "table.parquet",
+        "grid.png",
+        "pareto.png",
+        "upscaled.png",
+        "images",
+    ):
         click.echo(f"  {(OUT / name).relative_to(ROOT)}")
 
 

@@ -1,4 +1,5 @@
-"""The cache folder: where it lies, what room it has, and the SHA-256 of files, computed once a file."""
+"""The cache folder: where it lies, what room it has, and the SHA-256 of files, computed once a
+file."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from pathlib import Path
 
 from realkit.base.errors import RequestError
 
-CACHE = "REALKIT_CACHE"  # folder of downloads and conversions; default: realkit below the user's cache folder
+CACHE = (  # folder of downloads and conversions; default: realkit below the user's cache folder
+    "REALKIT_CACHE"
+)
 CHUNK = 1 << 20  # bytes from which on a file's hash is kept
 SPARE = 200 << 20  # bytes left free on the disk
 
@@ -19,7 +22,11 @@ SPARE = 200 << 20  # bytes left free on the disk
 def cache_root() -> Path:
     """Where the cache is, or will be."""
     own = os.environ.get(CACHE)
-    return Path(own).expanduser() if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "realkit"
+    return (
+        Path(own).expanduser()
+        if own
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "realkit"
+    )
 
 
 def cache_folder(*below: str) -> Path:
@@ -28,15 +35,21 @@ def cache_folder(*below: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"The cache {str(path)!r} cannot be made: {error.strerror}. Set ${CACHE} to a folder that can be written") from error
+        raise RequestError(
+            f"The cache {str(path)!r} cannot be made: {error.strerror}. Set ${CACHE} to a folder"
+            " that can be written"
+        ) from error
     return path
 
 
 def sha256(path: Path) -> str:
-    """A file's SHA-256 in hex. What was computed for a path, size and modification time is kept in the cache."""
+    """A file's SHA-256 in hex. What was computed for a path, size and modification time is kept in
+    the cache."""
     path = path.resolve()
     state = path.stat()
-    key = hashlib.sha256(f"{path}\n{state.st_size}\n{state.st_mtime_ns}\n{state.st_ctime_ns}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(
+        f"{path}\n{state.st_size}\n{state.st_mtime_ns}\n{state.st_ctime_ns}".encode()
+    ).hexdigest()[:32]
     if state.st_size < CHUNK:
         return digest(path)
     kept = cache_folder("hashes") / key
@@ -44,7 +57,9 @@ def sha256(path: Path) -> str:
         return kept.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
         found = digest(path)
-        if time.time_ns() - state.st_mtime_ns > 10**9:  # a file still being written may change again within the clock's grain
+        if (
+            time.time_ns() - state.st_mtime_ns > 10**9
+        ):  # a file still being written may change again within the clock's grain
             note(kept, found)
         return found
 
@@ -55,7 +70,8 @@ def digest(path: Path) -> str:
 
 
 def note(path: Path, text: str) -> None:
-    """Keep what can be found again, atomically. Where it cannot be written, the next run finds it again."""
+    """Keep what can be found again, atomically. Where it cannot be written, the next run finds it
+    again."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         part.write_text(text, encoding="ascii")
@@ -67,7 +83,10 @@ def note(path: Path, text: str) -> None:
 def room(where: Path, needed: int, called: str) -> None:
     """Raise RequestError where a disk has no room for so many bytes and a few to spare."""
     if needed + SPARE > free_bytes(where):
-        raise RequestError(f"{called} needs {needed / 2**30:.1f} GiB and {SPARE / 2**30:.1f} to spare, {_room_of(where)}")
+        raise RequestError(
+            f"{called} needs {needed / 2**30:.1f} GiB and {SPARE / 2**30:.1f} to spare,"
+            f" {_room_of(where)}"
+        )
 
 
 def free_bytes(where: Path) -> int:
@@ -81,14 +100,24 @@ def existing(path: Path) -> Path:
 
 
 def unwritten(called: str, where: Path, error: OSError, needed: int = 0) -> RequestError:
-    """What to say where a file cannot be written; a full disk fails late where nobody knew how much would come, or something else fills it."""
+    """What to say where a file cannot be written; a full disk fails late where nobody knew how much
+    would come, or something else fills it."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full:
-        reason = f"the disk is full, {f'it needs {needed / 2**30:.1f} GiB, ' if needed else ''}{_room_of(where)}"
+        reason = (
+            "the disk is full,"
+            f" {f'it needs {needed / 2**30:.1f} GiB, ' if needed else ''}{_room_of(where)}"
+        )
     else:
-        reason = f"{error.strerror or type(error).__name__}. Set ${CACHE} to a folder that can be written"
+        reason = (
+            f"{error.strerror or type(error).__name__}. Set ${CACHE} to a folder that can be"
+            " written"
+        )
     return RequestError(f"{called} cannot be written to {str(where)!r}: {reason}")
 
 
 def _room_of(where: Path) -> str:
-    return f"{str(where)!r} has {free_bytes(where) / 2**30:.1f} GiB free: make room, or set ${CACHE} to a folder on another disk"
+    return (
+        f"{str(where)!r} has {free_bytes(where) / 2**30:.1f} GiB free: make room, or set ${CACHE}"
+        " to a folder on another disk"
+    )

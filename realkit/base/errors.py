@@ -11,14 +11,16 @@ from realkit.base import credentials
 
 
 class RequestError(ValueError):
-    """A request that cannot be met as written. One line, without secrets: what was given, what was expected, what to do. Exit code 2."""
+    """A request that cannot be met as written. One line, without secrets: what was given, what was
+    expected, what to do. Exit code 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(credentials.scrub(message).splitlines()))
 
 
 class RunError(RequestError):
-    """What was asked for was right, was begun, and could not be gone on with: the disk, the cluster or Kaggle refused. What is done is kept. Exit code 1."""
+    """What was asked for was right, was begun, and could not be gone on with: the disk, the cluster
+    or Kaggle refused. What is done is kept. Exit code 1."""
 
 
 _BRIEF = reprlib.Repr()
@@ -42,7 +44,11 @@ def one_line(error: Exception) -> str:
 
 
 def _problem(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"] if isinstance(part, (int, str)) and not str(part).startswith(("function-", "union")))
+    place = ".".join(
+        str(part)
+        for part in item["loc"]
+        if isinstance(part, (int, str)) and not str(part).startswith(("function-", "union"))
+    )
     message = item["msg"].removeprefix("Value error, ")
     given = "" if item["type"] in ("missing", "value_error") else f" (given {shown(item['input'])})"
     return f"{place}: {message}{given}" if place else f"{message}{given}"

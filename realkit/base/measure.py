@@ -29,7 +29,8 @@ def or_else(otherwise: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def ram_free() -> float | None:
-    """GiB of memory that this process may still take: of the machine, or of its control group where that allows less."""
+    """GiB of memory that this process may still take: of the machine, or of its control group where
+    that allows less."""
     free = or_else(None, _meminfo)
     if free is None:
         import psutil  # what accelerate brings along, for systems without /proc
@@ -43,8 +44,11 @@ def _meminfo() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _group_free(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Bytes that each memory limit above this process leaves it, for control groups of version 2 and 1."""
+def _group_free(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> list[int]:
+    """Bytes that each memory limit above this process leaves it, for control groups of version 2
+    and 1."""
     free: list[int] = []
     for line in own.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -62,14 +66,26 @@ def _group_free(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/sel
 
 
 def _left(folder: Path, limit: str, used: str) -> list[int]:
-    """Limit less use; the file cache, which makes room when asked, is not counted as use. Raises ValueError where there is no limit ("max")."""
-    stat = folder / "memory.stat"  # version 1 has the value twice, the second time with all groups below
-    cache = re.findall(r"^(?:total_)?inactive_file (\d+)", stat.read_text(), re.M) if stat.is_file() else []
-    return [int((folder / limit).read_text()) - int((folder / used).read_text()) + max(map(int, cache), default=0)]
+    """Limit less use; the file cache, which makes room when asked, is not counted as use. Raises
+    ValueError where there is no limit ("max")."""
+    stat = (
+        folder / "memory.stat"
+    )  # version 1 has the value twice, the second time with all groups below
+    cache = (
+        re.findall(r"^(?:total_)?inactive_file (\d+)", stat.read_text(), re.M)
+        if stat.is_file()
+        else []
+    )
+    return [
+        int((folder / limit).read_text())
+        - int((folder / used).read_text())
+        + max(map(int, cache), default=0)
+    ]
 
 
 class Stopwatch:
-    """Wall-clock seconds of a block, the device synchronised at both ends; on CUDA also peak memory, GiB."""
+    """Wall-clock seconds of a block, the device synchronised at both ends; on CUDA also peak
+    memory, GiB."""
 
     seconds = 0.0
 
@@ -95,7 +111,8 @@ class Stopwatch:
 
 
 def memory(device: torch.device) -> dict[str, float | None]:
-    """Peak memory in GiB: of the GPU since the last stopwatch started, of this process since it started (None on Windows)."""
+    """Peak memory in GiB: of the GPU since the last stopwatch started, of this process since it
+    started (None on Windows)."""
     gpu: dict[str, float | None] = {"peak_vram_gib": None, "peak_vram_reserved_gib": None}
     if device.type == "cuda":
         import torch
@@ -112,4 +129,8 @@ def _peak_ram() -> float | None:
         import resource
     except ImportError:  # Windows has none
         return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20), 3)
+    return round(
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / (2**30 if sys.platform == "darwin" else 2**20),
+        3,
+    )

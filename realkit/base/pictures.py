@@ -12,20 +12,31 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Fit = Literal["crop", "keep"]
-FITS: tuple[Fit, ...] = ("crop", "keep")  # of another aspect: the middle, filling the size; or the whole picture, within it
-FINISH = "LANCZOS"  # the filter from an upscaler's own scale to the exact size; Pillow's, antialiased
+FITS: tuple[Fit, ...] = (
+    "crop",
+    "keep",
+)  # of another aspect: the middle, filling the size; or the whole picture, within it
+FINISH = (  # the filter from an upscaler's own scale to the exact size; Pillow's, antialiased
+    "LANCZOS"
+)
 MOST = 32_768  # pixels a side
 
 
 def plain(image: Image) -> Image:
-    """A picture as people see it, in 8-bit sRGB, or in RGBA where it has transparency: turned upright, its colour profile applied, 16-bit grey scaled."""
+    """A picture as people see it, in 8-bit sRGB, or in RGBA where it has transparency: turned
+    upright, its colour profile applied, 16-bit grey scaled."""
     import numpy as np
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
-        raise RequestError(f"picture {shown(image)}: expected a PIL image, such as PIL.Image.open(path)")
+        raise RequestError(
+            f"picture {shown(image)}: expected a PIL image, such as PIL.Image.open(path)"
+        )
     if image.mode == "F":
-        raise RequestError("A picture of floating-point numbers has no known white: expected 8 or 16 bits a channel, scale it to them first")
+        raise RequestError(
+            "A picture of floating-point numbers has no known white: expected 8 or 16 bits a"
+            " channel, scale it to them first"
+        )
     image = ImageOps.exif_transpose(image)
     if image.mode in ("La", "RGBa"):  # multiplied by their transparency
         image = image.convert(image.mode.upper())
@@ -43,10 +54,23 @@ def _in_srgb(image: Image) -> Image:
     profile = image.info.get("icc_profile")
     if not profile:
         return image.convert(mode)
-    base = image if image.mode in ("RGB", "L", "CMYK", "LAB") else image.convert("L" if image.mode in ("LA", "1") else "RGB")
+    base = (
+        image
+        if image.mode in ("RGB", "L", "CMYK", "LAB")
+        else image.convert("L" if image.mode in ("LA", "1") else "RGB")
+    )
     try:
-        seen = ImageCms.profileToProfile(base, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):  # of another kind of picture, or damaged: what other programs do too
+        seen = ImageCms.profileToProfile(
+            base,
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            outputMode="RGB",
+        )
+    except (
+        ImageCms.PyCMSError,
+        OSError,
+        ValueError,
+    ):  # of another kind of picture, or damaged: what other programs do too
         return image.convert(mode)
     assert seen is not None
     if mode == "RGBA":
@@ -60,11 +84,16 @@ def opaque(image: Image) -> Image:
     from PIL import Image
 
     image = plain(image)
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB") if image.mode == "RGBA" else image
+    return (
+        Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        if image.mode == "RGBA"
+        else image
+    )
 
 
 def under_transparency(image: Image) -> Image:
-    """The colours of an RGBA picture, RGB; where nothing is seen of them, those of the nearest pixel that is seen, so that none shine through at edges."""
+    """The colours of an RGBA picture, RGB; where nothing is seen of them, those of the nearest
+    pixel that is seen, so that none shine through at edges."""
     import numpy as np
     from PIL import Image
     from scipy.ndimage import distance_transform_edt
@@ -82,10 +111,14 @@ def is_grey(image: Image) -> bool:
 
 
 def checked_target(to: object) -> int | tuple[int, int]:
-    """A target as an int for the longer side, or (width, height). Raises RequestError for anything else."""
+    """A target as an int for the longer side, or (width, height). Raises RequestError for anything
+    else."""
     sides = tuple(to) if isinstance(to, (tuple, list)) else (to, to)
     if len(sides) != 2 or any(type(side) is not int or not 1 <= side <= MOST for side in sides):
-        raise RequestError(f"Target size {shown(to)}: expected 1 to {MOST} pixels for the longer side, or (width, height)")
+        raise RequestError(
+            f"Target size {shown(to)}: expected 1 to {MOST} pixels for the longer side, or (width,"
+            " height)"
+        )
     return sides if isinstance(to, (tuple, list)) else to  # type: ignore[return-value]
 
 
@@ -97,8 +130,11 @@ def written_target(text: str) -> int | tuple[int, int]:
     return checked_target(int(sides[0]) if len(sides) == 1 else tuple(int(side) for side in sides))
 
 
-def target_size(native: tuple[int, int], to: int | tuple[int, int], fit: Fit = "crop") -> tuple[int, int]:
-    """(width, height) to make of a picture of this size; an int is the longer side, the other follows to the nearest pixel.
+def target_size(
+    native: tuple[int, int], to: int | tuple[int, int], fit: Fit = "crop"
+) -> tuple[int, int]:
+    """(width, height) to make of a picture of this size; an int is the longer side, the other
+    follows to the nearest pixel.
 
     With `fit` "keep" a pair is a box that the picture fills in one direction.
     """
@@ -113,17 +149,22 @@ def target_size(native: tuple[int, int], to: int | tuple[int, int], fit: Fit = "
 
 
 def frame(native: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the middle of a picture that has the aspect of `size`; all of it where rounding alone tells them apart."""
+    """(left, top, right, bottom) of the middle of a picture that has the aspect of `size`; all of
+    it where rounding alone tells them apart."""
     width, height = native
     scale = max(size[0] / width, size[1] / height)
     inner = size[0] / scale, size[1] / scale
-    within = [side if abs(side - part) * scale < 1 else part for side, part in zip(native, inner, strict=True)]
+    within = [
+        side if abs(side - part) * scale < 1 else part
+        for side, part in zip(native, inner, strict=True)
+    ]
     left, top = (width - within[0]) / 2, (height - within[1]) / 2
     return left, top, width - left, height - top
 
 
 def resized(image: Image, size: tuple[int, int], kernel: str = FINISH) -> Image:
-    """The middle of a picture with the aspect of `size`, resampled to it by one of Pillow's filters, antialiased."""
+    """The middle of a picture with the aspect of `size`, resampled to it by one of Pillow's
+    filters, antialiased."""
     from PIL import Image
 
     box = frame(image.size, size)

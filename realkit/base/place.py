@@ -31,11 +31,16 @@ def on_kaggle() -> bool:
 
 def on_colab() -> bool:
     """Whether this is Colab; Kaggle's image, which is made from Colab's, is not."""
-    return not on_kaggle() and ("COLAB_RELEASE_TAG" in os.environ or "COLAB_GPU" in os.environ or "google.colab" in sys.modules)
+    return not on_kaggle() and (
+        "COLAB_RELEASE_TAG" in os.environ
+        or "COLAB_GPU" in os.environ
+        or "google.colab" in sys.modules
+    )
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T | None:
-    """What `ask` returns; None if it raises anything or takes longer, and then its thread is left behind and holds nothing up."""
+    """What `ask` returns; None if it raises anything or takes longer, and then its thread is left
+    behind and holds nothing up."""
     answer: list[T] = []
 
     def run() -> None:

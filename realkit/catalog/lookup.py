@@ -28,9 +28,11 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 
 class Table(Mapping[str, SpecT], Generic[SpecT]):
-    """A catalogue table read on first use: `table[name]` for an exact name, `find(table, name)` for one a person typed.
+    """A catalogue table read on first use: `table[name]` for an exact name, `find(table, name)` for
+    one a person typed.
 
-    The user's file of the same name in the folder $REALKIT_CATALOG adds entries and replaces shipped ones.
+    The user's file of the same name in the folder $REALKIT_CATALOG adds entries and replaces
+    shipped ones.
     """
 
     def __init__(self, kind: str, spec: type[SpecT]) -> None:
@@ -42,7 +44,10 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
         sources = [resources.files("realkit.catalog").joinpath(file)]
         if own := os.environ.get(USER_CATALOG):
             if not Path(own).is_dir():
-                raise RequestError(f"${USER_CATALOG} is {own!r}: expected a folder that holds TOML files such as {file}")
+                raise RequestError(
+                    f"${USER_CATALOG} is {own!r}: expected a folder that holds TOML files such as"
+                    f" {file}"
+                )
             if (Path(own) / file).exists():
                 sources.append(Path(own) / file)
         entries: dict[str, SpecT] = {}
@@ -50,14 +55,21 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
             try:
                 read = tomllib.loads(source.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError) as error:
-                raise RequestError(f"Catalogue file {source} cannot be read: {one_line(error)}") from error
+                raise RequestError(
+                    f"Catalogue file {source} cannot be read: {one_line(error)}"
+                ) from error
             for name, entry in read.items():
                 if not isinstance(entry, dict):
-                    raise RequestError(f"Catalogue file {source}: {name!r} is {shown(entry)}, expected a table of settings, [{name}]")
+                    raise RequestError(
+                        f"Catalogue file {source}: {name!r} is {shown(entry)}, expected a table of"
+                        f" settings, [{name}]"
+                    )
                 try:
                     entries[name] = self._spec(**entry)
                 except ValidationError as error:
-                    raise RequestError(f"Catalogue file {source}, entry {name!r}: {one_line(error)}") from error
+                    raise RequestError(
+                        f"Catalogue file {source}, entry {name!r}: {one_line(error)}"
+                    ) from error
         return entries
 
     def __getitem__(self, name: str) -> SpecT:
@@ -71,17 +83,28 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
 
 
 def find(table: Table[SpecT], name: str) -> str:
-    """The table's own spelling of a name; case, spaces and punctuation do not matter. Raises RequestError if it has none."""
+    """The table's own spelling of a name; case, spaces and punctuation do not matter. Raises
+    RequestError if it has none."""
     if not isinstance(name, str):
-        raise RequestError(f"Unknown {table.kind} {shown(name)}: expected a name, {_available(table)}")
+        raise RequestError(
+            f"Unknown {table.kind} {shown(name)}: expected a name, {_available(table)}"
+        )
     if name in table:
         return name
-    folded = {_fold(known): known for known in table} | {_fold(alias): known for known, spec in table.items() for alias in getattr(spec, "aliases", ())}
+    folded = {_fold(known): known for known in table} | {
+        _fold(alias): known
+        for known, spec in table.items()
+        for alias in getattr(spec, "aliases", ())
+    }
     if _fold(name) in folded:
         return folded[_fold(name)]
     near = difflib.get_close_matches(_fold(name), folded, n=3, cutoff=0.6)
     close = [n for n in near if _alike(name, n) > _alike(name, near[0]) - 0.04]
-    hint = f" Did you mean {' or '.join(dict.fromkeys(repr(folded[n]) for n in close))}?" if close else ""
+    hint = (
+        f" Did you mean {' or '.join(dict.fromkeys(repr(folded[n]) for n in close))}?"
+        if close
+        else ""
+    )
     raise RequestError(f"Unknown {table.kind} {shown(name)}.{hint} {_available(table)}")
 
 

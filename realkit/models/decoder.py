@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class Decoder(Placed):
-    """A loaded VAE: latents (C, h, w) → picture. Raises FloatingPointError where either is not finite."""
+    """A loaded VAE: latents (C, h, w) → picture. Raises FloatingPointError where either is not
+    finite."""
 
     _held = "vae"
 
@@ -29,10 +30,15 @@ class Decoder(Placed):
         import torch
 
         if not torch.isfinite(latents).all():
-            raise FloatingPointError("the latents are not finite: the model overflowed in its number format; try float32")
+            raise FloatingPointError(
+                "the latents are not finite: the model overflowed in its number format; try float32"
+            )
         with torch.inference_mode():
             z = self.family.unscaled(self.vae, latents[None]).to(self.device, self.vae.dtype)
             picture = self.vae.decode(z, return_dict=False)[0].float().cpu()
         if not torch.isfinite(picture).all():
-            raise FloatingPointError("the VAE's picture is not finite: it overflowed in its number format; use a half-precision-safe VAE")
+            raise FloatingPointError(
+                "the VAE's picture is not finite: it overflowed in its number format; use a"
+                " half-precision-safe VAE"
+            )
         return self._to_picture(picture if self.family.signed else picture.clamp(0, 1) * 2 - 1)[0]

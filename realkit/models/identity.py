@@ -18,8 +18,11 @@ ID_VERSION = 1  # raised when the meaning of an id changes
 
 
 def name_of(stage: str, determined: Mapping[str, Any]) -> str:
-    """The id of an artifact: 16 hex digits of a SHA-256 over the stage and what determines its result."""
-    canonical = json.dumps([ID_VERSION, stage, determined], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    """The id of an artifact: 16 hex digits of a SHA-256 over the stage and what determines its
+    result."""
+    canonical = json.dumps(
+        [ID_VERSION, stage, determined], sort_keys=True, ensure_ascii=False, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,5 @@
-"""The memory ladder: rungs that hold less and less of a model on the device, climbed when memory runs out."""
+"""The memory ladder: rungs that hold less and less of a model on the device, climbed when memory
+runs out."""
 
 from __future__ import annotations
 
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
 def checked_rung(asked: str | None, on: torch.device) -> str | None:
     rungs = LADDERS["both"][on.type]
     if asked is not None and asked not in rungs:
-        raise RequestError(f"rung {asked!r}: expected one of {', '.join(rungs)} on a {'GPU' if on.type == 'cuda' else 'CPU'}")
+        raise RequestError(
+            f"rung {asked!r}: expected one of {', '.join(rungs)} on a"
+            f" {'GPU' if on.type == 'cuda' else 'CPU'}"
+        )
     return asked
 
 
 def placed(tool: Any, rung: str, rungs: tuple[str, ...], on: torch.device) -> str:
-    """Place a tool on a rung or, where memory runs out, on the next that holds it; return that one."""
+    """Place a tool on a rung or, where memory runs out, on the next that holds it; return that
+    one."""
     for stands in rungs[rungs.index(rung) :]:
         try:
             place(tool, stands, on)
@@ -32,7 +37,8 @@ def placed(tool: Any, rung: str, rungs: tuple[str, ...], on: torch.device) -> st
 
 
 def climbing_load(read: Any) -> Any:
-    """Read files into main memory; once more after giving back what can be given, where that runs out."""
+    """Read files into main memory; once more after giving back what can be given, where that runs
+    out."""
     try:
         return read()
     except Exception as error:
@@ -45,7 +51,9 @@ def climbing_load(read: Any) -> Any:
 def part_bytes(pipe: Any) -> list[int]:
     import torch
 
-    return [module_bytes(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    return [
+        module_bytes(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module)
+    ]
 
 
 def module_bytes(module: Any) -> int:
@@ -53,7 +61,8 @@ def module_bytes(module: Any) -> int:
 
 
 class Placed:
-    """What stands on a rung of the memory ladder and can climb it: the pipeline, or the one network, that its attribute `_held` names."""
+    """What stands on a rung of the memory ladder and can climb it: the pipeline, or the one
+    network, that its attribute `_held` names."""
 
     _held: ClassVar[str] = "pipe"
     device: torch.device
@@ -75,7 +84,8 @@ class Placed:
 
 
 def climbing(tool: Any, work: Any) -> Any:
-    """What `work` gives; out of memory, `tool` climbs its ladder and the work is done again. Raises the last error where no rung is left."""
+    """What `work` gives; out of memory, `tool` climbs its ladder and the work is done again. Raises
+    the last error where no rung is left."""
     while True:
         try:
             return work()
@@ -90,19 +100,32 @@ def climbing(tool: Any, work: Any) -> Any:
             raise said
 
 
-# The ladder: what out-of-memory climbs, rung by rung. Each holds less on the device than the one before; each is slower.
+# The ladder: what out-of-memory climbs, rung by rung. Each holds less on the device than the one
+# before; each is slower.
 RUNGS = {
     "resident": "all parts on the device",
     "vae-tiling": "and the VAE decodes tile by tile",
     "model-offload": "one part at a time on the device, the others in main memory",
     "group-offload": "one layer at a time on the device; on a CPU, the others on disk",
 }
-LADDERS: dict[str, dict[str, tuple[str, ...]]] = {  # of a stage that loads no VAE, of one that loads nothing else, and of a whole model
-    "denoise": {"cuda": ("resident", "model-offload", "group-offload"), "cpu": ("resident", "group-offload")},
-    "decode": {"cuda": ("resident", "vae-tiling", "group-offload"), "cpu": ("resident", "vae-tiling", "group-offload")},
+LADDERS: dict[
+    str, dict[str, tuple[str, ...]]
+] = {  # of a stage that loads no VAE, of one that loads nothing else, and of a whole model
+    "denoise": {
+        "cuda": ("resident", "model-offload", "group-offload"),
+        "cpu": ("resident", "group-offload"),
+    },
+    "decode": {
+        "cuda": ("resident", "vae-tiling", "group-offload"),
+        "cpu": ("resident", "vae-tiling", "group-offload"),
+    },
     "both": {"cuda": tuple(RUNGS), "cpu": ("resident", "vae-tiling", "group-offload")},
 }
-WORKING = 2 << 30  # bytes that a batch's activations need beside the weights; where it needs more, the ladder is climbed
+WORKING = (
+    2 << 30
+    # bytes that a batch's activations need beside the weights; where it needs more, the ladder is
+    # climbed
+)
 
 
 def first_rung(on: torch.device, rungs: tuple[str, ...], parts: list[int]) -> str:
@@ -120,13 +143,17 @@ def first_rung(on: torch.device, rungs: tuple[str, ...], parts: list[int]) -> st
 
 
 def nearest(asked: str | None, rungs: tuple[str, ...]) -> str | None:
-    """The rung of a ladder that holds no less than the one asked for: that one, or the next below it."""
+    """The rung of a ladder that holds no less than the one asked for: that one, or the next below
+    it."""
     order = list(RUNGS)
-    return asked and max((rung for rung in rungs if order.index(rung) <= order.index(asked)), key=order.index)
+    return asked and max(
+        (rung for rung in rungs if order.index(rung) <= order.index(asked)), key=order.index
+    )
 
 
 def place(tool: Any, rung: str, on: torch.device) -> None:
-    """Put a pipeline, or one network, on a rung. What an earlier rung hooked into it is taken off first."""
+    """Put a pipeline, or one network, on a rung. What an earlier rung hooked into it is taken off
+    first."""
     import torch
 
     vae = tool if hasattr(tool, "enable_tiling") else getattr(tool, "vae", None)
@@ -139,7 +166,12 @@ def place(tool: Any, rung: str, on: torch.device) -> None:
         tool.enable_model_cpu_offload(device=on)
     elif rung == "group-offload":
         tool.to("cpu")
-        tool.enable_group_offload(onload_device=on, offload_device=torch.device("cpu"), offload_type="leaf_level", **_to_disk(on))
+        tool.enable_group_offload(
+            onload_device=on,
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+            **_to_disk(on),
+        )
     else:
         tool.to(on)
 

@@ -24,16 +24,23 @@ def check_legs(request: Request, lock: ModelLock) -> None:
     """Raise RequestError where a request's legs cannot be run by its sampler."""
     build.check(request.sampler, request.steps, lock.scheduler)
     if FAMILIES[lock.spec.family].second:
-        raise RequestError(f"Model {request.model!r} continues another model's latents: take a model that ends with it (realkit list models)")
+        raise RequestError(
+            f"Model {request.model!r} continues another model's latents: take a model that ends"
+            " with it (realkit list models)"
+        )
     if lock.then and lock.spec.then:
         second = second_leg(request, lock.then.spec)
         build.check(second.sampler, second.steps, lock.then.scheduler)
         if second.sampler == request.sampler and not SAMPLERS[request.sampler].divides:
-            raise RequestError(f"Sampler {request.sampler!r} cannot hand over in the middle, as model {request.model!r} asks: take Euler or DPM++ 2M")
+            raise RequestError(
+                f"Sampler {request.sampler!r} cannot hand over in the middle, as model"
+                f" {request.model!r} asks: take Euler or DPM++ 2M"
+            )
 
 
 def second_leg(request: RequestT, second: ModelSpec) -> RequestT:
-    """What a second leg is asked with: a refiner takes the first leg's settings, a decoder of another kind has its own."""
+    """What a second leg is asked with: a refiner takes the first leg's settings, a decoder of
+    another kind has its own."""
     if FAMILIES[second.family].vae == "vae":
         return request
     advice = second.settings
@@ -46,5 +53,6 @@ def second_leg(request: RequestT, second: ModelSpec) -> RequestT:
 
 
 def second_leg_seed(seed: int) -> int:
-    """The seed of a second leg's own noise: another stream than the first leg's, which began with the same seed."""
+    """The seed of a second leg's own noise: another stream than the first leg's, which began with
+    the same seed."""
     return int.from_bytes(hashlib.sha256(f"second leg of {seed}".encode()).digest()[:7], "big")

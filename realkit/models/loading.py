@@ -1,4 +1,5 @@
-"""Loading: a model's locked files → a pipeline on the device, in the number format and on the rung of memory that it fits."""
+"""Loading: a model's locked files → a pipeline on the device, in the number format and on the rung
+of memory that it fits."""
 
 from __future__ import annotations
 
@@ -12,7 +13,14 @@ from realkit.base.errors import RequestError
 from realkit.models import ladder
 from realkit.models.decoder import Decoder
 from realkit.models.families import FAMILIES
-from realkit.models.ladder import LADDERS, checked_rung, climbing_load, module_bytes, part_bytes, placed
+from realkit.models.ladder import (
+    LADDERS,
+    checked_rung,
+    climbing_load,
+    module_bytes,
+    part_bytes,
+    placed,
+)
 from realkit.models.lock import ModelLock, lock_model
 from realkit.models.model import Model
 from realkit.models.parts import class_at, load_part, load_vae, merge_lora
@@ -35,9 +43,11 @@ def load(
 ) -> Model:
     """A catalogue model, or any other reference, ready on this machine.
 
-    `device` ("cuda", "cpu"), `dtype` ("float32", "float16", "bfloat16") and `rung` (one of placement.RUNGS) are chosen from what the machine has where
-    they are left out. Where memory runs out, higher rungs are tried. Without `decoder` the VAE is not loaded: the model denoises only.
-    Raises RequestError for a name that means nothing, a setting that is none, or files that are damaged.
+    `device` ("cuda", "cpu"), `dtype` ("float32", "float16", "bfloat16") and `rung` (one of
+    placement.RUNGS) are chosen from what the machine has where they are left out. Where memory runs
+    out, higher rungs are tried. Without `decoder` the VAE is not loaded: the model denoises only.
+    Raises RequestError for a name that means nothing, a setting that is none, or files that are
+    damaged.
     """
     on = device_for(device)
     rungs = LADDERS["both" if decoder else "denoise"][on.type]
@@ -62,10 +72,25 @@ def load(
         assert locked.then is not None
         return load(locked.then.name, locked.then, device=on.type, dtype=dtype, rung=rung)
 
-    return Model(locked, pipe, time.perf_counter() - began, on, stands, rungs, dtype, load_second if locked.then else None)
+    return Model(
+        locked,
+        pipe,
+        time.perf_counter() - began,
+        on,
+        stands,
+        rungs,
+        dtype,
+        load_second if locked.then else None,
+    )
 
 
-def load_decoder(locked: ModelLock, *, device: str | None = None, dtype: str | None = None, rung: str | None = None) -> Decoder:
+def load_decoder(
+    locked: ModelLock,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    rung: str | None = None,
+) -> Decoder:
     """A model's VAE alone, ready on this machine's device; the arguments are those of `load`."""
     locked = locked.decoding
     family, on = FAMILIES[locked.spec.family], device_for(device)
@@ -82,7 +107,9 @@ def load_decoder(locked: ModelLock, *, device: str | None = None, dtype: str | N
 def _pipeline(locked: ModelLock, kind: Any, number: torch.dtype, decoder: bool) -> Any:
     family, spec = FAMILIES[locked.spec.family], locked.spec
     index = resolve.read_json(locked.configs, "model_index.json")
-    without = [part for part, found in index.items() if found == [None, None] and part in modules(kind)] + [p for p, ref in spec.parts.items() if not ref]
+    without = [
+        part for part, found in index.items() if found == [None, None] and part in modules(kind)
+    ] + [p for p, ref in spec.parts.items() if not ref]
     given: dict[str, Any] = dict(family.absent) | dict.fromkeys(without)
     for part, of in locked.parts.items():
         if part != family.vae:
@@ -94,10 +121,26 @@ def _pipeline(locked: ModelLock, kind: Any, number: torch.dtype, decoder: bool) 
     if locked.main.single:
         shipped = spec.config.removeprefix(CONFIG)
         if shipped in KINDS:
-            given = {key: value for key, value in checkpoints.arguments(shipped).items() if key != "config"} | given
-        pipe = kind.from_single_file(str(resolve.fetch(locked.main)), config=str(resolve.fetch(locked.configs)), dtype=number, local_files_only=True, **given)
+            given = {
+                key: value
+                for key, value in checkpoints.arguments(shipped).items()
+                if key != "config"
+            } | given
+        pipe = kind.from_single_file(
+            str(resolve.fetch(locked.main)),
+            config=str(resolve.fetch(locked.configs)),
+            dtype=number,
+            local_files_only=True,
+            **given,
+        )
     else:
-        pipe = kind.from_pretrained(str(resolve.fetch(locked.main)), dtype=number, local_files_only=True, use_safetensors=True, **given)
+        pipe = kind.from_pretrained(
+            str(resolve.fetch(locked.main)),
+            dtype=number,
+            local_files_only=True,
+            use_safetensors=True,
+            **given,
+        )
     for ref, of in locked.loras.items():
         merge_lora(pipe, ref, resolve.fetch(of), spec.loras[ref])
     return pipe
@@ -111,13 +154,25 @@ def modules(kind: Any) -> set[str]:
 
 @contextmanager
 def _named(locked: ModelLock) -> Iterator[None]:
-    """Turn what the libraries raise while loading into one line that names the model. Out of memory stays what it is."""
+    """Turn what the libraries raise while loading into one line that names the model. Out of memory
+    stays what it is."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        AttributeError,
+        TypeError,
+        ImportError,
+    ) as error:
         if isinstance(error, RequestError) or out_of_memory(error):
             raise
-        raise RequestError(f"Model {locked.name!r} does not load from {locked.main.ref!r}: {' '.join(str(error).split())[:300]}") from error
+        raise RequestError(
+            f"Model {locked.name!r} does not load from {locked.main.ref!r}:"
+            f" {' '.join(str(error).split())[:300]}"
+        ) from error
 
 
 def quiet() -> None:

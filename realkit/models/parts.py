@@ -1,4 +1,5 @@
-"""Parts of a model: the VAE and other parts that replace its own, and LoRAs merged into its weights."""
+"""Parts of a model: the VAE and other parts that replace its own, and LoRAs merged into its
+weights."""
 
 from __future__ import annotations
 
@@ -22,13 +23,17 @@ TINY = "diffusers.AutoencoderTiny"  # what TAESD is
 def class_at(path: str) -> Any:
     module, _, name = path.rpartition(".")
     found = importlib.import_module(module)
-    if name == "PaellaVQModel" and not hasattr(pipelines := importlib.import_module("diffusers.pipelines"), "wuerstchen"):
-        pipelines.wuerstchen = found  # type: ignore[attr-defined]  # where Stable Cascade's index names it, and diffusers has it no more
+    if name == "PaellaVQModel" and not hasattr(
+        pipelines := importlib.import_module("diffusers.pipelines"), "wuerstchen"
+    ):
+        # where Stable Cascade's index names it, and diffusers has it no more
+        pipelines.wuerstchen = found  # type: ignore[attr-defined]
     return getattr(found, name)
 
 
 def load_vae(locked: ModelLock, number: torch.dtype) -> Any:
-    """The VAE, from the part that replaces it or the main reference; in float32 where its config says that float16 overflows it."""
+    """The VAE, from the part that replaces it or the main reference; in float32 where its config
+    says that float16 overflows it."""
     family = FAMILIES[locked.spec.family]
     part = locked.parts.get(family.vae)
     if part and not part.single:
@@ -39,8 +44,12 @@ def load_vae(locked: ModelLock, number: torch.dtype) -> Any:
     number = vae_dtype(config, number)
     kind = class_at(TINY if config.get("_class_name") == "AutoencoderTiny" else family.vae_class)
     if of.single:
-        return kind.from_single_file(str(resolve.fetch(of)), config=str(config_at), dtype=number, local_files_only=True)
-    return kind.from_pretrained(str(config_at), dtype=number, local_files_only=True, use_safetensors=True)
+        return kind.from_single_file(
+            str(resolve.fetch(of)), config=str(config_at), dtype=number, local_files_only=True
+        )
+    return kind.from_pretrained(
+        str(config_at), dtype=number, local_files_only=True, use_safetensors=True
+    )
 
 
 def load_part(name: str, of: Lock, number: torch.dtype, locked: ModelLock, indexed: Any) -> Any:
@@ -52,8 +61,16 @@ def load_part(name: str, of: Lock, number: torch.dtype, locked: ModelLock, index
         return module.from_pretrained(path)
     if of.single:
         if library != "diffusers":
-            raise RequestError(f"Part {name!r} of model {locked.name!r} is a single file: expected a folder with its config.json")
-        return module.from_single_file(str(path), config=str(resolve.fetch(locked.configs) / name), dtype=number, local_files_only=True)
+            raise RequestError(
+                f"Part {name!r} of model {locked.name!r} is a single file: expected a folder with"
+                " its config.json"
+            )
+        return module.from_single_file(
+            str(path),
+            config=str(resolve.fetch(locked.configs) / name),
+            dtype=number,
+            local_files_only=True,
+        )
     return module.from_pretrained(path, dtype=number, use_safetensors=True)
 
 
@@ -71,7 +88,8 @@ def merge_lora(pipe: Any, ref: str, path: Path, weight: float) -> None:
 
 
 def vae_dtype(config: dict[str, Any], number: torch.dtype) -> torch.dtype:
-    """float32 for a VAE whose config says that float16 overflows it (SDXL's own: `force_upcast`), where float16 is what the rest runs in."""
+    """float32 for a VAE whose config says that float16 overflows it (SDXL's own: `force_upcast`),
+    where float16 is what the rest runs in."""
     import torch
 
     return torch.float32 if number == torch.float16 and config.get("force_upcast") else number

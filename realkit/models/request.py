@@ -118,13 +118,19 @@ def completed(name: str, spec: ModelSpec, settings: Mapping[str, Any]) -> Reques
 
     Raises RequestError for a number of steps that the sampler or the model cannot take.
     """
-    advice, given = spec.settings, {key: value for key, value in settings.items() if value is not None}
+    advice, given = (
+        spec.settings,
+        {key: value for key, value in settings.items() if value is not None},
+    )
     sampler = given.get("sampler") or find(SAMPLERS, advice.sampler)
     steps = given.get("steps", advice.steps)
     check_steps(sampler, steps)
     if spec.steps and not spec.steps[0] <= steps <= spec.steps[1]:
         made_for = " to ".join(dict.fromkeys(str(count) for count in spec.steps))
-        raise RequestError(f"steps {steps} with model {name!r}: it is distilled for {made_for} steps. Link them: {{model: {name}, steps: {advice.steps}}}")
+        raise RequestError(
+            f"steps {steps} with model {name!r}: it is distilled for {made_for} steps. Link them:"
+            f" {{model: {name}, steps: {advice.steps}}}"
+        )
     width, height = given.get("size", (spec.size, spec.size))
     return Request(
         model=name,

@@ -27,7 +27,8 @@ class Settings(Spec):
 
 
 class Leg(Spec):
-    """The second leg of denoising: a model of the catalogue, and the share of the noise schedule at which it takes over."""
+    """The second leg of denoising: a model of the catalogue, and the share of the noise schedule at
+    which it takes over."""
 
     model: str
     at: Annotated[float, Field(gt=0, le=1)]
@@ -42,8 +43,12 @@ def _ordered(steps: tuple[int, int]) -> tuple[int, int]:
 def _sides(written: tuple[str, ...]) -> tuple[str, ...]:
     for size in written:
         sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size, re.ASCII)
-        if not sides or any(int(side) % 8 or not 64 <= int(side) <= 8192 for side in sides.groups()):
-            raise ValueError(f"expected WIDTHxHEIGHT in multiples of 8 from 64 to 8192, got {size!r}")
+        if not sides or any(
+            int(side) % 8 or not 64 <= int(side) <= 8192 for side in sides.groups()
+        ):
+            raise ValueError(
+                f"expected WIDTHxHEIGHT in multiples of 8 from 64 to 8192, got {size!r}"
+            )
     return written
 
 
@@ -52,19 +57,35 @@ class ModelSpec(Spec):
     source: str
     variant: str = ""  # taken of the source and its parts where they have it
     parts: dict[str, str] = Field(default_factory=dict)  # "": left out
-    loras: dict[str, FiniteFloat] = Field(default_factory=dict)  # reference: weight; merged into the weights when loaded
-    config: str = ""  # the shipped configs a single file is read with, or a folder of them; "": as its tensors say
-    prediction: Literal["", "epsilon", "v_prediction"] = ""  # of a single file whose tensors do not say
+    loras: dict[str, FiniteFloat] = Field(
+        default_factory=dict
+    )  # reference: weight; merged into the weights when loaded
+    config: (
+        str
+        # the shipped configs a single file is read with, or a folder of them; "": as its tensors
+        # say
+    ) = ""
+    prediction: Literal["", "epsilon", "v_prediction"] = (
+        ""  # of a single file whose tensors do not say
+    )
     then: Leg | None = None
     size: Annotated[int, Field(ge=64, le=8192, multiple_of=8)] = 512
-    sizes: Annotated[tuple[str, ...], AfterValidator(_sides)] = ()  # others its author names, WIDTHxHEIGHT
-    steps: Annotated[tuple[int, int], AfterValidator(_ordered)] | None = None  # fewest and most that a distilled model is made for
-    pass_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = None  # 10¹² operations of a denoiser pass at that size, where it is not the family's
+    sizes: Annotated[
+        tuple[str, ...], AfterValidator(_sides)
+    ] = ()  # others its author names, WIDTHxHEIGHT
+    steps: Annotated[tuple[int, int], AfterValidator(_ordered)] | None = (
+        None  # fewest and most that a distilled model is made for
+    )
+    pass_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = (
+        None  # 10¹² operations of a denoiser pass at that size, where it is not the family's
+    )
     decode_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = None  # of decoding a megapixel
     settings: Settings = Settings()
     settings_from: str = ""  # where the settings are recommended
     licence: str = "unknown"
-    commercial: Literal["yes", "no", "conditions", "unknown"] = "unknown"  # whether the licence allows commercial use
+    commercial: Literal["yes", "no", "conditions", "unknown"] = (
+        "unknown"  # whether the licence allows commercial use
+    )
     gated: bool = False  # its licence must be accepted on its page before it can be fetched
     about: str = ""
     aliases: tuple[str, ...] = ()
@@ -82,13 +103,15 @@ def identify(name: str) -> tuple[str, ModelSpec]:
         return find(MODELS, name), ModelSpec(source="")  # raises
     if credentials.holds_secret(name):
         raise RequestError(
-            f"Reference {credentials.scrub(name)!r} holds a secret, which would be written into every row: leave it out, and set HF_TOKEN or CIVITAI_TOKEN"
+            f"Reference {credentials.scrub(name)!r} holds a secret, which would be written into"
+            " every row: leave it out, and set HF_TOKEN or CIVITAI_TOKEN"
         )
     found = _identified(name)
     for ref in (found[1].source, *found[1].parts.values(), *found[1].loras, found[1].config):
         if credentials.holds_secret(ref):
             raise RequestError(
-                f"Model {found[0]!r} names {credentials.scrub(ref)!r}, which holds a secret: leave it out of the entry, and set HF_TOKEN or CIVITAI_TOKEN"
+                f"Model {found[0]!r} names {credentials.scrub(ref)!r}, which holds a secret: leave"
+                " it out of the entry, and set HF_TOKEN or CIVITAI_TOKEN"
             )
     _check_settings(*found)
     return found
@@ -97,7 +120,9 @@ def identify(name: str) -> tuple[str, ModelSpec]:
 def _identified(name: str) -> tuple[str, ModelSpec]:
     if name in MODELS:
         return name, MODELS[name]
-    name = reference.plain(f"https://{name}" if name.startswith(("huggingface.co/", "hf.co/")) else name)
+    name = reference.plain(
+        f"https://{name}" if name.startswith(("huggingface.co/", "hf.co/")) else name
+    )
     if name.strip() and _is_reference(name):
         known = _listed(name)
         return (known, MODELS[known]) if known else (name, ModelSpec(source=name))
@@ -108,31 +133,50 @@ def _identified(name: str) -> tuple[str, ModelSpec]:
             raise
         if match := HUB_ID.match(name) or HUB_FILE.match(name):
             return _of_hub(name, match)
-        if (swapped := re.fullmatch(r"(.+?)(:[\w-]+)(@.+)", name)) and HUB_ID.match(right := swapped[1] + swapped[3] + swapped[2]):
-            raise RequestError(f"Unknown model {shown(name)}: the revision comes before the variant, {right!r}") from None
+        if (swapped := re.fullmatch(r"(.+?)(:[\w-]+)(@.+)", name)) and HUB_ID.match(
+            right := swapped[1] + swapped[3] + swapped[2]
+        ):
+            raise RequestError(
+                f"Unknown model {shown(name)}: the revision comes before the variant, {right!r}"
+            ) from None
         raise
     return known, MODELS[known]
 
 
 def _of_hub(name: str, match: re.Match[str]) -> tuple[str, ModelSpec]:
-    """A hub reference with the entry of the same repository, which may have moved, or with an empty one."""
+    """A hub reference with the entry of the same repository, which may have moved, or with an empty
+    one."""
     given = match.groupdict()
     for known, spec in MODELS.items():
         home = HUB_ID.match(spec.source) or HUB_FILE.match(spec.source)
-        if not home or spec.loras or spec.then or "unet" in spec.parts or given["id"] not in (home["id"], *spec.aliases):
+        if (
+            not home
+            or spec.loras
+            or spec.then
+            or "unet" in spec.parts
+            or given["id"] not in (home["id"], *spec.aliases)
+        ):
             continue
         revision = f"@{given['revision']}" if given["revision"] else ""
-        file = given.get("file") or home.groupdict().get("file")  # the entry knows which file of a repository is meant
+        file = given.get("file") or home.groupdict().get(
+            "file"
+        )  # the entry knows which file of a repository is meant
         variant = "" if file else given["variant"] or home["variant"] or ""
         source = home["id"] + revision + (f"/{file}" if file else f":{variant}" if variant else "")
-        return (known, spec) if source == spec.source else (name, spec.model_copy(update={"source": source}))
+        return (
+            (known, spec)
+            if source == spec.source
+            else (name, spec.model_copy(update={"source": source}))
+        )
     return name, ModelSpec(source=name)
 
 
 def _is_reference(name: str) -> bool:
     if name.endswith((".safetensors", ".ckpt")) and not HUB_FILE.match(name):
         return True
-    if name.startswith(("/", ".", "~", "kaggle:", "http://", "https://")) or name.lower().startswith("civitai:"):
+    if name.startswith(
+        ("/", ".", "~", "kaggle:", "http://", "https://")
+    ) or name.lower().startswith("civitai:"):
         return True
     try:
         return Path(name).exists()
@@ -141,9 +185,12 @@ def _is_reference(name: str) -> bool:
 
 
 def _listed(name: str) -> str | None:
-    """The entry that has a Civitai model (no version of it named) or a hub file among its aliases or as its source."""
+    """The entry that has a Civitai model (no version of it named) or a hub file among its aliases
+    or as its source."""
     alias = str(found) if (found := civitai.parse(name)) else name
-    return next((known for known, spec in MODELS.items() if alias in (spec.source, *spec.aliases)), None)
+    return next(
+        (known for known, spec in MODELS.items() if alias in (spec.source, *spec.aliases)), None
+    )
 
 
 def _check_settings(name: str, spec: ModelSpec) -> None:
@@ -153,4 +200,7 @@ def _check_settings(name: str, spec: ModelSpec) -> None:
     except RequestError as error:
         raise RequestError(f"Model {name!r}: {error}") from None
     if spec.steps and not spec.steps[0] <= spec.settings.steps <= spec.steps[1]:
-        raise RequestError(f"Model {name!r} recommends {spec.settings.steps} steps and is made for {spec.steps[0]} to {spec.steps[1]}: change one of them")
+        raise RequestError(
+            f"Model {name!r} recommends {spec.settings.steps} steps and is made for {spec.steps[0]}"
+            f" to {spec.steps[1]}: change one of them"
+        )

@@ -1,4 +1,5 @@
-"""The pictures the recipes train on, rendered once into a working folder, and the held-out ones they are judged by."""
+"""The pictures the recipes train on, rendered once into a working folder, and the held-out ones
+they are judged by."""
 
 from __future__ import annotations
 
@@ -17,14 +18,16 @@ HELD_OUT_SEED = 1_000_000  # held-out pictures use seeds from here on; no traini
 
 
 def training_scene(index: int) -> Scene:
-    """The scene of training picture `index`, whose pose has seed `index`: every combination equally often."""
+    """The scene of training picture `index`, whose pose has seed `index`: every combination equally
+    often."""
     every = scenes("train")
     turn, place = divmod(index, len(every))
     return every[np.random.default_rng([11, turn]).permutation(len(every))[place]]
 
 
 def pictures(folder: Path, count: int, size: int, workers: int | None = None) -> np.ndarray:
-    """Training pictures 0 to count - 1, uint8 (count, size, size, 3), memory-mapped; rendered first if they are not there."""
+    """Training pictures 0 to count - 1, uint8 (count, size, size, 3), memory-mapped; rendered first
+    if they are not there."""
     return _kept(folder, "scenes", partial(_picture, size=size), (count, size, size, 3), workers)
 
 
@@ -33,7 +36,13 @@ def masks(folder: Path, count: int, size: int, workers: int | None = None) -> np
     return _kept(folder, "masks", partial(_mask, size=size), (count, size, size), workers)
 
 
-def _kept(folder: Path, name: str, make: Callable[[int], np.ndarray], shape: tuple[int, ...], workers: int | None) -> np.ndarray:
+def _kept(
+    folder: Path,
+    name: str,
+    make: Callable[[int], np.ndarray],
+    shape: tuple[int, ...],
+    workers: int | None,
+) -> np.ndarray:
     path = folder / f"{name}-{shape[1]}-{shape[0]}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +50,9 @@ def _kept(folder: Path, name: str, make: Callable[[int], np.ndarray], shape: tup
         out = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
         with ProcessPoolExecutor(workers) as pool:
             made = pool.map(make, range(shape[0]), chunksize=16)
-            for index, item in enumerate(tqdm(made, f"{name} {shape[1]} px", shape[0], mininterval=5)):
+            for index, item in enumerate(
+                tqdm(made, f"{name} {shape[1]} px", shape[0], mininterval=5)
+            ):
                 out[index] = item
         out.flush()
         part.rename(path)
@@ -57,6 +68,7 @@ def _mask(index: int, size: int) -> np.ndarray:
 
 
 def held_out(count: int) -> list[tuple[str, int]]:
-    """Captions of the held-out split with a seed each, going round the captions in a shuffled order."""
+    """Captions of the held-out split with a seed each, going round the captions in a shuffled
+    order."""
     order = np.random.default_rng(0).permutation(len(captions("heldout")))
     return [(captions("heldout")[order[i % len(order)]], HELD_OUT_SEED + i) for i in range(count)]

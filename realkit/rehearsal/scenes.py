@@ -1,7 +1,8 @@
-"""Renders the rehearsal world: one object on a floor under a time of day, by marching rays through distance fields.
+"""Renders the rehearsal world: one object on a floor under a time of day, by marching rays through
+distance fields.
 
-Everything is numpy on float32: a picture of 128×128 with 2×2 supersampling takes some 30 ms of one core, needs no weights
-and no network, and is the same on every machine up to rounding.
+Everything is numpy on float32: a picture of 128×128 with 2×2 supersampling takes some 30 ms of one
+core, needs no weights and no network, and is the same on every machine up to rounding.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ TAN_HALF_FOV = 0.404  # 44 degrees from top to bottom
 FILL = (0.38, 0.57)  # share of the picture's height that the object takes
 
 ALBEDO = {  # linear RGB
-    "red": (0.68, 0.025, 0.03), "orange": (0.86, 0.24, 0.02), "yellow": (0.84, 0.66, 0.03), "green": (0.03, 0.36, 0.06),
-    "cyan": (0.05, 0.60, 0.66), "blue": (0.03, 0.09, 0.66), "purple": (0.30, 0.04, 0.50), "white": (0.84, 0.84, 0.84),
+    "red": (0.68, 0.025, 0.03), "orange": (0.86, 0.24, 0.02), "yellow": (0.84, 0.66, 0.03),
+    "green": (0.03, 0.36, 0.06),
+    "cyan": (0.05, 0.60, 0.66), "blue": (0.03, 0.09, 0.66), "purple": (0.30, 0.04, 0.50),
+    "white": (0.84, 0.84, 0.84),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Light:
-    """A time of day. Colours are linear RGB radiance; the sun's (or moon's) elevation is a range in degrees."""
+    """A time of day. Colours are linear RGB radiance; the sun's (or moon's) elevation is a range in
+    degrees."""
 
     elevation: tuple[float, float]
     sun: tuple[float, float, float]
@@ -36,19 +40,33 @@ class Light:
 
 
 LIGHTS = {
-    "dawn": Light((18, 28), (1.05, 0.78, 0.70), (0.40, 0.40, 0.52), (0.98, 0.66, 0.66), (0.36, 0.48, 0.82)),
-    "noon": Light((52, 66), (1.35, 1.30, 1.20), (0.34, 0.42, 0.55), (0.62, 0.80, 0.98), (0.10, 0.32, 0.82)),
-    "sunset": Light((16, 26), (1.30, 0.72, 0.34), (0.34, 0.26, 0.30), (1.00, 0.40, 0.08), (0.26, 0.12, 0.32)),
-    "night": Light((35, 50), (0.20, 0.25, 0.36), (0.055, 0.075, 0.14), (0.030, 0.050, 0.13), (0.006, 0.010, 0.035)),
+    "dawn": Light(
+        (18, 28), (1.05, 0.78, 0.70), (0.40, 0.40, 0.52), (0.98, 0.66, 0.66), (0.36, 0.48, 0.82)
+    ),
+    "noon": Light(
+        (52, 66), (1.35, 1.30, 1.20), (0.34, 0.42, 0.55), (0.62, 0.80, 0.98), (0.10, 0.32, 0.82)
+    ),
+    "sunset": Light(
+        (16, 26), (1.30, 0.72, 0.34), (0.34, 0.26, 0.30), (1.00, 0.40, 0.08), (0.26, 0.12, 0.32)
+    ),
+    "night": Light(
+        (35, 50),
+        (0.20, 0.25, 0.36),
+        (0.055, 0.075, 0.14),
+        (0.030, 0.050, 0.13),
+        (0.006, 0.010, 0.035),
+    ),
 }
 FLOOR_TONES = {  # mean linear albedo, as a shiny object sees the floor
-    "wooden": (0.34, 0.19, 0.09), "checkered": (0.33, 0.33, 0.34), "grass": (0.13, 0.27, 0.05), "sand": (0.58, 0.44, 0.26),
+    "wooden": (0.34, 0.19, 0.09), "checkered": (0.33, 0.33, 0.34), "grass": (0.13, 0.27, 0.05),
+    "sand": (0.58, 0.44, 0.26),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Pose:
-    """All that the seed decides: camera, light and surface. Angles in radians, lengths in half object heights."""
+    """All that the seed decides: camera, light and surface. Angles in radians, lengths in half
+    object heights."""
 
     yaw: float
     elevation: float
@@ -76,22 +94,26 @@ class Pose:
             exposure=rng.uniform(0.93, 1.07),
             floor_turn=np.radians(rng.uniform(-32, 32)),
             floor_offset=tuple(rng.uniform(-20, 20, 2)),
-            waves=np.stack([rng.uniform(0, np.pi, 6), rng.uniform(0, 2 * np.pi, 6), rng.uniform(0.8, 1.25, 6)]).astype(np.float32),
+            waves=np.stack(
+                [rng.uniform(0, np.pi, 6), rng.uniform(0, 2 * np.pi, 6), rng.uniform(0.8, 1.25, 6)]
+            ).astype(np.float32),
             free=Scene(*(rng.choice(values) for values in ATTRIBUTES.values())),
         )
 
 
 def render(caption: str, seed: int, size: int = NATIVE) -> Image.Image:
-    """The picture that a caption describes, RGB, size×size; pose, light and surface come from the seed.
+    """The picture that a caption describes, RGB, size×size; pose, light and surface come from the
+    seed.
 
-    An attribute the caption leaves unsaid is chosen by the seed. Raises ValueError for a caption that names nothing of
-    this world or contradicts itself, and for a size below 8.
+    An attribute the caption leaves unsaid is chosen by the seed. Raises ValueError for a caption
+    that names nothing of this world or contradicts itself, and for a size below 8.
     """
     return Image.fromarray(_trace(caption, seed, size)[0])
 
 
 def mask(caption: str, seed: int, size: int = NATIVE) -> np.ndarray:
-    """The object's pixels in `render(caption, seed, size)`: bool, (size, size), true where at least half covered."""
+    """The object's pixels in `render(caption, seed, size)`: bool, (size, size), true where at least
+    half covered."""
     return _trace(caption, seed, size, shade=False)[1]
 
 
@@ -133,14 +155,17 @@ def _encode(linear: np.ndarray) -> np.ndarray:
     """Linear radiance to sRGB in [0, 1] (IEC 61966-2-1), with a soft shoulder above 0.8."""
     over = np.maximum(linear - 0.8, 0)
     linear = np.minimum(linear, 0.8) + 0.2 * (1 - np.exp(-over / 0.2))
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055)
+    return np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-8) ** (1 / 2.4) - 0.055
+    )
 
 
-# --- the camera ---------------------------------------------------------------------------------------------------
+# --- the camera
 
 
 def _camera(shape: str, pose: Pose, fine: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Eye, unit rays (fine², 3) row by row from the top, and the width of one sample at distance one."""
+    """Eye, unit rays (fine², 3) row by row from the top, and the width of one sample at distance
+    one."""
     back = np.array([0, np.sin(pose.elevation), np.cos(pose.elevation)])
     right, up = np.array([1.0, 0, 0]), np.cross(back, [1.0, 0, 0])
     centre = np.array([0, HEIGHTS[shape] / 2, 0])
@@ -153,7 +178,11 @@ def _camera(shape: str, pose: Pose, fine: int) -> tuple[np.ndarray, np.ndarray, 
     x, y = np.meshgrid(grid - pose.shift[0] * TAN_HALF_FOV, -grid + pose.shift[1] * TAN_HALF_FOV)
     rays = (-back + x[..., None] * right + y[..., None] * up).reshape(-1, 3)
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    return (centre + distance * back).astype(np.float32), rays.astype(np.float32), 2 * TAN_HALF_FOV / fine
+    return (
+        (centre + distance * back).astype(np.float32),
+        rays.astype(np.float32),
+        2 * TAN_HALF_FOV / fine,
+    )
 
 
 def _outline(shape: str, yaw: float) -> np.ndarray:
@@ -174,7 +203,8 @@ def _outline(shape: str, yaw: float) -> np.ndarray:
             return np.concatenate([ring * CONE, [[0, HEIGHTS[shape], 0]]])
 
 
-# --- distance fields (the closed forms of Inigo Quilez, "distance functions") ----------------------------------------
+# --- distance fields (the closed forms of Inigo Quilez, "distance functions")
+# ----------------------------------------
 
 CUBE, CYLINDER, CONE = 0.85, 0.78, 1.0  # half side, radius, base radius
 HEIGHTS = {"sphere": 2.0, "cube": 2 * CUBE, "cylinder": 1.9, "cone": 2.0}
@@ -182,7 +212,8 @@ ROUND = 0.05
 
 
 def _distance(shape: str, yaw: float, p: np.ndarray) -> np.ndarray:
-    """Signed distance (N,) from points (N, 3) to the object, which stands on y = 0 at the origin."""
+    """Signed distance (N,) from points (N, 3) to the object, which stands on y = 0 at the
+    origin."""
     half = HEIGHTS[shape] / 2
     x, y, z = p[:, 0], p[:, 1] - half, p[:, 2]
     if shape == "sphere":
@@ -195,7 +226,11 @@ def _distance(shape: str, yaw: float, p: np.ndarray) -> np.ndarray:
     radius = np.sqrt(x * x + z * z)
     if shape == "cylinder":
         a, b = radius - (CYLINDER - ROUND), np.abs(y) - (half - ROUND)
-        return np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2) + np.minimum(np.maximum(a, b), 0) - ROUND
+        return (
+            np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2)
+            + np.minimum(np.maximum(a, b), 0)
+            - ROUND
+        )
     base, top, tall = CONE - ROUND, np.float32(0.02), half - ROUND
     ax, ay = radius - np.minimum(radius, np.where(y < 0, base, top)), np.abs(y) - tall
     kx, ky = top - base, 2 * tall
@@ -221,8 +256,11 @@ def _march(shape: str, pose: Pose, eye: np.ndarray, rays: np.ndarray) -> np.ndar
     return depth
 
 
-def _bounded(shape: str, start: np.ndarray, rays: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays enter the sphere around the object: entry distances and the indices of the rays that do."""
+def _bounded(
+    shape: str, start: np.ndarray, rays: np.ndarray, radius: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays enter the sphere around the object: entry distances and the indices of the rays
+    that do."""
     offset = start - np.array([0, HEIGHTS[shape] / 2, 0], np.float32)
     along = -np.einsum("ij,ij->i", offset, rays)
     room = radius**2 - (np.einsum("ij,ij->i", offset, offset) - along**2)
@@ -230,30 +268,44 @@ def _bounded(shape: str, start: np.ndarray, rays: np.ndarray, radius: float) -> 
     return np.maximum(along[ids] - np.sqrt(room[ids]), 0).astype(np.float32), ids
 
 
-# --- light and surfaces -----------------------------------------------------------------------------------------------
+# --- light and surfaces
 
 
 def _sun(light: Light, pose: Pose) -> np.ndarray:
     height = np.radians(np.interp(pose.sun_height, (0, 1), light.elevation))
     flat = np.cos(height)
-    return np.array([np.sin(pose.sun_azimuth) * flat, np.sin(height), np.cos(pose.sun_azimuth) * flat], np.float32)
+    return np.array(
+        [np.sin(pose.sun_azimuth) * flat, np.sin(height), np.cos(pose.sun_azimuth) * flat],
+        np.float32,
+    )
 
 
 def _sky(light: Light, rays: np.ndarray) -> np.ndarray:
     rise = np.clip(rays[:, 1:2] / 0.34, 0, 1) ** 0.75
-    return np.asarray(light.horizon, np.float32) * (1 - rise) + np.asarray(light.zenith, np.float32) * rise
+    return (
+        np.asarray(light.horizon, np.float32) * (1 - rise)
+        + np.asarray(light.zenith, np.float32) * rise
+    )
 
 
-def _object(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, p: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def _object(
+    scene: Scene, pose: Pose, light: Light, sun: np.ndarray, p: np.ndarray, rays: np.ndarray
+) -> np.ndarray:
     tetra = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
     normal = sum(_distance(scene.shape, pose.yaw, p + 2e-3 * k)[:, None] * k for k in tetra)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
     facing = np.maximum(normal @ sun, 0)[:, None]
     upward = (0.5 + 0.5 * normal[:, 1:2]).astype(np.float32)
     crevice = 0.55 + 0.45 * np.clip(p[:, 1:2] / 0.7, 0, 1)
-    floor = np.array(FLOOR_TONES[scene.floor], np.float32) * (np.asarray(light.sun) * max(sun[1], 0.3) + light.ambient)
-    ambient = np.asarray(light.ambient, np.float32) * (0.35 + 0.65 * upward) + 0.45 * floor * (1 - upward)
-    colour = np.array(ALBEDO[scene.colour], np.float32) * (np.asarray(light.sun, np.float32) * facing + ambient * crevice)
+    floor = np.array(FLOOR_TONES[scene.floor], np.float32) * (
+        np.asarray(light.sun) * max(sun[1], 0.3) + light.ambient
+    )
+    ambient = np.asarray(light.ambient, np.float32) * (0.35 + 0.65 * upward) + 0.45 * floor * (
+        1 - upward
+    )
+    colour = np.array(ALBEDO[scene.colour], np.float32) * (
+        np.asarray(light.sun, np.float32) * facing + ambient * crevice
+    )
     if scene.material == "matte":
         return colour
     cosine = np.clip(-np.einsum("ij,ij->i", normal, rays), 0, 1)[:, None]
@@ -263,10 +315,22 @@ def _object(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, p: np.ndarr
     seen = _sky(light, np.maximum(mirror, 0)) * reach + floor * (1 - reach) * crevice
     glint = np.maximum(mirror @ sun, 0)[:, None]
     sparkle = 1.6 * glint**70 + 0.25 * glint**12
-    return colour * (1 - fresnel) + seen * fresnel + np.sqrt(np.asarray(light.sun, np.float32)) * sparkle
+    return (
+        colour * (1 - fresnel)
+        + seen * fresnel
+        + np.sqrt(np.asarray(light.sun, np.float32)) * sparkle
+    )
 
 
-def _ground(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, eye: np.ndarray, rays: np.ndarray, pixel: float) -> np.ndarray:
+def _ground(
+    scene: Scene,
+    pose: Pose,
+    light: Light,
+    sun: np.ndarray,
+    eye: np.ndarray,
+    rays: np.ndarray,
+    pixel: float,
+) -> np.ndarray:
     t = -eye[1] / rays[:, 1]
     p = eye + rays * t[:, None]
     p[:, 1] = 0
@@ -281,7 +345,8 @@ def _ground(scene: Scene, pose: Pose, light: Light, sun: np.ndarray, eye: np.nda
 
 
 def _unshadowed(shape: str, pose: Pose, p: np.ndarray, sun: np.ndarray) -> np.ndarray:
-    """Share of the sun (N,) that reaches floor points: the narrowest pass by the object, as a penumbra."""
+    """Share of the sun (N,) that reaches floor points: the narrowest pass by the object, as a
+    penumbra."""
     lit = np.ones(len(p), np.float32)
     directions = np.broadcast_to(sun, p.shape)
     t, ids = _bounded(shape, p, directions, 1.75)
@@ -298,7 +363,8 @@ def _unshadowed(shape: str, pose: Pose, p: np.ndarray, sun: np.ndarray) -> np.nd
 
 
 def _floor(floor: str, pose: Pose, p: np.ndarray, blur: np.ndarray) -> np.ndarray:
-    """Albedo (N, 3) of floor points. Detail fades where one sample would step over it, so that nothing aliases."""
+    """Albedo (N, 3) of floor points. Detail fades where one sample would step over it, so that
+    nothing aliases."""
     c, s = np.float32(np.cos(pose.floor_turn)), np.float32(np.sin(pose.floor_turn))
     x = c * p[:, 0] + s * p[:, 2] + np.float32(pose.floor_offset[0])
     z = c * p[:, 2] - s * p[:, 0] + np.float32(pose.floor_offset[1])
@@ -318,7 +384,9 @@ def _floor(floor: str, pose: Pose, p: np.ndarray, blur: np.ndarray) -> np.ndarra
             clump = np.tanh(1.6 * _waves(pose, x, z, 1.9, blur))
             blade = _waves(pose, z + 3.1, x, 0.75, blur)
             mixed = np.array([1.0, 0.85, 0.7], np.float32)
-            return np.array(FLOOR_TONES[floor], np.float32) * (1 + (0.34 * clump + 0.16 * blade)[:, None] * mixed)
+            return np.array(FLOOR_TONES[floor], np.float32) * (
+                1 + (0.34 * clump + 0.16 * blade)[:, None] * mixed
+            )
         case _:
             ripple = np.sin(4.2 * z + 1.1 * _waves(pose, x, z, 4.0, blur))
             return _tone(floor, 1 + 0.17 * np.tanh(1.5 * ripple) * _visible(blur, 1.5))

@@ -1,4 +1,5 @@
-"""The words of the rehearsal world: attributes, captions, and which combinations are held out of every training."""
+"""The words of the rehearsal world: attributes, captions, and which combinations are held out of
+every training."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "floor": ("wooden", "checkered", "grass", "sand"),
     "time": ("dawn", "noon", "sunset", "night"),
 }
-FLOOR_PHRASES = {"wooden": "a wooden floor", "checkered": "a checkered floor", "grass": "grass", "sand": "sand"}
+FLOOR_PHRASES = {
+    "wooden": "a wooden floor",
+    "checkered": "a checkered floor",
+    "grass": "grass",
+    "sand": "sand",
+}
 HELD_OUT_SHARE = 0.1
 DROP = 0.2  # how often a training caption leaves an attribute unsaid
 
@@ -34,7 +40,10 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        return f"a photo of {_article(self.material, self.colour, self.shape)} on {FLOOR_PHRASES[self.floor]} at {self.time}"
+        return (
+            f"a photo of {_article(self.material, self.colour, self.shape)} on"
+            f" {FLOOR_PHRASES[self.floor]} at {self.time}"
+        )
 
 
 def _article(*words: str) -> str:
@@ -52,23 +61,33 @@ def parse(caption: str) -> Scene:
     for attribute, values in ATTRIBUTES.items():
         named = [value for value in values if value in words]
         if len(named) > 1:
-            raise ValueError(f"Caption {caption!r} names {len(named)} values of {attribute} ({', '.join(named)}): expected one")
+            raise ValueError(
+                f"Caption {caption!r} names {len(named)} values of {attribute}"
+                f" ({', '.join(named)}): expected one"
+            )
         found[attribute] = named[0] if named else ""
     if not any(found.values()):
-        known = "; ".join(f"{attribute}: {', '.join(values)}" for attribute, values in ATTRIBUTES.items())
-        raise ValueError(f"Caption {caption!r} names nothing of the rehearsal world. Use some of {known}")
+        known = "; ".join(
+            f"{attribute}: {', '.join(values)}" for attribute, values in ATTRIBUTES.items()
+        )
+        raise ValueError(
+            f"Caption {caption!r} names nothing of the rehearsal world. Use some of {known}"
+        )
     return Scene(**found)
 
 
 @cache
 def scenes(split: Literal["train", "heldout"]) -> tuple[Scene, ...]:
-    """All full combinations of a split, in a fixed order: nine tenths to train on, a tenth never trained on."""
+    """All full combinations of a split, in a fixed order: nine tenths to train on, a tenth never
+    trained on."""
     if split not in ("train", "heldout"):
         raise ValueError(f"Unknown split {split!r}: expected 'train' or 'heldout'")
     every = [Scene(*values) for values in itertools.product(*ATTRIBUTES.values())]
     order = np.random.default_rng(20).permutation(len(every))
     held = set(order[: round(len(every) * HELD_OUT_SHARE)].tolist())
-    return tuple(scene for index, scene in enumerate(every) if (index in held) == (split == "heldout"))
+    return tuple(
+        scene for index, scene in enumerate(every) if (index in held) == (split == "heldout")
+    )
 
 
 def captions(split: Literal["train", "heldout"] = "train") -> list[str]:
@@ -77,11 +96,14 @@ def captions(split: Literal["train", "heldout"] = "train") -> list[str]:
 
 
 def training_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One of several wordings of a scene, each attribute left unsaid one time in five (never all of them)."""
+    """One of several wordings of a scene, each attribute left unsaid one time in five (never all of
+    them)."""
     said = {name: rng.random() >= DROP for name in ATTRIBUTES}
     if not any(said.values()):
         said["shape"] = True
-    colour, material = (getattr(scene, name) if said[name] else "" for name in ("colour", "material"))
+    colour, material = (
+        getattr(scene, name) if said[name] else "" for name in ("colour", "material")
+    )
     shape = scene.shape if said["shape"] else "object"
     floor = f" on {FLOOR_PHRASES[scene.floor]}" if said["floor"] else ""
     time = f" at {scene.time}" if said["time"] else ""
@@ -94,4 +116,5 @@ def training_caption(scene: Scene, rng: np.random.Generator) -> str:
             return f"{time.strip()}{', ' if time else ''}{_article(material, colour, shape)}{floor}"
         case _:
             traits = " and ".join(word for word in (material, colour) if word)
-            return f"a photo of {_article(shape)}{', ' + traits if traits else ''},{floor},{time}".strip(",").replace(",,", ",")
+            parts = f"a photo of {_article(shape)}{', ' + traits if traits else ''},{floor},{time}"
+            return parts.strip(",").replace(",,", ",")

@@ -14,9 +14,16 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A results folder: after a run, the cells that its sweep asked for; read later, all it holds."""
+    """A results folder: after a run, the cells that its sweep asked for; read later, all it
+    holds."""
 
-    def __init__(self, folder: str | Path, cells: frozenset[str] | None = None, scorers: tuple[str, ...] | None = None, stopped: str = "") -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        cells: frozenset[str] | None = None,
+        scorers: tuple[str, ...] | None = None,
+        stopped: str = "",
+    ) -> None:
         self.stopped = stopped  # why it ended before its work did; "": it did not
         self.folder = Path(folder)
         self.store = Store(folder)

@@ -1,4 +1,5 @@
-"""The values that a run passes around: planned cells, jobs, what a stage made, and what a stage is."""
+"""The values that a run passes around: planned cells, jobs, what a stage made, and what a stage
+is."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Job:
-    """One batch of one stage: the artifact ids it makes, the cells they belong to, how heavy it is."""
+    """One batch of one stage: the artifact ids it makes, the cells they belong to, how heavy it
+    is."""
 
     tool: str
     makes: tuple[str, ...]
@@ -44,7 +46,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Kit:
-    """All that any worker must be told to do a job of a run: what names mean, and where (device, rung) tools are asked to stand."""
+    """All that any worker must be told to do a job of a run: what names mean, and where (device,
+    rung) tools are asked to stand."""
 
     locks: dict[str, ModelLock]
     tools: UpscalerLocks
@@ -54,26 +57,34 @@ class Kit:
 
 @dataclass(frozen=True)
 class Made:
-    """A row and the contents of its file, if it has one: bytes, or a picture that `encoded` turns into them with `record` inside."""
+    """A row and the contents of its file, if it has one: bytes, or a picture that `encoded` turns
+    into them with `record` inside."""
 
     row: Row
     file: bytes | Image | None = None
     record: dict[str, Any] | None = None
 
     def encoded(self, run: str) -> Made:
-        """The same as bytes; the run that made it goes into a picture's record, the hash of its pixels into both record and row."""
+        """The same as bytes; the run that made it goes into a picture's record, the hash of its
+        pixels into both record and row."""
         if self.file is None or isinstance(self.file, bytes):
             return self
         pixels, whole = provenance.pixel_hash(self.file), io.BytesIO()
-        provenance.save(provenance.annotate(self.file, {**(self.record or {}), "run": run, "pixels": pixels}), whole)
+        provenance.save(
+            provenance.annotate(self.file, {**(self.record or {}), "run": run, "pixels": pixels}),
+            whole,
+        )
         return Made(self.row | {"pixels": pixels}, whole.getvalue())
 
 
 class Damaged(OSError):
-    """A file of an earlier stage that cannot be read: it is to be removed, so that the next run makes it again."""
+    """A file of an earlier stage that cannot be read: it is to be removed, so that the next run
+    makes it again."""
 
     def __init__(self, stage: str, artifact: str) -> None:
-        super().__init__(f"{artifact} of the stage {stage} was damaged and is removed: run again to make it anew")
+        super().__init__(
+            f"{artifact} of the stage {stage} was damaged and is removed: run again to make it anew"
+        )
         self.artifact = (stage, artifact)
 
     def __reduce__(self) -> Any:
@@ -82,7 +93,8 @@ class Damaged(OSError):
 
 @dataclass(frozen=True)
 class Stage:
-    """`jobs(planned)` lists all work of the stage, done or not; `reads(job)` the files it needs; `load(tool)` its tool; `work(tool, job, files)` one row an artifact.
+    """`jobs(planned)` lists all work of the stage, done or not; `reads(job)` the files it needs;
+    `load(tool)` its tool; `work(tool, job, files)` one row an artifact.
 
     `locks(tool)` are the references that loading a tool reads.
     """

@@ -1,4 +1,5 @@
-"""The stages of a cell's way. Each says what it loads, what is pending, and what one batch makes: rows, and what is to be filed with them."""
+"""The stages of a cell's way. Each says what it loads, what is pending, and what one batch makes:
+rows, and what is to be filed with them."""
 
 from __future__ import annotations
 
@@ -51,8 +52,17 @@ def stages(kit: Kit) -> Iterator[Stage]:
     yield Stage("denoise", first, lambda job: (), of_model, lambda tool: leg(tool, False), _denoise)
     if any(lock.then for lock in locks.values()):
         begun = lambda job: tuple(("denoise", item.ids.begun) for item in job.planned)  # noqa: E731
-        yield Stage("refine", second, begun, of_model, lambda tool: leg(tool, True), lambda tool, job, files: _denoise(tool, job, files, locks))
-    opener: dict[str, str] = {}  # the first model of each VAE: models that share one share its loading
+        yield Stage(
+            "refine",
+            second,
+            begun,
+            of_model,
+            lambda tool: leg(tool, True),
+            lambda tool, job, files: _denoise(tool, job, files, locks),
+        )
+    opener: dict[
+        str, str
+    ] = {}  # the first model of each VAE: models that share one share its loading
     for name, lock in locks.items():
         opener.setdefault(lock.vae_fingerprint, name)
     vae_of = {name: opener[lock.vae_fingerprint] for name, lock in locks.items()}
@@ -61,18 +71,23 @@ def stages(kit: Kit) -> Iterator[Stage]:
         lambda planned: _decode_jobs(planned, vae_of),
         lambda job: (("denoise", job.planned[0].ids.latents),),
         of_model,
-        lambda tool: loading.load_decoder(locks[_named(tool)[0]], dtype=_named(tool)[1], **kit.where),
+        lambda tool: loading.load_decoder(
+            locks[_named(tool)[0]], dtype=_named(tool)[1], **kit.where
+        ),
         lambda tool, job, files: _decode(locks, tool, job, files),
     )
 
     def parts(tool: str) -> tuple[str, str, str | None]:
-        """Of what the upscale stage loads: the upscaler, the model that it redraws with ("": none), and its number format."""
+        """Of what the upscale stage loads: the upscaler, the model that it redraws with ("": none),
+        and its number format."""
         name, by = (tool, "") if tool in kit.tools else tool.rsplit(" by ", 1)
         return (name, *_named(by))
 
     def upscaler(tool: str) -> Loaded:
         name, model, number = parts(tool)
-        return upscale.load_upscaler(name, kit.tools[name], locks.get(model), dtype=number, **kit.where)
+        return upscale.load_upscaler(
+            name, kit.tools[name], locks.get(model), dtype=number, **kit.where
+        )
 
     def of_upscaler(tool: str) -> list[Lock]:
         name, model, _ = parts(tool)
@@ -111,7 +126,9 @@ def _denoise_jobs(planned: list[Planned], second: bool) -> list[Job]:
     batches: dict[int, dict[str, Planned]] = {}
     for item in planned:
         if not second or item.ids.begun:
-            batches.setdefault(item.batch, {}).setdefault(item.ids.latents if second else item.ids.begun or item.ids.latents, item)
+            batches.setdefault(item.batch, {}).setdefault(
+                item.ids.latents if second else item.ids.begun or item.ids.latents, item
+            )
     jobs = []
     for _, items in sorted(batches.items()):
         first = next(iter(items.values())).cell
@@ -120,7 +137,9 @@ def _denoise_jobs(planned: list[Planned], second: bool) -> list[Job]:
     return jobs
 
 
-def _denoise(model: Model, job: Job, files: Files, locks: dict[str, ModelLock] | None = None) -> list[Made]:
+def _denoise(
+    model: Model, job: Job, files: Files, locks: dict[str, ModelLock] | None = None
+) -> list[Made]:
     """Denoise a batch; with `locks`, its second leg, from what the first left."""
     import torch
     from safetensors.torch import save
@@ -135,23 +154,52 @@ def _denoise(model: Model, job: Job, files: Files, locks: dict[str, ModelLock] |
     made = model.denoise(requests, begun=begun, start=start)
     size = len(requests)
     shared = {
-        "load_s": model.load_s, "encode_s": made.encode_s / size, "denoise_s": made.denoise_s / size, "batch": size, "nfe": made.nfe,
-        "network_passes": made.network_passes, "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type, "rung": model.rung,
-        **measure.memory(model.device), "scheduler": made.scheduler,
-    }  # fmt: skip
+        "load_s": model.load_s,
+        "encode_s": made.encode_s / size,
+        "denoise_s": made.denoise_s / size,
+        "batch": size,
+        "nfe": made.nfe,
+        "network_passes": made.network_passes,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "rung": model.rung,
+        **measure.memory(model.device),
+        "scheduler": made.scheduler,
+    }
     found = []
-    for artifact, item, latents, truncated in zip(job.makes, job.planned, made.latents, made.truncated, strict=True):
-        row = {"id": artifact, "parent": None if locks is None else item.ids.begun, "truncated_tokens": truncated, **shared}
+    for artifact, item, latents, truncated in zip(
+        job.makes, job.planned, made.latents, made.truncated, strict=True
+    ):
+        row = {
+            "id": artifact,
+            "parent": None if locks is None else item.ids.begun,
+            "truncated_tokens": truncated,
+            **shared,
+        }
         if latents.isfinite().all():
             found.append(Made(row | {"status": "ok"}, save({"latents": latents.contiguous()})))
         else:
-            found.append(Made(row | {"status": "failed", "error_type": "FloatingPointError", "error": "the latents are not finite: try float32"}))
+            found.append(
+                Made(
+                    row
+                    | {
+                        "status": "failed",
+                        "error_type": "FloatingPointError",
+                        "error": "the latents are not finite: try float32",
+                    }
+                )
+            )
     return found
 
 
 def _decode_jobs(planned: list[Planned], vae_of: dict[str, str]) -> list[Job]:
     items = {item.ids.decoded: item for item in reversed(planned)}
-    return _by_tool([Job(_tool(vae_of[item.cell.model], item.cell), (artifact,), (item,)) for artifact, item in reversed(items.items())])
+    return _by_tool(
+        [
+            Job(_tool(vae_of[item.cell.model], item.cell), (artifact,), (item,))
+            for artifact, item in reversed(items.items())
+        ]
+    )
 
 
 def _decode(locks: dict[str, ModelLock], decode: Decoder, job: Job, files: Files) -> list[Made]:
@@ -165,7 +213,12 @@ def _decode(locks: dict[str, ModelLock], decode: Decoder, job: Job, files: Files
 
 def _upscale_jobs(planned: list[Planned]) -> list[Job]:
     items = {item.ids.image: item for item in reversed(planned) if item.cell.upscaler is not None}
-    return _by_tool([Job(_upscaler(item.cell), (artifact,), (item,)) for artifact, item in reversed(items.items())])
+    return _by_tool(
+        [
+            Job(_upscaler(item.cell), (artifact,), (item,))
+            for artifact, item in reversed(items.items())
+        ]
+    )
 
 
 def _upscaler(cell: Cell) -> str:
@@ -180,7 +233,9 @@ def _by_tool(jobs: list[Job]) -> list[Job]:
     return sorted(jobs, key=lambda job: tools.index(job.tool))
 
 
-def _upscale(locks: dict[str, ModelLock], tools: UpscalerLocks, enlarge: Loaded, job: Job, files: Files) -> list[Made]:
+def _upscale(
+    locks: dict[str, ModelLock], tools: UpscalerLocks, enlarge: Loaded, job: Job, files: Files
+) -> list[Made]:
     item, on = job.planned[0], enlarge.device
     native = _picture(files, "decode", item.ids.decoded)
     assert item.cell.target is not None
@@ -213,7 +268,15 @@ def _picture(files: Files, stage: str, artifact: str) -> Image:
         raise Damaged(stage, artifact) from error
 
 
-def _drawn(locks: dict[str, ModelLock], stage: str, item: Planned, parent: str, image: Image, measured: Row, how: Any = None) -> Made:
+def _drawn(
+    locks: dict[str, ModelLock],
+    stage: str,
+    item: Planned,
+    parent: str,
+    image: Image,
+    measured: Row,
+    how: Any = None,
+) -> Made:
     """A picture with its row, and what is to be noted in it."""
     artifact = item.ids.decoded if stage == "decode" else item.ids.image
     cell, lock = asdict(item.cell), locks[item.cell.model]
@@ -222,8 +285,17 @@ def _drawn(locks: dict[str, ModelLock], stage: str, item: Planned, parent: str, 
         cell |= {"upscaler": None, "target": None, "strength": None}
     else:
         determined |= {"upscaler": how, "target": image.size}
-    row = {"id": artifact, "parent": parent, "status": "ok", "image_width": image.width, "image_height": image.height, **measured}
-    return Made(row, image, {"id": artifact, "stage": stage, "cell": cell, "determined": determined})
+    row = {
+        "id": artifact,
+        "parent": parent,
+        "status": "ok",
+        "image_width": image.width,
+        "image_height": image.height,
+        **measured,
+    }
+    return Made(
+        row, image, {"id": artifact, "stage": stage, "cell": cell, "determined": determined}
+    )
 
 
 def _score_jobs(planned: list[Planned], scoring: list[str]) -> list[Job]:
@@ -233,7 +305,10 @@ def _score_jobs(planned: list[Planned], scoring: list[str]) -> list[Job]:
         items: dict[str, Planned] = {}
         for item in planned:
             prompt = item.cell.prompt if uses_prompt(name) else None
-            items.setdefault(name_of("score", {"image": item.ids.image, "scorer": settings, "prompt": prompt}), item)
+            items.setdefault(
+                name_of("score", {"image": item.ids.image, "scorer": settings, "prompt": prompt}),
+                item,
+            )
         jobs += [Job(name, (artifact,), (item,)) for artifact, item in items.items()]
     return jobs
 
@@ -246,5 +321,12 @@ def _score(rate: Rate, job: Job, files: Files) -> list[Made]:
     if not math.isfinite(value):
         raise FloatingPointError(f"scorer {job.tool} gave {value}")
     prompt = item.cell.prompt if uses_prompt(job.tool) else None
-    row = {"id": job.makes[0], "parent": item.ids.image, "status": "ok", "scorer": job.tool, "prompt": prompt, "value": value}
+    row = {
+        "id": job.makes[0],
+        "parent": item.ids.image,
+        "status": "ok",
+        "scorer": job.tool,
+        "prompt": prompt,
+        "value": value,
+    }
     return [Made(row | {"score_s": scoring.seconds, "device": on.type})]

@@ -1,4 +1,5 @@
-"""The one writer of a run: files what was made, in the order it came, while the next batch is in work."""
+"""The one writer of a run: files what was made, in the order it came, while the next batch is in
+work."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ SPARE = 4 * 2**20  # bytes that stay free for rows and tables
 
 
 class Desk:
-    """Takes results; encodes pictures, writes files, then appends their rows, all off the caller's path.
+    """Takes results; encodes pictures, writes files, then appends their rows, all off the caller's
+    path.
 
-    `environments` names the machine of each run, which is noted in runs.jsonl before the first of its rows. Raises WriteError, at the next call, when the
-    disk refuses; what was written before stands.
+    `environments` names the machine of each run, which is noted in runs.jsonl before the first of
+    its rows. Raises WriteError, at the next call, when the disk refuses; what was written before
+    stands.
     """
 
     def __init__(self, store: Store, environments: Mapping[str, dict[str, Any]]) -> None:
@@ -47,7 +50,10 @@ class Desk:
         """Have a result filed. Waits where too many are in writing."""
         while self._waiting and (len(self._waiting) >= WAITING or self._waiting[0].done()):
             self._waiting.popleft().result()
-        encoding = [self._encoders.submit(encoded, stage, result.job, made, result.run) for made in result.made]
+        encoding = [
+            self._encoders.submit(encoded, stage, result.job, made, result.run)
+            for made in result.made
+        ]
         self._waiting.append(self._scribe.submit(self._file, stage, result, encoding))
 
     def settle(self) -> None:
@@ -60,7 +66,10 @@ class Desk:
         free = cache.free_bytes(self._store.folder)
         if free >= needed + SPARE:
             return ""
-        return f"the disk is nearly full ({free / 2**20:.0f} MiB free, the next needs {(needed + SPARE) / 2**20:.0f}): make room"
+        return (
+            f"the disk is nearly full ({free / 2**20:.0f} MiB free, the next needs"
+            f" {(needed + SPARE) / 2**20:.0f}): make room"
+        )
 
     def _file(self, stage: str, result: Result, encoding: list[Future[Made]]) -> None:
         at = round(time.time(), 3)
@@ -73,7 +82,15 @@ class Desk:
         if rows and result.run not in self._known:
             started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             self._store.runs.append(
-                [{"run": result.run, "started": started, "id_version": ID_VERSION, "realkit": __version__, **self._environments[result.run]}]
+                [
+                    {
+                        "run": result.run,
+                        "started": started,
+                        "id_version": ID_VERSION,
+                        "realkit": __version__,
+                        **self._environments[result.run],
+                    }
+                ]
             )
             self._known.add(result.run)
         self._store.rows.append(rows)

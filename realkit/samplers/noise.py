@@ -1,4 +1,5 @@
-"""Noise for the steps of stochastic samplers: each image's own, drawn in float32 on the CPU, whatever the batch and the device."""
+"""Noise for the steps of stochastic samplers: each image's own, drawn in float32 on the CPU,
+whatever the batch and the device."""
 
 from __future__ import annotations
 
@@ -17,15 +18,22 @@ def gaussian(x: torch.Tensor, generators: list[torch.Generator], sigmas: list[fl
     import torch
 
     def draw(now: float, then: float) -> torch.Tensor:
-        return torch.stack([torch.randn(x.shape[1:], generator=g, device=g.device).to(x.device) for g in generators]).to(x.dtype)
+        return torch.stack(
+            [
+                torch.randn(x.shape[1:], generator=g, device=g.device).to(x.device)
+                for g in generators
+            ]
+        ).to(x.dtype)
 
     return draw
 
 
 def brownian(x: torch.Tensor, generators: list[torch.Generator], sigmas: list[float]) -> Noise:
-    """Increments of one Brownian path an image, scaled to unit variance: steps that overlap share their noise, at any number of steps.
+    """Increments of one Brownian path an image, scaled to unit variance: steps that overlap share
+    their noise, at any number of steps.
 
-    The path is torchsde's BrownianTree over [lowest sigma, highest sigma] with the image's seed, as in k-diffusion.
+    The path is torchsde's BrownianTree over [lowest sigma, highest sigma] with the image's seed, as
+    in k-diffusion.
     """
     import torch
     import torchsde
@@ -35,9 +43,14 @@ def brownian(x: torch.Tensor, generators: list[torch.Generator], sigmas: list[fl
 
     def draw(now: float, then: float) -> torch.Tensor:
         if not trees:  # a run of one step draws nothing, and has no range for a path
-            trees.extend(torchsde.BrownianTree(low, torch.zeros(x.shape[1:]), high, entropy=g.initial_seed()) for g in generators)
+            trees.extend(
+                torchsde.BrownianTree(low, torch.zeros(x.shape[1:]), high, entropy=g.initial_seed())
+                for g in generators
+            )
         a, b = torch.tensor(then), torch.tensor(now)
-        with warnings.catch_warnings():  # torchsde keeps its range to six digits and says so when an end lies beyond them
+        with (
+            warnings.catch_warnings()
+        ):  # torchsde keeps its range to six digits and says so when an end lies beyond them
             warnings.filterwarnings("ignore", message="Should have")
             made = torch.stack([-tree(a, b) for tree in trees]) / (b - a).sqrt()
         return made.to(x.device, x.dtype)

@@ -1,4 +1,5 @@
-"""The scheduler that runs a solver inside any diffusers pipeline: the pipeline's loop asks, the solver's coroutine answers."""
+"""The scheduler that runs a solver inside any diffusers pipeline: the pipeline's loop asks, the
+solver's coroutine answers."""
 
 from __future__ import annotations
 
@@ -15,18 +16,30 @@ from realkit.samplers.noise import SOURCES
 from realkit.samplers.sigmas import SCHEDULES, timestep_of
 from realkit.samplers.solvers import SOLVERS
 
-RANGE_ONLY = {"dpm_fast", "dpm_adaptive"}  # take the highest and the lowest level, not a list of them
+RANGE_ONLY = {
+    "dpm_fast",
+    "dpm_adaptive",
+}  # take the highest and the lowest level, not a list of them
 ADAPTIVE = {"dpm_adaptive"}
-CALLS_A_STEP = {"heun": 2, "dpm_2": 2, "dpm_2_ancestral": 2, "dpmpp_sde": 2, "dpmpp_2s_ancestral": 2}
+CALLS_A_STEP = {
+    "heun": 2,
+    "dpm_2": 2,
+    "dpm_2_ancestral": 2,
+    "dpmpp_sde": 2,
+    "dpmpp_2s_ancestral": 2,
+}
 WHOLE_ONLY = RANGE_ONLY | {"restart"}  # cannot begin in the middle
-ALMOST_ZERO = 2**-24  # ᾱ where a zero-terminal-SNR schedule has none, as diffusers' EulerDiscreteScheduler takes it
+ALMOST_ZERO = (
+    2**-24
+)  # ᾱ where a zero-terminal-SNR schedule has none, as diffusers' EulerDiscreteScheduler takes it
 
 
 class SolverScheduler(SchedulerMixin, ConfigMixin):
     """A diffusers scheduler whose steps are a solver's.
 
-    `timesteps` holds one entry a denoiser call (fractional, float32), not one a step; an adaptive solver's are found as it goes.
-    `sigmas` are the schedule's levels, descending, with the final zero. Samples are k-diffusion's x = x₀ + sigma·ε.
+    `timesteps` holds one entry a denoiser call (fractional, float32), not one a step; an adaptive
+    solver's are found as it goes. `sigmas` are the schedule's levels, descending, with the final
+    zero. Samples are k-diffusion's x = x₀ + sigma·ε.
     """
 
     order = 1
@@ -48,9 +61,16 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         settings: dict[str, Any] | None = None,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction", "sample"):
-            raise ValueError(f"prediction_type {prediction_type!r}: expected epsilon, v_prediction or sample")
+            raise ValueError(
+                f"prediction_type {prediction_type!r}: expected epsilon, v_prediction or sample"
+            )
         self.alphas_cumprod = DDPMScheduler(
-            num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr=rescale_betas_zero_snr
+            num_train_timesteps,
+            beta_start,
+            beta_end,
+            beta_schedule,
+            trained_betas,
+            rescale_betas_zero_snr=rescale_betas_zero_snr,
         ).alphas_cumprod
         if self.alphas_cumprod[-1] == 0:
             self.alphas_cumprod[-1] = ALMOST_ZERO
@@ -72,13 +92,17 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         """Start at a later entry of `timesteps`, as image-to-image pipelines do."""
         possible = "0" if self.config.solver in WHOLE_ONLY else f"a multiple of {self.order}"
         if begin_index and (self.config.solver in WHOLE_ONLY or begin_index % self.order):
-            raise ValueError(f"{self.config.solver} cannot begin at call {begin_index}: expected {possible}")
+            raise ValueError(
+                f"{self.config.solver} cannot begin at call {begin_index}: expected {possible}"
+            )
         self._begin = self._call = begin_index
 
     def cut(self, start: float, end: float) -> None:
-        """From the next `set_timesteps` on, go only the steps of this share of the noise schedule (0 to 1): one leg of two, cut between whole steps.
+        """From the next `set_timesteps` on, go only the steps of this share of the noise schedule
+        (0 to 1): one leg of two, cut between whole steps.
 
-        As in SDXL's two models, a step belongs to the first where its timestep is at least (1 - end) of the trained ones.
+        As in SDXL's two models, a step belongs to the first where its timestep is at least (1 -
+        end) of the trained ones.
         """
         if self.config.solver in WHOLE_ONLY:
             raise ValueError(f"{self.config.solver} cannot be cut into legs")
@@ -92,9 +116,14 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         else:
             levels = SCHEDULES[config.schedule](num_inference_steps + extra, self.trained).tolist()
             levels = [*(levels[:-1] if extra else levels), 0.0]
-        self.num_inference_steps, self._levels = num_inference_steps, self._of_share([float(level) for level in levels])
+        self.num_inference_steps, self._levels = (
+            num_inference_steps,
+            self._of_share([float(level) for level in levels]),
+        )
         self.sigmas = torch.tensor(self._levels, dtype=torch.float32)
-        self._settings = dict(config.settings or {}) | ({"steps": num_inference_steps} if config.solver == "dpm_fast" else {})
+        self._settings = dict(config.settings or {}) | (
+            {"steps": num_inference_steps} if config.solver == "dpm_fast" else {}
+        )
         self._begin = self._call = 0
         self._steps: Any = None
         if config.solver in ADAPTIVE:
@@ -102,16 +131,24 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             self.timesteps: Any = _AsItGoes(self)
         else:
             self._asked = self._rehearse()
-            self.timesteps = torch.from_numpy(timestep_of(np.array(self._asked), self.trained)).to(device, torch.float32)
+            self.timesteps = torch.from_numpy(timestep_of(np.array(self._asked), self.trained)).to(
+                device, torch.float32
+            )
 
     def _of_share(self, levels: list[float]) -> list[float]:
         if self._share == (0.0, 1.0):
             return levels
         trained, at = len(self.trained), timestep_of(np.array(levels[:-1]), self.trained)
-        first, last = (int((at >= trained - round(share * trained)).sum()) if share < 1 else len(levels) - 1 for share in self._share)
+        first, last = (
+            int((at >= trained - round(share * trained)).sum()) if share < 1 else len(levels) - 1
+            for share in self._share
+        )
         first = first if self._share[0] > 0 else 0
         if first == last:
-            raise ValueError(f"{len(levels) - 1} steps leave none to the leg from {self._share[0]} to {self._share[1]}: take more steps")
+            raise ValueError(
+                f"{len(levels) - 1} steps leave none to the leg from {self._share[0]} to"
+                f" {self._share[1]}: take more steps"
+            )
         return levels[first : last + 1]
 
     def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
@@ -119,8 +156,12 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         if self._call >= len(self._asked):
             raise RuntimeError("this run is over: call set_timesteps before another")
         fresh = self._steps is None and self._begin == 0 and self.config.solver not in WHOLE_ONLY
-        if fresh and timestep is not None and timestep != self.timesteps[0]:  # a pipeline that slices `timesteps` and says nothing
-            self.set_begin_index(self.order * int((self.timesteps[:: self.order] - timestep).abs().argmin()))
+        if (
+            fresh and timestep is not None and timestep != self.timesteps[0]
+        ):  # a pipeline that slices `timesteps` and says nothing
+            self.set_begin_index(
+                self.order * int((self.timesteps[:: self.order] - timestep).abs().argmin())
+            )
         return sample / (self._asked[self._call] ** 2 + 1) ** 0.5
 
     def step(
@@ -131,12 +172,17 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[torch.Tensor, ...]:
-        """Answer the solver's call with the network's output; the new sample is where the solver wants the next one."""
+        """Answer the solver's call with the network's output; the new sample is where the solver
+        wants the next one."""
         if self._steps is None:
             start, source = self._begin // self.order, None
             if self.config.noise != "none":
-                source = SOURCES[self.config.noise](sample, _one_each(generator, len(sample)), self._levels)
-            self._steps = SOLVERS[self.config.solver](sample, self._levels[start:], source, **self._settings)
+                source = SOURCES[self.config.noise](
+                    sample, _one_each(generator, len(sample)), self._levels
+                )
+            self._steps = SOLVERS[self.config.solver](
+                sample, self._levels[start:], source, **self._settings
+            )
             next(self._steps)
         denoised = self._denoised(model_output, sample, self._asked[self._call])
         try:
@@ -149,11 +195,17 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             self._call = len(self._asked)
         return SchedulerOutput(prev_sample=sample) if return_dict else (sample,)
 
-    def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def add_noise(
+        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
         """x₀ + sigma·ε at these entries of `timesteps`, (B,)."""
         known = torch.as_tensor(self.timesteps)
         index = [int((known.to(t.device) - t).abs().argmin()) for t in timesteps]
-        sigma = torch.tensor([self._asked[i] for i in index], dtype=original_samples.dtype, device=original_samples.device)
+        sigma = torch.tensor(
+            [self._asked[i] for i in index],
+            dtype=original_samples.dtype,
+            device=original_samples.device,
+        )
         return original_samples + noise * sigma.view(-1, *[1] * (original_samples.ndim - 1))
 
     def __len__(self) -> int:
@@ -167,9 +219,12 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return x - output * sigma
 
     def _rehearse(self) -> list[float]:
-        """The levels at which the solver will ask: those of a run on a zero that is denoised to zero."""
+        """The levels at which the solver will ask: those of a run on a zero that is denoised to
+        zero."""
         nothing = torch.zeros(1)
-        steps = SOLVERS[self.config.solver](nothing, self._levels, lambda now, then: nothing, **self._settings)
+        steps = SOLVERS[self.config.solver](
+            nothing, self._levels, lambda now, then: nothing, **self._settings
+        )
         asked = [next(steps)[1]]
         try:
             while True:
@@ -188,7 +243,10 @@ class _AsItGoes:
         return 1
 
     def __getitem__(self, index: Any) -> Any:
-        raise RuntimeError("an adaptive sampler finds its timesteps as it goes: it makes pictures from text alone, whole")
+        raise RuntimeError(
+            "an adaptive sampler finds its timesteps as it goes: it makes pictures from text alone,"
+            " whole"
+        )
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         scheduler, answered = self._scheduler, -1
@@ -196,14 +254,21 @@ class _AsItGoes:
             if scheduler._call == answered:
                 self[0]
             answered = scheduler._call
-            yield torch.tensor(timestep_of(np.array(scheduler._asked[answered]), scheduler.trained), dtype=torch.float32)
+            yield torch.tensor(
+                timestep_of(np.array(scheduler._asked[answered]), scheduler.trained),
+                dtype=torch.float32,
+            )
 
 
-def _one_each(generator: torch.Generator | list[torch.Generator] | None, images: int) -> list[torch.Generator]:
+def _one_each(
+    generator: torch.Generator | list[torch.Generator] | None, images: int
+) -> list[torch.Generator]:
     """A generator an image: those given, or ones seeded from a single one or at random."""
     if isinstance(generator, list):
         if len(generator) != images:
             raise ValueError(f"{len(generator)} generators for {images} images: expected one each")
         return generator
-    seeds = torch.randint(2**62, (images,), generator=generator, device=generator.device if generator else None).tolist()
+    seeds = torch.randint(
+        2**62, (images,), generator=generator, device=generator.device if generator else None
+    ).tolist()
     return [torch.Generator().manual_seed(seed) for seed in seeds]

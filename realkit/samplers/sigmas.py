@@ -1,7 +1,8 @@
-"""Noise schedules: n steps → n noise levels sigma, descending, of a model trained on given levels. float64 throughout.
+"""Noise schedules: n steps → n noise levels sigma, descending, of a model trained on given levels.
+float64 throughout.
 
-The levels are those of stable-diffusion-webui 1.10 (modules/sd_schedulers.py), in k-diffusion's terms: sigma = √((1 - ᾱ) / ᾱ).
-`trained` is ascending, (T,), one level a training timestep.
+The levels are those of stable-diffusion-webui 1.10 (modules/sd_schedulers.py), in k-diffusion's
+terms: sigma = √((1 - ᾱ) / ᾱ). `trained` is ascending, (T,), one level a training timestep.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ BETA_SHAPE = 0.6  # both parameters of the Beta distribution, arXiv 2407.12173
 
 
 def of_timestep(t: Levels, trained: Levels) -> Levels:
-    """Levels at fractional timesteps: log-linear between the trained ones (k-diffusion, DiscreteSchedule.t_to_sigma)."""
+    """Levels at fractional timesteps: log-linear between the trained ones (k-diffusion,
+    DiscreteSchedule.t_to_sigma)."""
     return np.exp(np.interp(t, np.arange(len(trained)), np.log(trained)))
 
 
@@ -27,17 +29,20 @@ def timestep_of(sigma: Levels, trained: Levels) -> Levels:
 
 
 def uniform(n: int, trained: Levels) -> Levels:
-    """Evenly spaced timesteps from the last trained one to the first, both included: the plain schedule."""
+    """Evenly spaced timesteps from the last trained one to the first, both included: the plain
+    schedule."""
     return of_timestep(np.linspace(len(trained) - 1, 0, n), trained)
 
 
 def sgm_uniform(n: int, trained: Levels) -> Levels:
-    """Evenly spaced timesteps of which the first trained one is left out: the step to zero is as long as the others."""
+    """Evenly spaced timesteps of which the first trained one is left out: the step to zero is as
+    long as the others."""
     return of_timestep(np.linspace(len(trained) - 1, 0, n + 1)[:-1], trained)
 
 
 def trailing(n: int, trained: Levels) -> Levels:
-    """Whole timesteps from the last trained one on, the last step as long as the others (arXiv 2305.08891, table 2)."""
+    """Whole timesteps from the last trained one on, the last step as long as the others (arXiv
+    2305.08891, table 2)."""
     return trained[np.round(np.arange(len(trained), 0, -len(trained) / n)).astype(int)[:n] - 1]
 
 
@@ -61,6 +66,7 @@ def beta(n: int, trained: Levels) -> Levels:
 
 
 SCHEDULES: dict[str, Callable[[int, Levels], Levels]] = {
-    "uniform": uniform, "karras": karras, "exponential": exponential, "beta": beta, "sgm_uniform": sgm_uniform,
+    "uniform": uniform, "karras": karras, "exponential": exponential, "beta": beta,
+    "sgm_uniform": sgm_uniform,
     "trailing": trailing,
 }  # fmt: skip

@@ -1,9 +1,12 @@
-"""Samplers as coroutines: each yields (x, sigma) where it wants the denoiser, is sent (denoised, x), and returns the last x.
+"""Samplers as coroutines: each yields (x, sigma) where it wants the denoiser, is sent (denoised,
+x), and returns the last x.
 
-The x sent back is the one to go on with: a pipeline may have changed it, as inpainting does between steps.
+The x sent back is the one to go on with: a pipeline may have changed it, as inpainting does between
+steps.
 
-All take x (B, C, h, w) at noise level `sigmas[0]`, the levels with the final zero, and `noise(now, then)`, which draws unit noise for a
-step between two levels. Variables follow k-diffusion: x = x₀ + sigma·ε. The arithmetic is held to k-diffusion's sampling.py by the tests.
+All take x (B, C, h, w) at noise level `sigmas[0]`, the levels with the final zero, and `noise(now,
+then)`, which draws unit noise for a step between two levels. Variables follow k-diffusion: x = x₀ +
+sigma·ε. The arithmetic is held to k-diffusion's sampling.py by the tests.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 
 def ancestral_step(now: float, then: float, eta: float) -> tuple[float, float]:
-    """The level to step down to, and that of the noise to add, so that both together make `then`."""
+    """The level to step down to, and that of the noise to add, so that both together make
+    `then`."""
     up = min(then, eta * sqrt(then**2 * (now**2 - then**2) / now**2))
     return sqrt(max(then**2 - up**2, 0.0)), up
 
@@ -102,16 +106,22 @@ def lms(x: Tensor, sigmas: list[float], noise: Noise, order: int = 4) -> Steps:
         denoised, x = yield x, now
         slopes = [(x - denoised) / now, *slopes[: order - 1]]
         levels = [sigmas[i - j] for j in range(len(slopes))]
-        for weight, slope in zip(_lagrange_integrals(levels, now, sigmas[i + 1]), slopes, strict=True):
+        for weight, slope in zip(
+            _lagrange_integrals(levels, now, sigmas[i + 1]), slopes, strict=True
+        ):
             x = x + slope * weight
     return x
 
 
 def _lagrange_integrals(nodes: list[float], start: float, end: float) -> list[float]:
-    """∫ of each Lagrange basis polynomial of the nodes, by Gauss-Legendre points that are exact to degree 7."""
+    """∫ of each Lagrange basis polynomial of the nodes, by Gauss-Legendre points that are exact to
+    degree 7."""
     points, weights = np.polynomial.legendre.leggauss(4)
     at = start + (end - start) * (points + 1) / 2
-    basis = [np.prod([(at - b) / (a - b) for k, b in enumerate(nodes) if k != j], axis=0) for j, a in enumerate(nodes)]
+    basis = [
+        np.prod([(at - b) / (a - b) for k, b in enumerate(nodes) if k != j], axis=0)
+        for j, a in enumerate(nodes)
+    ]
     return [float(np.sum(weights * values) * (end - start) / 2) for values in basis]
 
 
@@ -131,8 +141,11 @@ def dpmpp_2m(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     return x
 
 
-def dpmpp_2m_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0, heun: bool = False) -> Steps:
-    """SDE-DPM-Solver++(2M), midpoint or Heun's form (arXiv 2211.01095, appendix; k-diffusion, sample_dpmpp_2m_sde)."""
+def dpmpp_2m_sde(
+    x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0, heun: bool = False
+) -> Steps:
+    """SDE-DPM-Solver++(2M), midpoint or Heun's form (arXiv 2211.01095, appendix; k-diffusion,
+    sample_dpmpp_2m_sde)."""
     older: Tensor | None = None
     h_last = 0.0
     for now, then in pairwise(sigmas):
@@ -177,7 +190,8 @@ def dpmpp_3m_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0)
 
 
 def dpmpp_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
-    """SDE-DPM-Solver++ single-step, second order, by the geometric midpoint (k-diffusion, sample_dpmpp_sde)."""
+    """SDE-DPM-Solver++ single-step, second order, by the geometric midpoint (k-diffusion,
+    sample_dpmpp_sde)."""
     for now, then in pairwise(sigmas):
         denoised, x = yield x, now
         if then == 0:
@@ -192,7 +206,8 @@ def dpmpp_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) ->
 
 
 def dpmpp_2s_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
-    """DPM-Solver++(2S) by the geometric midpoint, with ancestral noise (arXiv 2211.01095, algorithm 1)."""
+    """DPM-Solver++(2S) by the geometric midpoint, with ancestral noise (arXiv 2211.01095, algorithm
+    1)."""
     for now, then in pairwise(sigmas):
         denoised, x = yield x, now
         down, up = ancestral_step(now, then, eta)
@@ -208,7 +223,8 @@ def dpmpp_2s_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float 
 
 
 def dpm_fast(x: Tensor, sigmas: list[float], noise: Noise, steps: int, eta: float = 1.0) -> Steps:
-    """DPM-Solver-fast: `steps` calls in steps of third order, evenly spaced in log sigma, ending at the lowest level (arXiv 2206.00927)."""
+    """DPM-Solver-fast: `steps` calls in steps of third order, evenly spaced in log sigma, ending at
+    the lowest level (arXiv 2206.00927)."""
     times = np.linspace(-log(sigmas[0]), -log(sigmas[-1]), steps // 3 + 2).tolist()
     orders = [3] * (steps // 3 - 1) + [2, 1] if steps % 3 == 0 else [3] * (steps // 3) + [steps % 3]
     for order, (t, t_next) in zip(orders, pairwise(times), strict=True):
@@ -219,9 +235,17 @@ def dpm_fast(x: Tensor, sigmas: list[float], noise: Noise, steps: int, eta: floa
 
 
 def dpm_adaptive(
-    x: Tensor, sigmas: list[float], noise: Noise, rtol: float = 0.05, atol: float = 0.0078, h_init: float = 0.05, accept_safety: float = 0.81, eta: float = 1.0
+    x: Tensor,
+    sigmas: list[float],
+    noise: Noise,
+    rtol: float = 0.05,
+    atol: float = 0.0078,
+    h_init: float = 0.05,
+    accept_safety: float = 0.81,
+    eta: float = 1.0,
 ) -> Steps:
-    """DPM-Solver-23: steps as long as the error of the second order against the third allows (arXiv 2206.00927, algorithm C)."""
+    """DPM-Solver-23: steps as long as the error of the second order against the third allows (arXiv
+    2206.00927, algorithm C)."""
     import torch
 
     t, end, h, earlier = -log(sigmas[0]), -log(sigmas[-1]), h_init, x
@@ -232,7 +256,10 @@ def dpm_adaptive(
         allowed = torch.clamp(rtol * torch.maximum(low.abs(), earlier.abs()), min=atol)
         error = torch.linalg.norm((low - high) / allowed).item() / x.numel() ** 0.5
         if not isfinite(error):
-            raise FloatingPointError("the denoiser's output is not finite: the model overflowed in its number format; try float32")
+            raise FloatingPointError(
+                "the denoiser's output is not finite: the model overflowed in its number format;"
+                " try float32"
+            )
         factor = 1 + np.arctan((1 / (error + 1e-8)) ** (1 / (1.5 if eta else 3)) - 1)
         h *= factor
         if factor >= accept_safety:
@@ -246,8 +273,11 @@ def _ancestral_time(t: float, t_next: float, end: float, eta: float) -> tuple[fl
     return t_down, sqrt(max(exp(-2 * t_next) - exp(-2 * t_down), 0.0))
 
 
-def _dpm_step(x: Tensor, t: float, t_next: float, order: int) -> Generator[tuple[Tensor, float], Answer, tuple[Tensor, Tensor]]:
-    """A DPM-Solver step of order 1, 2 (r = 1/2) or 3 (r = 1/3, 2/3) in t = -log sigma; with the order below it from the same calls."""
+def _dpm_step(
+    x: Tensor, t: float, t_next: float, order: int
+) -> Generator[tuple[Tensor, float], Answer, tuple[Tensor, Tensor]]:
+    """A DPM-Solver step of order 1, 2 (r = 1/2) or 3 (r = 1/3, 2/3) in t = -log sigma; with the
+    order below it from the same calls."""
     h, last = t_next - t, exp(-t_next)
     slope, x = yield from _slope(x, t)
     first = x - slope * (last * expm1(h))
@@ -261,7 +291,9 @@ def _dpm_step(x: Tensor, t: float, t_next: float, order: int) -> Generator[tuple
         return second, first
     s, r2 = t + 2 / 3 * h, 2 / 3
     phi = expm1(r2 * h) / (r2 * h) - 1
-    slope_2, _ = yield from _slope(x - slope * (exp(-s) * expm1(r2 * h)) - (slope_1 - slope) * (exp(-s) * r2 / r * phi), s)
+    slope_2, _ = yield from _slope(
+        x - slope * (exp(-s) * expm1(r2 * h)) - (slope_1 - slope) * (exp(-s) * r2 / r * phi), s
+    )
     return first - (slope_2 - slope) * (last / r2 * (expm1(h) / h - 1)), second
 
 
@@ -272,7 +304,8 @@ def _slope(x: Tensor, t: float) -> Generator[tuple[Tensor, float], Answer, Answe
 
 
 def restart(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
-    """Restart sampling: Heun steps down, and from 20 steps on once or twice back from 0.1 up to 2 with fresh noise (arXiv 2306.14878).
+    """Restart sampling: Heun steps down, and from 20 steps on once or twice back from 0.1 up to 2
+    with fresh noise (arXiv 2306.14878).
 
     How many steps go to the restarts, and where they lie, is as stable-diffusion-webui does it.
     """
@@ -295,14 +328,19 @@ def _restart_intervals(sigmas: list[float]) -> list[tuple[float, float]]:
     ends = np.array([sigmas[-2], sigmas[0]])
     levels = [*karras(steps - each * times, ends).tolist(), 0.0]
     low, high = (int(np.argmin(np.abs(np.array(levels) - level))) for level in (0.1, 2.0))
-    again = list(pairwise(karras(each + 1, np.array([levels[low], levels[high]])).tolist())) if high < low else []
+    again = (
+        list(pairwise(karras(each + 1, np.array([levels[low], levels[high]])).tolist()))
+        if high < low
+        else []
+    )
     return [*pairwise(levels[: low + 1]), *again * times, *pairwise(levels[low:])]
 
 
 SOLVERS: dict[str, Callable[..., Steps]] = {
     f.__name__: f
     for f in (
-        euler, euler_ancestral, heun, dpm_2, dpm_2_ancestral, lms, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde, dpmpp_2s_ancestral,
+        euler, euler_ancestral, heun, dpm_2, dpm_2_ancestral, lms, dpmpp_2m, dpmpp_2m_sde,
+        dpmpp_3m_sde, dpmpp_sde, dpmpp_2s_ancestral,
         dpm_fast, dpm_adaptive, restart,
     )
 }  # fmt: skip

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def clip_rate(name: str, source: str, locked: Lock | None) -> Rate:
-    """100 · max(cos, 0) between picture and prompt embeddings (CLIPScore, arXiv 2104.08718, without its 2.5)."""
+    """100 · max(cos, 0) between picture and prompt embeddings (CLIPScore, arXiv 2104.08718, without
+    its 2.5)."""
     import open_clip
     import torch
 
@@ -27,10 +28,18 @@ def clip_rate(name: str, source: str, locked: Lock | None) -> Rate:
     else:
         model_name, _, weights = source.partition(":")
     try:
-        model, _, prepare = open_clip.create_model_and_transforms(model_name, pretrained=weights, device=on)
+        model, _, prepare = open_clip.create_model_and_transforms(
+            model_name, pretrained=weights, device=on
+        )
         words = open_clip.get_tokenizer(model_name)
-    except Exception as error:  # a hub, a file or a header may fail in many ways; each leaves this scorer without weights
-        raise RequestError(f"Scorer {name!r} cannot get its weights ({source}): {' '.join(str(error).split())[:200]}") from error
+    except (
+        Exception
+        # a hub, a file or a header may fail in many ways; each leaves this scorer without weights
+    ) as error:
+        raise RequestError(
+            f"Scorer {name!r} cannot get its weights ({source}):"
+            f" {' '.join(str(error).split())[:200]}"
+        ) from error
     model.float().eval()
 
     @lru_cache(maxsize=4096)
@@ -39,7 +48,9 @@ def clip_rate(name: str, source: str, locked: Lock | None) -> Rate:
 
     def rate(image: Image, prompt: str) -> float:
         with torch.no_grad():
-            seen = torch.nn.functional.normalize(model.encode_image(prepare(image)[None].to(on)), dim=-1)
+            seen = torch.nn.functional.normalize(
+                model.encode_image(prepare(image)[None].to(on)), dim=-1
+            )
             return 100 * max(0.0, float((seen * of_text(prompt)).sum()))
 
     return rate

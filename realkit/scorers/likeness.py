@@ -1,4 +1,5 @@
-"""How like its truth a restored picture is: each measure takes the truth and what was restored, both RGB of one size."""
+"""How like its truth a restored picture is: each measure takes the truth and what was restored,
+both RGB of one size."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
-ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's weights, the backbone of LPIPS; the digits are the beginning of their SHA-256
+# torchvision's weights, the backbone of LPIPS; the digits are the beginning of their SHA-256
+ALEXNET = "alexnet-owt-7be5be79.pth"
 
 
 def psnr(truth: Image, restored: Image, shave: int = 0) -> float:
-    """Peak signal-to-noise ratio over RGB, dB: 10·log10(255² / mean squared error); infinite for equal pictures. Without `shave` pixels of border."""
+    """Peak signal-to-noise ratio over RGB, dB: 10·log10(255² / mean squared error); infinite for
+    equal pictures. Without `shave` pixels of border."""
     import numpy as np
 
     inner = np.s_[shave : truth.height - shave, shave : truth.width - shave]
@@ -28,16 +31,25 @@ def psnr(truth: Image, restored: Image, shave: int = 0) -> float:
 
 
 def ssim(truth: Image, restored: Image) -> float:
-    """Structural similarity (Wang et al. 2004), with the paper's Gaussian window of σ 1.5: the mean over the three colours."""
+    """Structural similarity (Wang et al. 2004), with the paper's Gaussian window of σ 1.5: the mean
+    over the three colours."""
     import numpy as np
     from skimage.metrics import structural_similarity
 
-    paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
-    return float(structural_similarity(np.asarray(truth), np.asarray(restored), channel_axis=2, **paper))
+    paper = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 255,
+    }
+    return float(
+        structural_similarity(np.asarray(truth), np.asarray(restored), channel_axis=2, **paper)
+    )
 
 
 def sharpness(truth: Image, restored: Image) -> float | None:
-    """Mean gradient (Sobel, of luma) of the restored picture over the truth's, where the truth's is strong: its steepest twentieth. None without any edge."""
+    """Mean gradient (Sobel, of luma) of the restored picture over the truth's, where the truth's is
+    strong: its steepest twentieth. None without any edge."""
     from numpy import quantile
 
     steep, made = _gradient(truth), _gradient(restored)
@@ -53,19 +65,24 @@ def _gradient(image: Image) -> npt.NDArray[Any]:
 
 
 def colour_shift(truth: Image, restored: Image, block: int = 16) -> float:
-    """Mean colour difference ΔE00 (CIEDE2000, Sharma et al. 2005) between means over blocks of 16 pixels, where detail no longer counts; 1 is just noticed."""
+    """Mean colour difference ΔE00 (CIEDE2000, Sharma et al. 2005) between means over blocks of 16
+    pixels, where detail no longer counts; 1 is just noticed."""
     from PIL import Image
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     size = max(1, truth.width // block), max(1, truth.height // block)
-    before, after = (rgb2lab(image.resize(size, Image.Resampling.BOX)) for image in (truth, restored))
+    before, after = (
+        rgb2lab(image.resize(size, Image.Resampling.BOX)) for image in (truth, restored)
+    )
     return float(deltaE_ciede2000(before, after).mean())
 
 
 def lpips(download: bool = False) -> Callable[[Image, Image], float] | str:
-    """Learned perceptual distance (Zhang et al. 2018, version 0.1, AlexNet) as a measure, or in one line why it cannot be had.
+    """Learned perceptual distance (Zhang et al. 2018, version 0.1, AlexNet) as a measure, or in one
+    line why it cannot be had.
 
-    Needs the package lpips, and torchvision's AlexNet: attached as an input, in torch's cache, or fetched (233 MB) where `download` asks for it.
+    Needs the package lpips, and torchvision's AlexNet: attached as an input, in torch's cache, or
+    fetched (233 MB) where `download` asks for it.
     """
     import numpy as np
     import torch
@@ -77,23 +94,42 @@ def lpips(download: bool = False) -> Callable[[Image, Image], float] | str:
     kept = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
     path = inputs.file(ALEXNET, "") or (kept if kept.is_file() else None)
     if path is None and not download:
-        return f"its backbone {ALEXNET} (233 MB) is neither an input nor in {kept.parent.name!r} of torch's cache: ask for its download, or attach it"
+        return (
+            f"its backbone {ALEXNET} (233 MB) is neither an input nor in {kept.parent.name!r} of"
+            " torch's cache: ask for its download, or attach it"
+        )
     try:
         if path is None:
             address = f"https://download.pytorch.org/models/{ALEXNET}"
-            weights = torch.hub.load_state_dict_from_url(address, map_location="cpu", check_hash=True, weights_only=True, progress=False)
+            weights = torch.hub.load_state_dict_from_url(
+                address, map_location="cpu", check_hash=True, weights_only=True, progress=False
+            )
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         with warnings.catch_warnings():  # it builds AlexNet in a way that torchvision calls old
             warnings.simplefilter("ignore")
             network = LPIPS(net="alex", pnet_rand=True, verbose=False)
-        network.net.load_state_dict({name: weights[f"features.{name.split('.', 1)[1]}"] for name in network.net.state_dict()})
-    except Exception as error:  # what a download or a damaged file provokes: the other measures do not need it
+        network.net.load_state_dict(
+            {
+                name: weights[f"features.{name.split('.', 1)[1]}"]
+                for name in network.net.state_dict()
+            }
+        )
+    except (
+        Exception
+    ) as error:  # what a download or a damaged file provokes: the other measures do not need it
         return f"its backbone does not load: {credentials.scrub(one_line(error))[:160]}"
 
     def distance(truth: Image, restored: Image) -> float:
         with torch.inference_mode():
-            return float(network(*(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1 for image in (truth, restored))))
+            return float(
+                network(
+                    *(
+                        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
+                        for image in (truth, restored)
+                    )
+                )
+            )
 
     return distance
 
@@ -107,9 +143,26 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "psnr_db": Measure("higher", "dB", "0 to ∞", "peak signal-to-noise ratio over RGB"),
-    "psnr_shaved_db": Measure("higher", "dB", "0 to ∞", "the same without a border of `scale` pixels, as the literature has it"),
+    "psnr_shaved_db": Measure(
+        "higher",
+        "dB",
+        "0 to ∞",
+        "the same without a border of `scale` pixels, as the literature has it",
+    ),
     "ssim": Measure("higher", "none", "−1 to 1", "structural similarity, Gaussian window"),
-    "lpips": Measure("lower", "none", "0 up", "learned perceptual distance, AlexNet; empty where it cannot be had"),
-    "sharpness": Measure("nearer 1", "of the truth's", "0 up", "steepness of the truth's edges: below 1 blurred, above 1 oversharpened"),
-    "colour_shift": Measure("lower", "ΔE00", "0 to 100", "colour difference of means over 16 pixels; 1 is just noticed"),
+    "lpips": Measure(
+        "lower",
+        "none",
+        "0 up",
+        "learned perceptual distance, AlexNet; empty where it cannot be had",
+    ),
+    "sharpness": Measure(
+        "nearer 1",
+        "of the truth's",
+        "0 up",
+        "steepness of the truth's edges: below 1 blurred, above 1 oversharpened",
+    ),
+    "colour_shift": Measure(
+        "lower", "ΔE00", "0 to 100", "colour difference of means over 16 pixels; 1 is just noticed"
+    ),
 }

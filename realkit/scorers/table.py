@@ -1,4 +1,5 @@
-"""Scorers: a picture and its prompt → a number whose unit, direction, range and resize are stated in the catalogue."""
+"""Scorers: a picture and its prompt → a number whose unit, direction, range and resize are stated
+in the catalogue."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from realkit.models.request import Request
 
 @dataclass(frozen=True)
 class Cell(Request):
-    """One point of the grid: a request and what comes after it, everything that determines its picture, by name."""
+    """One point of the grid: a request and what comes after it, everything that determines its
+    picture, by name."""
 
     upscaler: str | None = None
     target: int | tuple[int, int] | None = None

@@ -56,11 +56,21 @@ def check_scorers(names: Sequence[str]) -> None:
     """Raise RequestError where two scorers are one: their numbers would bear one id."""
     known: dict[str, str] = {}
     for name in names:
-        if (other := known.setdefault(json.dumps(determined_score(name), sort_keys=True), name)) != name:
-            raise RequestError(f"Scorers {other!r} and {name!r} are the same by two names: expected different ones, name one of them")
+        if (
+            other := known.setdefault(json.dumps(determined_score(name), sort_keys=True), name)
+        ) != name:
+            raise RequestError(
+                f"Scorers {other!r} and {name!r} are the same by two names: expected different"
+                " ones, name one of them"
+            )
 
 
 def check_pictures(cells: list[Cell]) -> None:
-    """Raise RequestError, with the figures, where the pictures that upscalers make cannot be held."""
-    for name, width, height, size in {(cell.upscaler, cell.width, cell.height, cell.pixels) for cell in cells if cell.upscaler}:
-        upscale.check_memory(name, (width, height), size, [(spec.engine, spec.scale) for _, spec in chain(name)])
+    """Raise RequestError, with the figures, where the pictures that upscalers make cannot be
+    held."""
+    for name, width, height, size in {
+        (cell.upscaler, cell.width, cell.height, cell.pixels) for cell in cells if cell.upscaler
+    }:
+        upscale.check_memory(
+            name, (width, height), size, [(spec.engine, spec.scale) for _, spec in chain(name)]
+        )

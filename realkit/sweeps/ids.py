@@ -16,7 +16,8 @@ from realkit.weights.lock import Lock
 
 @dataclass(frozen=True)
 class Ids:
-    """The names of what a cell's stages make; `latents` are what its last leg leaves, `image` is the final picture's, the decoded one's where nothing upscales it."""
+    """The names of what a cell's stages make; `latents` are what its last leg leaves, `image` is
+    the final picture's, the decoded one's where nothing upscales it."""
 
     latents: str
     decoded: str
@@ -25,7 +26,8 @@ class Ids:
 
 
 def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
-    """The ids of what a cell's stages make; `upscaler` is what determines its upscaler's result, None where it has none."""
+    """The ids of what a cell's stages make; `upscaler` is what determines its upscaler's result,
+    None where it has none."""
     determined = denoise_determined(cell, lock)
     latents = name_of("denoise", determined)
     decoded = name_of("decode", {"latents": latents, "vae": lock.vae_fingerprint})
@@ -33,17 +35,32 @@ def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
     begun = name_of("denoise", determined | {"end": then["at"]}) if then else ""
     if upscaler is None:
         return Ids(latents, decoded, decoded, begun)
-    return Ids(latents, decoded, name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": cell.pixels}), begun)
+    return Ids(
+        latents,
+        decoded,
+        name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": cell.pixels}),
+        begun,
+    )
 
 
 def cell_id(cell: Cell, made: Ids) -> str:
-    settings = {name: value for name, value in asdict(cell).items() if name not in ("dtype", "strength") or value is not None}
+    settings = {
+        name: value
+        for name, value in asdict(cell).items()
+        if name not in ("dtype", "strength") or value is not None
+    }
     return name_of("cell", {"settings": settings, "image": made.image})
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
-    """What a cell's upscaler is given: the cell's own settings, as far as the upscaler uses them."""
-    found = {"prompt": cell.prompt, "negative": cell.negative, "seed": cell.seed, "strength": cell.strength}
+    """What a cell's upscaler is given: the cell's own settings, as far as the upscaler uses
+    them."""
+    found = {
+        "prompt": cell.prompt,
+        "negative": cell.negative,
+        "seed": cell.seed,
+        "strength": cell.strength,
+    }
     specs = [spec for _, spec in chain(str(cell.upscaler))]
     if any(spec.engine == "redraw" for spec in specs):  # which goes on with what made the picture
         found |= {"steps": cell.steps, "guidance": cell.guidance, "sampler": cell.sampler}

@@ -18,9 +18,12 @@ PROMPTS: Table[Suite] = Table("prompt", Suite)
 
 
 def expanded_prompts(item: Any) -> list[Any]:
-    """The prompts of a suite where the item names one, each with what is linked to it; else the item itself."""
+    """The prompts of a suite where the item names one, each with what is linked to it; else the
+    item itself."""
     words = item.get("prompt") if isinstance(item, Mapping) else item
     if not isinstance(words, str) or not words.startswith(SUITE):
         return [item]
     prompts = PROMPTS[find(PROMPTS, words.removeprefix(SUITE))].prompts
-    return [{**item, "prompt": prompt} if isinstance(item, Mapping) else prompt for prompt in prompts]
+    return [
+        {**item, "prompt": prompt} if isinstance(item, Mapping) else prompt for prompt in prompts
+    ]

@@ -23,7 +23,8 @@ DIFFUSION = ("diffusers-x4", "diffusers-latent")
 
 
 class Tool(Protocol):
-    """A loaded upscaler: an RGB picture → one `scale` times as large; `used` says how the last one was made."""
+    """A loaded upscaler: an RGB picture → one `scale` times as large; `used` says how the last one
+    was made."""
 
     used: dict[str, Any]
 
@@ -32,7 +33,14 @@ class Tool(Protocol):
     def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image: ...
 
 
-def load_tool(name: str, spec: Upscaler, locked: Lock | None, model: ModelLock | None, on: torch.device, where: Mapping[str, Any]) -> Tool | None:
+def load_tool(
+    name: str,
+    spec: Upscaler,
+    locked: Lock | None,
+    model: ModelLock | None,
+    on: torch.device,
+    where: Mapping[str, Any],
+) -> Tool | None:
     if spec.engine in ("resample", "opencv"):
         return None
     if spec.engine == "redraw":
@@ -48,7 +56,9 @@ def load_tool(name: str, spec: Upscaler, locked: Lock | None, model: ModelLock |
     if spec.engine in DIFFUSION:
         from realkit.upscalers import stability
 
-        return stability.load_stability(spec.engine, path, on, **{key: value for key, value in where.items() if key != "device"})
+        return stability.load_stability(
+            spec.engine, path, on, **{key: value for key, value in where.items() if key != "device"}
+        )
     if spec.engine == "faces":
         from realkit.upscalers import faces
 
@@ -60,9 +70,16 @@ def load_tool(name: str, spec: Upscaler, locked: Lock | None, model: ModelLock |
     from realkit.upscalers import networks
     from realkit.upscalers.networks import Enlarger
 
-    network = networks.load_spandrel(name, path, on, called) if spec.engine == "spandrel" else networks.load_transformers(name, path, on)
+    network = (
+        networks.load_spandrel(name, path, on, called)
+        if spec.engine == "spandrel"
+        else networks.load_transformers(name, path, on)
+    )
     if spec.scale != 1 and network.scale != spec.scale:
-        raise RequestError(f"Upscaler {name!r}: {called!r} enlarges {network.scale} times, expected {spec.scale}: it is another file")
+        raise RequestError(
+            f"Upscaler {name!r}: {called!r} enlarges {network.scale} times, expected {spec.scale}:"
+            " it is another file"
+        )
     return Enlarger(network, spec.pre_pad)
 
 
@@ -74,7 +91,8 @@ def _fetched(name: str, locked: Lock) -> Path:
 
 
 def _detector() -> Path | None:
-    """The weights that find faces, from the inputs or the hub, where they can be had: else landmarks must be given."""
+    """The weights that find faces, from the inputs or the hub, where they can be had: else
+    landmarks must be given."""
     home, _, file = DETECTOR.rpartition("/")
     if mounted := inputs.file(file, home):
         return mounted

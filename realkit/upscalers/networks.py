@@ -1,4 +1,5 @@
-"""Networks that enlarge: any that spandrel reads, Swin2SR as transformers publishes it, and the original realesrgan engine; in tiles where memory asks."""
+"""Networks that enlarge: any that spandrel reads, Swin2SR as transformers publishes it, and the
+original realesrgan engine; in tiles where memory asks."""
 
 from __future__ import annotations
 
@@ -20,20 +21,26 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-BLIND = 64  # pixels: more overlap than this is not taken by itself. RRDBNet's 23 blocks could see 350, trained ones look a few tens of pixels far
-GLOBAL = 24  # pixels of overlap for a network that attends to, or pools over, more than its neighbourhood
+# pixels: more overlap than this is not taken by itself. RRDBNet's 23 blocks could see 350, trained
+# ones look a few tens of pixels far
+BLIND = 64
+# pixels of overlap for a network that attends to, or pools over, more than its neighbourhood
+GLOBAL = 24
 LOCAL = (  # modules that see as far as their kernels, or no further than one pixel
-    "Conv2d", "PReLU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Mish", "Tanh", "Sigmoid", "PixelShuffle", "PixelUnshuffle", "Upsample", "Identity", "Dropout",
+    "Conv2d", "PReLU", "ReLU", "LeakyReLU", "GELU", "SiLU", "Mish", "Tanh", "Sigmoid",
+    "PixelShuffle", "PixelUnshuffle", "Upsample", "Identity", "Dropout",
 )  # fmt: skip
 SHARE = 0.6  # of the free memory, for the tiles in work
 
 
 @dataclass
 class Network:
-    """A network as a function of tensors, (B, 3, h, w) in [0, 1] → (B, 3, h · scale, w · scale), and what it needs to know of its input.
+    """A network as a function of tensors, (B, 3, h, w) in [0, 1] → (B, 3, h · scale, w · scale),
+    and what it needs to know of its input.
 
-    `multiple`: what the sides must be multiples of. `least`: the shortest side it takes. `reach`: pixels of the small picture beyond which nothing changes
-    a result, None where that is not known. `divides`: whether the picture may be cut into tiles.
+    `multiple`: what the sides must be multiples of. `least`: the shortest side it takes. `reach`:
+    pixels of the small picture beyond which nothing changes a result, None where that is not known.
+    `divides`: whether the picture may be cut into tiles.
     """
 
     run: Callable[[torch.Tensor], torch.Tensor]
@@ -65,19 +72,23 @@ class Enlarger:
         return self.network.on
 
     def warm(self, size: tuple[int, int]) -> None:
-        """One run of the network on a GPU at a size that it has not seen, so that set-up costs are not timed."""
+        """One run of the network on a GPU at a size that it has not seen, so that set-up costs are
+        not timed."""
         import torch
 
         net = self.network
-        width, height = (side + 2 * self.pre_pad + _missing(side + 2 * self.pre_pad, net) for side in size)
+        width, height = (
+            side + 2 * self.pre_pad + _missing(side + 2 * self.pre_pad, net) for side in size
+        )
         if net.on.type == "cuda" and size not in self._warm and width * height <= self._pixels():
             with torch.inference_mode():
                 net.run(torch.zeros(1, 3, height, width, device=net.on, dtype=net.number))
         self._warm.add(size)
 
     def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image:
-        """`tile` and `overlap` (pixels of the small picture) are chosen by what is free where `settings` leave them out; `pre_pad` pixels are added by
-        reflection, and as many more as the network's sizes ask for, and cut off again. Out of memory, the tiles are halved."""
+        """`tile` and `overlap` (pixels of the small picture) are chosen by what is free where
+        `settings` leave them out; `pre_pad` pixels are added by reflection, and as many more as the
+        network's sizes ask for, and cut off again. Out of memory, the tiles are halved."""
         import numpy as np
         from PIL import Image
 
@@ -87,17 +98,23 @@ class Enlarger:
         overlap = settings.get("overlap", GLOBAL if net.reach is None else min(net.reach, BLIND))
         limit = self._pixels()
         whole = x.shape[0] * x.shape[1] <= limit or not net.divides
-        tile = settings.get("tile") or (max(x.shape[:2]) if whole else tiles.largest(limit, overlap, net.multiple))
+        tile = settings.get("tile") or (
+            max(x.shape[:2]) if whole else tiles.largest(limit, overlap, net.multiple)
+        )
         y = self._in_tiles(x, tile, overlap, limit)
         if not np.isfinite(y).all():
-            raise FloatingPointError("the network's picture is not finite: it overflowed in its number format")
+            raise FloatingPointError(
+                "the network's picture is not finite: it overflowed in its number format"
+            )
         edge = pad * net.scale
         y = y[edge : edge + height * net.scale, edge : edge + width * net.scale]
         np.clip(y, 0, 1, out=y)
         y *= 255
         return Image.fromarray(np.rint(y, out=y).astype(np.uint8))
 
-    def _in_tiles(self, x: npt.NDArray[Any], tile: int, overlap: int, limit: float) -> npt.NDArray[Any]:
+    def _in_tiles(
+        self, x: npt.NDArray[Any], tile: int, overlap: int, limit: float
+    ) -> npt.NDArray[Any]:
         net = self.network
         while True:
             piece = tile + 2 * (overlap + RAMP)
@@ -111,7 +128,11 @@ class Enlarger:
             release()
             tile, limit = min(tile, max(x.shape[:2])) // 2, limit / 4
         cut = tile < max(x.shape[:2])
-        self.used = {"tile": tile if cut else None, "overlap": overlap if cut else None, "dtype": str(net.number).removeprefix("torch.")}
+        self.used = {
+            "tile": tile if cut else None,
+            "overlap": overlap if cut else None,
+            "dtype": str(net.number).removeprefix("torch."),
+        }
         return made
 
     def _run(self, pieces: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -134,18 +155,26 @@ class Enlarger:
                 torch.cuda.reset_peak_memory_stats(net.on)
                 before = torch.cuda.memory_allocated(net.on)
                 net.run(x)
-                took, free = torch.cuda.max_memory_allocated(net.on) - before, torch.cuda.mem_get_info(net.on)[0]
+                took, free = (
+                    torch.cuda.max_memory_allocated(net.on) - before,
+                    torch.cuda.mem_get_info(net.on)[0],
+                )
             else:
                 took, free = _widest(net, x), int((measure.ram_free() or 4) * 2**30)
         return SHARE * free / (took / side**2)
 
 
 def surrounded(image: Image, pad: int, net: Network) -> npt.NDArray[np.uint8]:
-    """A picture's pixels (H, W, 3) with `pad` more all round by reflection, and as many on the right and below as the network's sizes ask for."""
+    """A picture's pixels (H, W, 3) with `pad` more all round by reflection, and as many on the
+    right and below as the network's sizes ask for."""
     import numpy as np
 
     right, below = (_missing(side + 2 * pad, net) for side in image.size)
-    return np.pad(np.asarray(image), ((pad, pad + below), (pad, pad + right), (0, 0)), "reflect" if min(image.size) > 1 else "edge")
+    return np.pad(
+        np.asarray(image),
+        ((pad, pad + below), (pad, pad + right), (0, 0)),
+        "reflect" if min(image.size) > 1 else "edge",
+    )
 
 
 def _missing(side: int, net: Network) -> int:
@@ -171,9 +200,12 @@ def _widest(net: Network, x: torch.Tensor) -> int:
 
 
 def reach(model: torch.nn.Module) -> int | None:
-    """Pixels that a network of plain convolutions sees on either side, an upper bound: the sum over its kernels. None where other modules see further."""
+    """Pixels that a network of plain convolutions sees on either side, an upper bound: the sum over
+    its kernels. None where other modules see further."""
     leaves = [module for module in model.modules() if not list(module.children())]
-    if any(type(module).__name__ not in LOCAL for module in leaves) or _holds_bare_parameters(model):
+    if any(type(module).__name__ not in LOCAL for module in leaves) or _holds_bare_parameters(
+        model
+    ):
         return None
     convolutions: list[Any] = [leaf for leaf in leaves if type(leaf).__name__ == "Conv2d"]
     if any(max(layer.stride) > 1 for layer in convolutions):
@@ -183,29 +215,55 @@ def reach(model: torch.nn.Module) -> int | None:
 
 def _holds_bare_parameters(model: torch.nn.Module) -> bool:
     """Whether modules with children have parameters of their own, as those with attention do."""
-    return any(list(module.children()) and list(module.parameters(recurse=False)) for module in model.modules())
+    return any(
+        list(module.children()) and list(module.parameters(recurse=False))
+        for module in model.modules()
+    )
 
 
 def load_spandrel(name: str, path: Path, on: torch.device, called: str = "") -> Network:
-    """Any architecture that spandrel knows, told by its weights; in half precision on a GPU where it bears it. Raises RequestError for anything else,
-    with the file as `called`."""
+    """Any architecture that spandrel knows, told by its weights; in half precision on a GPU where
+    it bears it. Raises RequestError for anything else, with the file as `called`."""
     from spandrel import ImageModelDescriptor, ModelLoader
 
     called = called or path.name
     try:
         found = ModelLoader(device=on).load_from_file(path)
-    except Exception as error:  # spandrel raises what the file provokes: each means that it is not usable here
-        raise RequestError(f"Upscaler {name!r} does not load from {called!r}: {_reason(error)}") from error
-    if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
-        raise RequestError(f"Upscaler {name!r}: {called!r} is of {found.architecture.name}, expected a network that takes and makes RGB pictures")
+    except (
+        Exception
+    ) as error:  # spandrel raises what the file provokes: each means that it is not usable here
+        raise RequestError(
+            f"Upscaler {name!r} does not load from {called!r}: {_reason(error)}"
+        ) from error
+    if not isinstance(found, ImageModelDescriptor) or (
+        found.input_channels,
+        found.output_channels,
+    ) != (3, 3):
+        raise RequestError(
+            f"Upscaler {name!r}: {called!r} is of {found.architecture.name}, expected a network"
+            " that takes and makes RGB pictures"
+        )
     found.eval()
     if on.type == "cuda" and found.supports_half:
         found.half()
     needs, inner = found.size_requirements, found.model
     window = getattr(inner, "window_size", 1)
     multiple = math.lcm(needs.multiple_of or 1, window if isinstance(window, int) else 1)
-    least, seen = max(needs.minimum or 1, multiple), reach(inner)  # a network that unshuffles pixels first sees as many times further
-    return Network(found, found.scale, on, found.dtype, inner, multiple, least, seen and seen * (needs.multiple_of or 1), found.tiling.name != "INTERNAL")
+    least, seen = (
+        max(needs.minimum or 1, multiple),
+        reach(inner),
+    )  # a network that unshuffles pixels first sees as many times further
+    return Network(
+        found,
+        found.scale,
+        on,
+        found.dtype,
+        inner,
+        multiple,
+        least,
+        seen and seen * (needs.multiple_of or 1),
+        found.tiling.name != "INTERNAL",
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -218,7 +276,8 @@ def _reason(error: Exception) -> str:
 
 
 def load_transformers(name: str, folder: Path, on: torch.device) -> Network:
-    """Swin2SR in a folder as transformers saves it. float32: half precision overflows its attention. Raises RequestError for anything else."""
+    """Swin2SR in a folder as transformers saves it. float32: half precision overflows its
+    attention. Raises RequestError for anything else."""
     import torch
     from transformers import Swin2SRForImageSuperResolution
 
@@ -228,14 +287,24 @@ def load_transformers(name: str, folder: Path, on: torch.device) -> Network:
     quiet()
     config = json_object(folder / "config.json")
     if config.get("model_type") != "swin2sr":
-        raise RequestError(f"Upscaler {name!r} is of type {config.get('model_type')!r}: expected a folder of Swin2SR, whose config.json says 'swin2sr'")
+        raise RequestError(
+            f"Upscaler {name!r} is of type {config.get('model_type')!r}: expected a folder of"
+            " Swin2SR, whose config.json says 'swin2sr'"
+        )
     try:
-        model, found = Swin2SRForImageSuperResolution.from_pretrained(folder, dtype=torch.float32, local_files_only=True, output_loading_info=True)
-    except Exception as error:  # transformers raises what the files provoke: each means that it is not usable here
-        raise RequestError(f"Upscaler {name!r} does not load from {folder.name!r}: {_reason(error)}") from error
+        model, found = Swin2SRForImageSuperResolution.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except (
+        Exception
+    ) as error:  # transformers raises what the files provoke: each means that it is not usable here
+        raise RequestError(
+            f"Upscaler {name!r} does not load from {folder.name!r}: {_reason(error)}"
+        ) from error
     if wrong := sorted(map(str, (*found["missing_keys"], *found["mismatched_keys"]))):
         raise RequestError(
-            f"Upscaler {name!r}: the weights in {folder.name!r} lack {wrong[0]!r}, or have it in another shape than config.json says: get both again"
+            f"Upscaler {name!r}: the weights in {folder.name!r} lack {wrong[0]!r}, or have it in"
+            " another shape than config.json says: get both again"
         )
     model.eval().to(on)
     window = model.config.window_size * model.config.patch_size

@@ -21,5 +21,9 @@ def resample(image: Image, size: tuple[int, int], spec: Upscaler) -> Image:
 
     kernel = getattr(cv2, spec.source, None)
     if kernel is None:
-        raise RequestError(f"OpenCV has no interpolation {spec.source!r}: expected such as INTER_LANCZOS4")
-    return Image.fromarray(cv2.resize(np.ascontiguousarray(pictures.framed(image, size)), size, interpolation=kernel))
+        raise RequestError(
+            f"OpenCV has no interpolation {spec.source!r}: expected such as INTER_LANCZOS4"
+        )
+    return Image.fromarray(
+        cv2.resize(np.ascontiguousarray(pictures.framed(image, size)), size, interpolation=kernel)
+    )

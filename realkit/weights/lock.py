@@ -16,7 +16,8 @@ SINGLE = ".safetensors"  # the name in a lock of the one file that it is
 class Lock:
     """What a reference meant when it was first met: the SHA-256 of each file that is loaded.
 
-    `revision` is the hub's commit or Civitai's version, "" where contents came from a disk. A single file stands under the name ".safetensors".
+    `revision` is the hub's commit or Civitai's version, "" where contents came from a disk. A
+    single file stands under the name ".safetensors".
     """
 
     ref: str
@@ -36,8 +37,13 @@ class Lock:
         return self.digest()
 
     def digest(self, within: str = "", without: str | None = None) -> str:
-        """The fingerprint of a folder's part: of files below `within`, or of those not below `without`. A single file is one whole."""
-        kept = {canonical(name, self.variant): sha for name, sha in self.files.items() if self.single or _concerns(name, within, without)}
+        """The fingerprint of a folder's part: of files below `within`, or of those not below
+        `without`. A single file is one whole."""
+        kept = {
+            canonical(name, self.variant): sha
+            for name, sha in self.files.items()
+            if self.single or _concerns(name, within, without)
+        }
         return hashlib.sha256(json.dumps({"files": kept}, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from realkit.base.errors import RequestError
 from realkit.weights.folders import WEIGHTS
 from realkit.weights.sources import web
 
-ALLOW_PICKLE = "REALKIT_ALLOW_PICKLE"  # "1": read pickled checkpoints too, by torch's restricted, weights-only unpickler
+ALLOW_PICKLE = (  # "1": read pickled checkpoints too, by torch's restricted, weights-only unpickler
+    "REALKIT_ALLOW_PICKLE"
+)
 _PICKLES = ContextVar("pickles", default=False)
 
 
@@ -25,7 +27,8 @@ def pickles_allowed() -> bool:
 
 @contextmanager
 def reading_pickles() -> Iterator[None]:
-    """Within it pickled weights are read, by the restricted unpickler: upscalers are published so, and there is no other file to take."""
+    """Within it pickled weights are read, by the restricted unpickler: upscalers are published so,
+    and there is no other file to take."""
     before = _PICKLES.set(True)
     try:
         yield
@@ -37,13 +40,15 @@ def allow_pickle(name: str, pickled: bool) -> None:
     """Raise RequestError for pickled weights, unless they were asked for."""
     if pickled and not pickles_allowed():
         raise RequestError(
-            f"Weight file {Path(name).name!r}: expected .safetensors; pickled checkpoints can run code when loaded. "
-            f"Take another file, convert it, or set {ALLOW_PICKLE}=1 to read it by the restricted unpickler"
+            f"Weight file {Path(name).name!r}: expected .safetensors; pickled checkpoints can run"
+            f" code when loaded. Take another file, convert it, or set {ALLOW_PICKLE}=1 to read it"
+            " by the restricted unpickler"
         )
 
 
 def check_safetensors(path: Path) -> None:
-    """Raise RequestError when a file is not .safetensors, when its header is not one or does not fit its length, or when it holds no tensor."""
+    """Raise RequestError when a file is not .safetensors, when its header is not one or does not
+    fit its length, or when it holds no tensor."""
     from safetensors import SafetensorError, safe_open
 
     allow_pickle(path.name, path.suffix not in WEIGHTS)
@@ -54,7 +59,10 @@ def check_safetensors(path: Path) -> None:
             empty = not file.keys()
     except (SafetensorError, OSError) as error:
         reason = "it is a folder" if path.is_dir() else " ".join(str(error).split())[:120]
-        raise RequestError(f"Weight file {str(path)!r} has no valid safetensors header ({reason}): download it again") from error
+        raise RequestError(
+            f"Weight file {str(path)!r} has no valid safetensors header ({reason}): download it"
+            " again"
+        ) from error
     if empty:
         raise RequestError(f"Weight file {str(path)!r} holds no tensor: download it again")
 
@@ -64,7 +72,8 @@ def is_pickle(name: str) -> bool:
 
 
 def plain_file(path: Path, sha: str) -> Path:
-    """The file itself, or where it is pickled what the restricted unpickler reads of it, as .safetensors."""
+    """The file itself, or where it is pickled what the restricted unpickler reads of it, as
+    .safetensors."""
     if not is_pickle(path.name):
         check_safetensors(path)
         return path
@@ -78,21 +87,30 @@ DEEPEST = 4  # of these within each other; a pickle can hold itself
 
 
 def converted(path: Path, sha: str) -> Path:
-    """The tensors of a pickled checkpoint (.bin, .ckpt, .pt, .pth) as a .safetensors file in the cache. Raises RequestError where it holds anything else."""
+    """The tensors of a pickled checkpoint (.bin, .ckpt, .pt, .pth) as a .safetensors file in the
+    cache. Raises RequestError where it holds anything else."""
     made = cache.cache_folder("converted") / f"{sha}.safetensors"
     if made.is_file():
         return made
     tensors = _tensors(path)
-    called, needed = f"Checkpoint {path.name!r} as .safetensors", sum(value.numel() * value.element_size() for value in tensors.values())
+    called, needed = (
+        f"Checkpoint {path.name!r} as .safetensors",
+        sum(value.numel() * value.element_size() for value in tensors.values()),
+    )
     cache.room(made.parent, needed, called)
     try:
         _save(tensors, made)
     except Exception as error:
-        if number := re.search(r"os error (\d+)", str(error)):  # safetensors gives a system's error in words
+        if number := re.search(
+            r"os error (\d+)", str(error)
+        ):  # safetensors gives a system's error in words
             error = OSError(int(number[1]), os.strerror(int(number[1])))
         if isinstance(error, OSError):
             raise cache.unwritten(called, made.parent, error, needed) from None
-        raise RequestError(f"Checkpoint {path.name!r} cannot be made a .safetensors file ({web.scrubbed(error)[:160]}): take one") from None
+        raise RequestError(
+            f"Checkpoint {path.name!r} cannot be made a .safetensors file"
+            f" ({web.scrubbed(error)[:160]}): take one"
+        ) from None
     return made
 
 
@@ -114,21 +132,34 @@ def _tensors(path: Path) -> dict[str, Any]:
 
     found = _read(path)
     for _ in range(DEEPEST):
-        if not isinstance(found, dict) or any(isinstance(value, torch.Tensor) for value in found.values()):
+        if not isinstance(found, dict) or any(
+            isinstance(value, torch.Tensor) for value in found.values()
+        ):
             break
         found = next((found[key] for key in KNOWN if isinstance(found.get(key), dict)), {})
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict):
-        raise RequestError(f"Checkpoint {path.name!r} holds {type(found).__name__}, expected tensors by name: take a .safetensors file")
-    tensors = {str(name): value.contiguous().clone() for name, value in found.items() if isinstance(value, torch.Tensor)}
+        raise RequestError(
+            f"Checkpoint {path.name!r} holds {type(found).__name__}, expected tensors by name: take"
+            " a .safetensors file"
+        )
+    tensors = {
+        str(name): value.contiguous().clone()
+        for name, value in found.items()
+        if isinstance(value, torch.Tensor)
+    }
     if not tensors:
-        raise RequestError(f"Checkpoint {path.name!r} holds no tensors under any known name: take a .safetensors file")
+        raise RequestError(
+            f"Checkpoint {path.name!r} holds no tensors under any known name: take a .safetensors"
+            " file"
+        )
     return tensors
 
 
 def _read(path: Path) -> Any:
-    """What the restricted unpickler makes of a file. Of torch's error only the name of what it refuses is said: its advice is to read the file unrestricted."""
+    """What the restricted unpickler makes of a file. Of torch's error only the name of what it
+    refuses is said: its advice is to read the file unrestricted."""
     import pickle
 
     import torch
@@ -140,7 +171,10 @@ def _read(path: Path) -> Any:
         if isinstance(error, OSError) and error.filename:
             why = f"cannot be read: {error.strerror}"
         elif isinstance(error, MemoryError) or "allocate memory" in said:
-            why, lost = "does not fit into memory", "shut down other programs, or take a .safetensors file"
+            why, lost = (
+                "does not fit into memory",
+                "shut down other programs, or take a .safetensors file",
+            )
         elif refused := re.search(r"GLOBAL ([\w.]{1,80})|(TorchScript) archive", said):
             why = f"holds more than tensors (refused: {refused[1] or refused[2]})"
         elif isinstance(error, pickle.UnpicklingError):

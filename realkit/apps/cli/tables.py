@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["models", "samplers", "upscalers", "scorers", "prompts"]))
+@click.argument(
+    "what", type=click.Choice(["models", "samplers", "upscalers", "scorers", "prompts"])
+)
 def list_(what: str) -> None:
     """List a table of the catalogue."""
     lines = [[str(fact) for fact in line] for line in _LISTS[what]()]
     widths = [min(48, max(map(len, column))) for column in zip(*lines, strict=True)]
     for line in lines:
-        click.echo("  ".join(f"{fact:<{width}}" for fact, width in zip(line, widths, strict=True)).rstrip())
+        click.echo(
+            "  ".join(f"{fact:<{width}}" for fact, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
 def _models() -> list[tuple[object, ...]]:
@@ -28,14 +32,30 @@ def _models() -> list[tuple[object, ...]]:
     def advised(of: Settings) -> str:
         return f"{of.sampler}, {of.steps} steps, CFG {of.guidance:g}"
 
-    return [(name, f"{spec.size}²", advised(spec.settings), f"commercial: {spec.commercial}", spec.licence, spec.about) for name, spec in MODELS.items()]
+    return [
+        (
+            name,
+            f"{spec.size}²",
+            advised(spec.settings),
+            f"commercial: {spec.commercial}",
+            spec.licence,
+            spec.about,
+        )
+        for name, spec in MODELS.items()
+    ]
 
 
 def _samplers() -> list[tuple[object, ...]]:
     from realkit.samplers.table import SAMPLERS
 
     return [
-        (name, f"order {spec.order}", f"{spec.calls:<4}", "stochastic   " if spec.stochastic else "deterministic", spec.paper)
+        (
+            name,
+            f"order {spec.order}",
+            f"{spec.calls:<4}",
+            "stochastic   " if spec.stochastic else "deterministic",
+            spec.paper,
+        )
         for name, spec in SAMPLERS.items()
     ]
 
@@ -49,19 +69,33 @@ def _upscalers() -> list[tuple[object, ...]]:
     def got(spec: Upscaler) -> str:
         return f"by hand from {spec.page}" if spec.file else ""
 
-    return [(name, kind(spec), f"commercial: {spec.commercial}", spec.licence, spec.about, got(spec)) for name, spec in UPSCALERS.items()]
+    return [
+        (name, kind(spec), f"commercial: {spec.commercial}", spec.licence, spec.about, got(spec))
+        for name, spec in UPSCALERS.items()
+    ]
 
 
 def _scorers() -> list[tuple[object, ...]]:
     from realkit.scorers.table import SCORERS
 
-    return [(name, spec.unit, f"better: {spec.direction}", spec.about) for name, spec in SCORERS.items()]
+    return [
+        (name, spec.unit, f"better: {spec.direction}", spec.about) for name, spec in SCORERS.items()
+    ]
 
 
 def _prompts() -> list[tuple[object, ...]]:
     from realkit.sweeps.prompts import PROMPTS
 
-    return [(f"suite:{name}", f"{len(spec.prompts)} prompts", spec.about) for name, spec in PROMPTS.items()]
+    return [
+        (f"suite:{name}", f"{len(spec.prompts)} prompts", spec.about)
+        for name, spec in PROMPTS.items()
+    ]
 
 
-_LISTS = {"models": _models, "samplers": _samplers, "upscalers": _upscalers, "scorers": _scorers, "prompts": _prompts}
+_LISTS = {
+    "models": _models,
+    "samplers": _samplers,
+    "upscalers": _upscalers,
+    "scorers": _scorers,
+    "prompts": _prompts,
+}

@@ -1,4 +1,5 @@
-"""The official `kaggle` command, called and read. It prints some of its errors with exit code 0, so what it prints is what counts."""
+"""The official `kaggle` command, called and read. It prints some of its errors with exit code 0, so
+what it prints is what counts."""
 
 from __future__ import annotations
 
@@ -14,10 +15,17 @@ from realkit.base import credentials
 from realkit.base.errors import RequestError, RunError
 
 LOGIN = (
-    "make a token on kaggle.com/settings/api and put it into $KAGGLE_API_TOKEN or ~/.kaggle/access_token (an older kaggle.json does too), or kaggle auth login"
+    "make a token on kaggle.com/settings/api and put it into $KAGGLE_API_TOKEN or"
+    " ~/.kaggle/access_token (an older kaggle.json does too), or kaggle auth login"
 )
-REFUSED = r"(?:Kernel push|Dataset creation|Dataset version creation) error: (.+)|(The following are not valid (?:dataset|kernel|competition|model) sources .+)"
-NO_ANSWER = r"Max retries exceeded|Connection ?(?:aborted|refused|reset|Error)|Name or service not known|[Tt]imed out|\b(?:429|5\d\d) (?:Client|Server) Error"
+REFUSED = (
+    r"(?:Kernel push|Dataset creation|Dataset version creation) error: (.+)|(The following are not"
+    r" valid (?:dataset|kernel|competition|model) sources .+)"
+)
+NO_ANSWER = (
+    r"Max retries exceeded|Connection ?(?:aborted|refused|reset|Error)|Name or service not"
+    r" known|[Tt]imed out|\b(?:429|5\d\d) (?:Client|Server) Error"
+)
 PAGE = 200  # files a page: the most that Kaggle gives
 PAGES = 500  # a server that never ends is not asked for ever
 
@@ -31,7 +39,8 @@ class Unreachable(KaggleError):
 
 
 def owner() -> str:
-    """The name of the account that the command is logged in to. Raises RequestError where it is missing or logged in to none."""
+    """The name of the account that the command is logged in to. Raises RequestError where it is
+    missing or logged in to none."""
     code, printed = _call("config", "view")
     found = re.search(r"^\W*username: *(\S+)", printed, re.M)
     if not code and found and found[1] != "None":
@@ -52,7 +61,8 @@ def _kept_name() -> str:
 
 
 def contents(dataset: str) -> str | None:
-    """The hash that the dataset's file contents-HASH.txt bears, "" where it has none; None where there is no such dataset."""
+    """The hash that the dataset's file contents-HASH.txt bears, "" where it has none; None where
+    there is no such dataset."""
     code, printed = _call("datasets", "files", dataset, "--page-size", str(PAGE))
     found = re.search(r"contents-([0-9a-f]{16})\.txt", printed)
     if code:
@@ -62,13 +72,20 @@ def contents(dataset: str) -> str | None:
 
 def upload(folder: Path, new: bool, note: str) -> None:
     """Make the dataset that a folder describes, or a new version of it."""
-    _checked("datasets", "create", "-p", str(folder), "-q") if new else _checked("datasets", "version", "-p", str(folder), "-q", "-m", note)
+    (
+        _checked("datasets", "create", "-p", str(folder), "-q")
+        if new
+        else _checked("datasets", "version", "-p", str(folder), "-q", "-m", note)
+    )
 
 
 def dataset_state(dataset: str) -> str:
-    """ "ready", "failed", or a stage of what Kaggle does with an upload; "" while it does not know it yet."""
+    """ "ready", "failed", or a stage of what Kaggle does with an upload; "" while it does not know
+    it yet."""
     code, printed = _call("datasets", "status", dataset)
-    found = re.search(r"^\W*(?:\w+\.)?([A-Za-z_]+)\W*$", printed, re.M)  # a word alone: warnings stand in lines of their own
+    found = re.search(
+        r"^\W*(?:\w+\.)?([A-Za-z_]+)\W*$", printed, re.M
+    )  # a word alone: warnings stand in lines of their own
     return "" if code or not found else found[1].lower()
 
 
@@ -82,7 +99,8 @@ def push(folder: Path) -> str:
 
 
 def state(kernel: str) -> tuple[str, str] | None:
-    """What the last version of a kernel is doing ("queued", "running", "complete", "error", "cancel_acknowledged", …) and why it failed; None where there is none.
+    """What the last version of a kernel is doing ("queued", "running", "complete", "error",
+    "cancel_acknowledged", …) and why it failed; None where there is none.
 
     Raises Unreachable where Kaggle cannot be asked.
     """
@@ -92,24 +110,42 @@ def state(kernel: str) -> tuple[str, str] | None:
         _reached(printed)
         return None
     failure = re.search(r'Failure message: "(.*)"', printed, re.S)
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", found[1]).lower()  # older commands write cancelAcknowledged
+    name = re.sub(
+        r"(?<=[a-z])(?=[A-Z])", "_", found[1]
+    ).lower()  # older commands write cancelAcknowledged
     return name, " ".join(failure[1].split()) if failure else ""
 
 
 def output(kernel: str, folder: Path) -> None:
-    """Download all files that the last version of a kernel left, and its log, however many pages they fill."""
+    """Download all files that the last version of a kernel left, and its log, however many pages
+    they fill."""
     token: list[str] = []
     for _ in range(PAGES):
-        printed = _checked("kernels", "output", kernel, "-p", str(folder), "-o", "-q", "--page-size", str(PAGE), *token)
+        printed = _checked(
+            "kernels",
+            "output",
+            kernel,
+            "-p",
+            str(folder),
+            "-o",
+            "-q",
+            "--page-size",
+            str(PAGE),
+            *token,
+        )
         more = re.search(r"[Nn]ext [Pp]age [Tt]oken[:=]?\s*=?\s*(\S+)", printed)
         if not more or more[1] == token[-1:]:
             return
         token = ["--page-token", more[1]]
-    raise KaggleError(f"{kernel} has more than {PAGES * PAGE} files: fetch them by hand, kaggle kernels output {kernel}")
+    raise KaggleError(
+        f"{kernel} has more than {PAGES * PAGE} files: fetch them by hand, kaggle kernels output"
+        f" {kernel}"
+    )
 
 
 def _reached(printed: str) -> None:
-    """Raise Unreachable where what the command printed says that it could not ask, rather than what the answer was."""
+    """Raise Unreachable where what the command printed says that it could not ask, rather than what
+    the answer was."""
     if re.search(NO_ANSWER, printed):
         raise Unreachable(f"Kaggle cannot be reached: {_short(printed)}")
 
@@ -128,14 +164,31 @@ def _call(*arguments: str) -> tuple[int, str]:
     beside = Path(sys.executable).with_name("kaggle")
     command = shutil.which("kaggle") or (str(beside) if beside.is_file() else None)
     if command is None:
-        raise RequestError('The kaggle command is not installed: pip install "realkit[kaggle]", or pip install kaggle six')
-    environment = os.environ | {"PYTHONUTF8": "1"}  # its files are written in the locale's encoding otherwise
-    done = subprocess.run([command, *arguments], capture_output=True, text=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, env=environment)
+        raise RequestError(
+            'The kaggle command is not installed: pip install "realkit[kaggle]", or pip install'
+            " kaggle six"
+        )
+    environment = os.environ | {
+        "PYTHONUTF8": "1"
+    }  # its files are written in the locale's encoding otherwise
+    done = subprocess.run(
+        [command, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
     if done.returncode and "Authentication required" in done.stdout + done.stderr:
         raise RequestError(f"The kaggle command is not logged in: {LOGIN}")
     return done.returncode, f"{done.stdout}\n{done.stderr}"
 
 
 def _short(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Warning:")]
+    lines = [
+        line.strip()
+        for line in text.splitlines()
+        if line.strip() and not line.startswith("Warning:")
+    ]
     return credentials.scrub(" ".join(lines[-3:]))[-400:] or "it printed nothing"

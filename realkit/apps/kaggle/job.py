@@ -1,4 +1,5 @@
-"""A notebook or a sweep run on Kaggle: what it needs assembled and pushed by the official command, waited for, and what it made merged here."""
+"""A notebook or a sweep run on Kaggle: what it needs assembled and pushed by the official command,
+waited for, and what it made merged here."""
 
 from __future__ import annotations
 
@@ -27,9 +28,11 @@ GOING = ("queued", "running", "new_script")
 
 @dataclass(frozen=True)
 class Order:
-    """What to run on Kaggle: a notebook, a sweep in the notebook made for that, or a notebook of one's own with what a sweep says.
+    """What to run on Kaggle: a notebook, a sweep in the notebook made for that, or a notebook of
+    one's own with what a sweep says.
 
-    That one gets it as its parameter `sweep`, or, where it has none, each of the sweep's keys as the parameter of that name.
+    That one gets it as its parameter `sweep`, or, where it has none, each of the sweep's keys as
+    the parameter of that name.
     """
 
     notebook: Path | None = None
@@ -46,16 +49,20 @@ class Order:
     budget: str | None = None
 
     def kernel(self, owner: str) -> tuple[str, str]:
-        """The kernel's OWNER/SLUG and its title. Raises RequestError where there is nothing to run, or no such title."""
+        """The kernel's OWNER/SLUG and its title. Raises RequestError where there is nothing to run,
+        or no such title."""
         named = self.sweep or self.notebook
         if named is None:
-            raise RequestError("Expected a notebook, or --sweep SWEEP.yaml, which runs in a notebook of its own")
+            raise RequestError(
+                "Expected a notebook, or --sweep SWEEP.yaml, which runs in a notebook of its own"
+            )
         title = parcel.plain(self.title or f"realkit {named.stem}")
         return f"{owner}/{parcel.slug(title)}", title
 
 
 def assemble(order: Order, out: Path, owner: str, previous: bool) -> tuple[str, str]:
-    """Put what travels below out/.kaggle: kernel/ and dataset/; the kernel's OWNER/SLUG and the hash of the dataset. Raises RequestError."""
+    """Put what travels below out/.kaggle: kernel/ and dataset/; the kernel's OWNER/SLUG and the
+    hash of the dataset. Raises RequestError."""
     name, title = order.kernel(owner)
     parameters = dict(order.parameters)
     if order.budget is not None:
@@ -64,14 +71,23 @@ def assemble(order: Order, out: Path, owner: str, previous: bool) -> tuple[str, 
     made = parcel.notebook(order.notebook, parameters, _sweep(order) if order.sweep else {})
     kernel, dataset = (_emptied(out / FOLDER / part) for part in ("kernel", "dataset"))
     parcel.kernel(
-        kernel, made, owner=owner, title=title, accelerator=order.accelerator, internet=order.internet, public=order.public, models=list(order.models),
-        datasets=[f"{owner}/{DATASET}", *order.datasets], kernels=[name] if previous else [],
-    )  # fmt: skip
+        kernel,
+        made,
+        owner=owner,
+        title=title,
+        accelerator=order.accelerator,
+        internet=order.internet,
+        public=order.public,
+        models=list(order.models),
+        datasets=[f"{owner}/{DATASET}", *order.datasets],
+        kernels=[name] if previous else [],
+    )
     return name, parcel.dataset(dataset, owner)
 
 
 def _sweep(order: Order) -> dict[str, Any]:
-    """A sweep file as a notebook's parameters. Raises RequestError for one that is wrong, or that names what cannot be had there."""
+    """A sweep file as a notebook's parameters. Raises RequestError for one that is wrong, or that
+    names what cannot be had there."""
     from realkit.models.spec import MODELS
     from realkit.sweeps.sweep import Sweep
     from realkit.upscalers.table import UPSCALERS
@@ -79,20 +95,35 @@ def _sweep(order: Order) -> dict[str, Any]:
     assert order.sweep is not None
     sweep = Sweep.from_yaml(order.sweep)
     cells = sweep.cells()
-    named = {part for cell in cells for part in (cell.model, *(cell.upscaler or "").split(" + ")) if part}
+    named = {
+        part for cell in cells for part in (cell.model, *(cell.upscaler or "").split(" + ")) if part
+    }
     attached = [ref.lower() for ref in (*order.models, *order.datasets)]
     for name in sorted(named - MODELS.keys() - UPSCALERS.keys()):
         ref = name.removeprefix("kaggle:").strip("/").lower()
         if name.startswith("kaggle:"):
-            if not any(f"{ref}/".startswith(f"{one}/") or one.startswith(f"{ref}/") for one in attached):
-                raise RequestError(f"{shown(name)} is not attached: add --model OWNER/MODEL/FRAMEWORK/VARIATION/VERSION, or --dataset OWNER/SLUG")
+            if not any(
+                f"{ref}/".startswith(f"{one}/") or one.startswith(f"{ref}/") for one in attached
+            ):
+                raise RequestError(
+                    f"{shown(name)} is not attached: add --model"
+                    " OWNER/MODEL/FRAMEWORK/VARIATION/VERSION, or --dataset OWNER/SLUG"
+                )
         elif Path(name).expanduser().exists():
             raise RequestError(
-                f"{shown(name)} is on this machine, and does not travel: upload it to Kaggle, --model or --dataset it, and name it kaggle:OWNER/SLUG/…"
+                f"{shown(name)} is on this machine, and does not travel: upload it to Kaggle,"
+                " --model or --dataset it, and name it kaggle:OWNER/SLUG/…"
             )
-    far = sorted(name for name in {cell.model for cell in cells} if not name.startswith(("rehearsal/", "merge(")))
+    far = sorted(
+        name
+        for name in {cell.model for cell in cells}
+        if not name.startswith(("rehearsal/", "merge("))
+    )
     if far and not order.internet and not attached:
-        raise RequestError(f"{shown(far[0])} cannot be had without internet, and nothing is attached: add --model or --dataset, or leave --no-internet out")
+        raise RequestError(
+            f"{shown(far[0])} cannot be had without internet, and nothing is attached: add --model"
+            " or --dataset, or leave --no-internet out"
+        )
     return json.loads(sweep.model_dump_json(exclude_defaults=True))
 
 
@@ -101,34 +132,58 @@ def _emptied(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise RequestError(f"{str(folder)!r} cannot be made: {error.strerror}. Give another --out") from None
+        raise RequestError(
+            f"{str(folder)!r} cannot be made: {error.strerror}. Give another --out"
+        ) from None
     return folder
 
 
 def push(order: Order, out: Path, say: Callable[[str], object]) -> str:
-    """Assemble, upload what has changed, and start the kernel; its OWNER/SLUG. Raises RequestError before anything is uploaded, KaggleError after."""
+    """Assemble, upload what has changed, and start the kernel; its OWNER/SLUG. Raises RequestError
+    before anything is uploaded, KaggleError after."""
     order.kernel("")
     owner = client.owner()
     if order.owner and order.owner != owner:
-        raise RequestError(f"owner {shown(order.owner)}: the kaggle command is logged in as {owner!r}, expected the same")
+        raise RequestError(
+            f"owner {shown(order.owner)}: the kaggle command is logged in as {owner!r}, expected"
+            " the same"
+        )
     kernel = order.kernel(owner)[0]
     before = client.state(kernel)
     if before and before[0] in GOING:
-        raise RequestError(f"{kernel} is {before[0]} on Kaggle: wait for it (realkit kaggle fetch), or give another --title")
+        raise RequestError(
+            f"{kernel} is {before[0]} on Kaggle: wait for it (realkit kaggle fetch), or give"
+            " another --title"
+        )
     _, digest = assemble(order, out, owner, previous=bool(before) and order.resume)
     dataset = f"{owner}/{DATASET}"
     if (there := client.contents(dataset)) != digest:
         say(f"Uploading the wheels as {dataset}")
-        client.upload(out / FOLDER / "dataset", new=there is None and not client.dataset_state(dataset), note=f"contents {digest}")
+        client.upload(
+            out / FOLDER / "dataset",
+            new=there is None and not client.dataset_state(dataset),
+            note=f"contents {digest}",
+        )
     _ready(dataset)
     shutil.rmtree(out / FOLDER / "dataset")  # 120 MB, which are on Kaggle now
     try:
         page = client.push(out / FOLDER / "kernel")
     except KaggleError as error:
-        hint = ". Push with --no-resume to leave the previous version's output out" if "kernel sources" in str(error) else ""
-        begun = f", after cancelling what it began all the same on https://www.kaggle.com/code/{kernel}" if "not valid" in str(error) else ""
+        hint = (
+            ". Push with --no-resume to leave the previous version's output out"
+            if "kernel sources" in str(error)
+            else ""
+        )
+        begun = (
+            f", after cancelling what it began all the same on https://www.kaggle.com/code/{kernel}"
+            if "not valid" in str(error)
+            else ""
+        )
         raise KaggleError(f"{error}{hint}{begun}") from None
-    say(f"Pushed {kernel}{', with the output of its previous version attached' if before and order.resume else ''}: {page}")
+    attached = (
+        ", with the output of its previous version attached" if before and order.resume else ""
+    )
+    say(f"Pushed {kernel}{attached}: {page}")
     return kernel
 
 
@@ -136,24 +191,37 @@ def _ready(dataset: str) -> None:
     began, wait, silent = time.monotonic(), FIRST_S / 5, 0
     while (state := client.dataset_state(dataset)) != "ready":
         silent = 0 if state else silent + 1
-        if state in ("failed", "deleted") or silent > PATIENCE or time.monotonic() - began > DATASET_S:
-            raise KaggleError(f"The dataset {dataset} is {state or 'unknown'} on Kaggle: look at its page, then push again")
+        if (
+            state in ("failed", "deleted")
+            or silent > PATIENCE
+            or time.monotonic() - began > DATASET_S
+        ):
+            raise KaggleError(
+                f"The dataset {dataset} is {state or 'unknown'} on Kaggle: look at its page, then"
+                " push again"
+            )
         time.sleep(wait)
         wait = min(wait * GROWTH, LONGEST_S)
 
 
 def wait(kernel: str, say: Callable[[str], object]) -> tuple[str, str]:
-    """Wait until a kernel has ended; its state and why it failed. Says each change. Raises KaggleError where Kaggle does not answer."""
+    """Wait until a kernel has ended; its state and why it failed. Says each change. Raises
+    KaggleError where Kaggle does not answer."""
     last, pause, silent, began = "", FIRST_S, 0, time.monotonic()
     while True:
-        time.sleep(pause)  # the first question too: just after a push Kaggle may still speak of the version before
+        time.sleep(
+            pause
+        )  # the first question too: just after a push Kaggle may still speak of the version before
         try:
             found = client.state(kernel)
         except Unreachable:
             found = None
         silent = 0 if found else silent + 1
         if silent > PATIENCE:
-            raise KaggleError(f"Kaggle does not say what {kernel} is doing: realkit kaggle fetch {kernel} asks again")
+            raise KaggleError(
+                f"Kaggle does not say what {kernel} is doing: realkit kaggle fetch {kernel} asks"
+                " again"
+            )
         if found and found[0] not in (*GOING, "cancel_requested"):
             return found
         if found and found[0] != last:
@@ -163,12 +231,15 @@ def wait(kernel: str, say: Callable[[str], object]) -> tuple[str, str]:
 
 
 def fetch(kernel: str, out: Path, say: Callable[[str], object]) -> None:
-    """Download what the last version of a kernel left and merge its results folders into `out`; the log goes to out/.kaggle. Raises KaggleError where it failed."""
+    """Download what the last version of a kernel left and merge its results folders into `out`; the
+    log goes to out/.kaggle. Raises KaggleError where it failed."""
     from realkit.runs.combine import merge
 
     kernel = kernel.removeprefix("https://www.kaggle.com/code/").strip("/")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", kernel):
-        raise RequestError(f"kernel {shown(kernel)}: expected OWNER/SLUG, as in its address on Kaggle")
+        raise RequestError(
+            f"kernel {shown(kernel)}: expected OWNER/SLUG, as in its address on Kaggle"
+        )
     state = client.state(kernel)
     if state is None:
         raise RequestError(f"{kernel} is not on Kaggle, or not this account's: look at its address")
@@ -181,16 +252,25 @@ def fetch(kernel: str, out: Path, say: Callable[[str], object]) -> None:
     except KaggleError as error:
         if state[0] == "complete" or not state[1]:
             raise
-        raise KaggleError(f"{kernel} ended with {state[0]}: {state[1]}. Its output cannot be had: {error}") from None
+        raise KaggleError(
+            f"{kernel} ended with {state[0]}: {state[1]}. Its output cannot be had: {error}"
+        ) from None
     log = _log(folder, logs)
     held = any((path.parent / "runs.jsonl").is_file() for path in folder.rglob("rows.jsonl"))
     if held:
-        say(f"{merge(folder, out)} rows merged into {out}")  # where it is refused, what was downloaded stays there
+        say(
+            f"{merge(folder, out)} rows merged into {out}"
+        )  # where it is refused, what was downloaded stays there
     shutil.rmtree(folder)
     if state[0] != "complete":
-        raise KaggleError(f"{kernel} ended with {state[0]}: {state[1] or _last_error(log)}. The log: {logs}")
+        raise KaggleError(
+            f"{kernel} ended with {state[0]}: {state[1] or _last_error(log)}. The log: {logs}"
+        )
     if not held:
-        raise KaggleError(f"{kernel} made nothing: expected a results folder below /kaggle/working, with rows.jsonl. The log: {logs}")
+        raise KaggleError(
+            f"{kernel} made nothing: expected a results folder below /kaggle/working, with"
+            f" rows.jsonl. The log: {logs}"
+        )
 
 
 def _log(folder: Path, logs: Path) -> str:

@@ -1,7 +1,9 @@
-"""One notebook in a process of its own: `python -m realkit.apps.notebooks.child JOB.json`. The exit code says what became of it, a last line `realkit: …` why.
+"""One notebook in a process of its own: `python -m realkit.apps.notebooks.child JOB.json`. The exit
+code says what became of it, a last line `realkit: …` why.
 
-Whoever starts it holds the other end of its standard input. A byte there asks it to stop: the cell in work is interrupted and none begun. Where the
-input ends, its owner is gone or wants it gone: the kernel is killed at once.
+Whoever starts it holds the other end of its standard input. A byte there asks it to stop: the cell
+in work is interrupted and none begun. Where the input ends, its owner is gone or wants it gone: the
+kernel is killed at once.
 """
 
 from __future__ import annotations
@@ -16,7 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-OK, ERROR, DEAD, STOPPED = 0, 3, 4, 5  # exit codes: done; a cell raised; the kernel died; asked to stop
+OK, ERROR, DEAD, STOPPED = (
+    0,
+    3,
+    4,
+    5,
+)  # exit codes: done; a cell raised; the kernel died; asked to stop
 SAID = "realkit: "  # begins the line that says why
 PATIENCE = 5.0  # seconds for what a cell does about Ctrl-C
 EVERY = 2.0  # seconds between the requests after that
@@ -49,7 +56,8 @@ def _execute(job: dict[str, Any], pid: Path, asked: threading.Event) -> tuple[in
     from traitlets.config import Config
 
     class Kernel(AsyncKernelManager):
-        """The kernel of this very interpreter, whatever kernelspecs named python3 lie about; its number is left in a file."""
+        """The kernel of this very interpreter, whatever kernelspecs named python3 lie about; its
+        number is left in a file."""
 
         @default("kernel_spec_manager")
         def _own(self) -> KernelSpecManager:
@@ -63,13 +71,25 @@ def _execute(job: dict[str, Any], pid: Path, asked: threading.Event) -> tuple[in
         if asked.is_set():
             raise Stopped
 
-    notebook, made = (job[name].replace("{", "{{").replace("}", "}}") for name in ("notebook", "made"))  # papermill fills braces in
+    notebook, made = (
+        job[name].replace("{", "{{").replace("}", "}}") for name in ("notebook", "made")
+    )  # papermill fills braces in
     try:
         papermill.execute_notebook(
-            notebook, made, parameters=job["parameters"], kernel_name="python3", language="python", kernel_manager_class=Kernel, on_cell_execute=begin,
-            cwd=str(Path(job["notebook"]).parent), stdout_file=sys.stdout, stderr_file=sys.stderr, progress_bar=False, start_timeout=300,
+            notebook,
+            made,
+            parameters=job["parameters"],
+            kernel_name="python3",
+            language="python",
+            kernel_manager_class=Kernel,
+            on_cell_execute=begin,
+            cwd=str(Path(job["notebook"]).parent),
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            progress_bar=False,
+            start_timeout=300,
             config=Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}}),
-        )  # fmt: skip
+        )
     except Stopped:
         return STOPPED, "asked to stop"
     except PapermillExecutionError as error:
@@ -91,8 +111,9 @@ def _listen(pid: Path, asked: threading.Event) -> None:
 
 
 def _press(pid: Path) -> None:
-    """Ask the cell in work to end, as Ctrl-C does; then, should it go on to something else, by SIGTERM: a run of ours takes it for the same request, and what
-    knows no such request ends by it."""
+    """Ask the cell in work to end, as Ctrl-C does; then, should it go on to something else, by
+    SIGTERM: a run of ours takes it for the same request, and what knows no such request ends by
+    it."""
     _signal(pid, signal.SIGINT)
     time.sleep(PATIENCE)
     while True:
@@ -106,7 +127,8 @@ def _signal(pid: Path, number: int) -> None:
 
 
 def kill(pid: Path) -> None:
-    """End a kernel whose number lies in this file, and what it has started, at once; nothing where there is none."""
+    """End a kernel whose number lies in this file, and what it has started, at once; nothing where
+    there is none."""
     with contextlib.suppress(OSError, ValueError):
         number = int(pid.read_text())
         if hasattr(os, "killpg"):

@@ -1,4 +1,5 @@
-"""The page of a sweep of notebooks: one self-contained HTML file that says what became of each entry, with its figures and a few of its pictures."""
+"""The page of a sweep of notebooks: one self-contained HTML file that says what became of each
+entry, with its figures and a few of its pictures."""
 
 from __future__ import annotations
 
@@ -16,35 +17,96 @@ if TYPE_CHECKING:
     from realkit.apps.notebooks.entries import Entry
 
 
-def page(folder: Path, entries: list[Entry], records: Mapping[str, Mapping[str, Any]], tables: Mapping[str, pd.DataFrame | None]) -> str:
-    """The page's HTML. `records` and `tables` are those of each entry's name; pictures are relative to `folder`, as are the links."""
+def page(
+    folder: Path,
+    entries: list[Entry],
+    records: Mapping[str, Mapping[str, Any]],
+    tables: Mapping[str, pd.DataFrame | None],
+) -> str:
+    """The page's HTML. `records` and `tables` are those of each entry's name; pictures are relative
+    to `folder`, as are the links."""
     import jinja2
 
-    shared = {key for key in entries[0].parameters if all(key in e.parameters and e.parameters[key] == entries[0].parameters[key] for e in entries)}
-    shown = [_shown(entry, records[entry.name], tables[entry.name], folder, shared if len(entries) > 1 else set()) for entry in entries]
+    shared = {
+        key
+        for key in entries[0].parameters
+        if all(
+            key in e.parameters and e.parameters[key] == entries[0].parameters[key] for e in entries
+        )
+    }
+    shown = [
+        _shown(
+            entry,
+            records[entry.name],
+            tables[entry.name],
+            folder,
+            shared if len(entries) > 1 else set(),
+        )
+        for entry in entries
+    ]
     states = [record["status"] for record in records.values()]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     return environment.from_string(TEMPLATE).render(
-        title=folder.resolve().name, entries=shown, shared={key: text_of(entries[0].parameters[key]) for key in sorted(shared)} if len(entries) > 1 else {},
-        counts={state: states.count(state) for state in ("ok", "failed", "stopped", "pending") if state in states},
-        pictures=sum(entry["pictures"] for entry in shown), seconds=time_text(sum(record.get("seconds", 0.0) for record in records.values())),
-        made=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}", cells=sum(len(table) for table in tables.values() if table is not None),
-    )  # fmt: skip
+        title=folder.resolve().name,
+        entries=shown,
+        shared=(
+            {key: text_of(entries[0].parameters[key]) for key in sorted(shared)}
+            if len(entries) > 1
+            else {}
+        ),
+        counts={
+            state: states.count(state)
+            for state in ("ok", "failed", "stopped", "pending")
+            if state in states
+        },
+        pictures=sum(entry["pictures"] for entry in shown),
+        seconds=time_text(sum(record.get("seconds", 0.0) for record in records.values())),
+        made=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        cells=sum(len(table) for table in tables.values() if table is not None),
+    )
 
 
-def _shown(entry: Entry, record: Mapping[str, Any], table: pd.DataFrame | None, folder: Path, shared: set[str]) -> dict[str, Any]:
+def _shown(
+    entry: Entry,
+    record: Mapping[str, Any],
+    table: pd.DataFrame | None,
+    folder: Path,
+    shared: set[str],
+) -> dict[str, Any]:
     from realkit.apps.notebooks.entries import ENTRIES, LOG, MADE
 
     files = {"notebook": MADE, "log": LOG, "table": "table.csv"}
-    links = {text: quote(f"{ENTRIES}/{entry.folder}/{name}") for text, name in files.items() if (folder / ENTRIES / entry.folder / name).is_file()}
+    links = {
+        text: quote(f"{ENTRIES}/{entry.folder}/{name}")
+        for text, name in files.items()
+        if (folder / ENTRIES / entry.folder / name).is_file()
+    }
     table = None if table is None else plain_value(table)
-    made = 0 if table is None or "image" not in table else table.loc[table["status"] == "ok", "image"].nunique()
+    made = (
+        0
+        if table is None or "image" not in table
+        else table.loc[table["status"] == "ok", "image"].nunique()
+    )
     return {
-        "name": entry.name, "anchor": entry.folder, "status": record["status"], "reason": record["reason"], "notebook": entry.notebook.stem, "pictures": made,
-        "parameters": {key: text_of(value) for key, value in entry.parameters.items() if key not in shared},
-        "seconds": time_text(record["seconds"]) if "seconds" in record else "–", "links": links, "summary": summary(table) if table is not None else None,
-        "thumbnails": (thumbnails(table, folder) if made and table is not None else []) + figures(folder / ENTRIES / entry.folder, folder),
-    }  # fmt: skip
+        "name": entry.name,
+        "anchor": entry.folder,
+        "status": record["status"],
+        "reason": record["reason"],
+        "notebook": entry.notebook.stem,
+        "pictures": made,
+        "parameters": {
+            key: text_of(value) for key, value in entry.parameters.items() if key not in shared
+        },
+        "seconds": time_text(record["seconds"]) if "seconds" in record else "–",
+        "links": links,
+        "summary": summary(table) if table is not None else None,
+        "thumbnails": (
+            (thumbnails(table, folder) if made and table is not None else [])
+            + figures(folder / ENTRIES / entry.folder, folder)
+        ),
+    }
 
 
 TEMPLATE = """<!doctype html>

@@ -16,11 +16,19 @@ from realkit.rehearsal.data import masks, pictures
 PICTURES = 12_000
 OBJECT_WEIGHT = 3.0
 COLOUR = 0.02  # what one CIELAB unit of error adds to the loss
-XYZ = torch.tensor([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+XYZ = torch.tensor(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
 XYZ = XYZ / torch.tensor([[0.95047], [1.0], [1.08883]])  # sRGB's primaries, relative to D65's white
 CONFIG: dict[str, Any] = dict(
-    in_channels=3, out_channels=3, latent_channels=8, sample_size=128, layers_per_block=1, norm_num_groups=8,
-    block_out_channels=(16, 32, 64, 128), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    in_channels=3, out_channels=3, latent_channels=8, sample_size=128, layers_per_block=1,
+    norm_num_groups=8,
+    block_out_channels=(16, 32, 64, 128), down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
     mid_block_add_attention=False, act_fn="silu",
 )  # fmt: skip
 
@@ -46,7 +54,10 @@ def train(folder: Path, steps: int, batch: int = 8, vae=None):
         with torch.autocast(device().type, torch.bfloat16):
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample
-        return reconstruction(x, y.float(), weight, sharp=progress > 0.6) + 1e-6 * posterior.kl().mean()
+        return (
+            reconstruction(x, y.float(), weight, sharp=progress > 0.6)
+            + 1e-6 * posterior.kl().mean()
+        )
 
     return fit("vae", vae, loss, steps=steps, rate=rate, folder=folder)
 
@@ -71,8 +82,11 @@ def train_decoder(folder: Path, vae, steps: int, batch: int = 8):
 
 @torch.no_grad()
 def latents(folder: Path, name: str, vae, look=None, mirrored: bool = True) -> torch.Tensor:
-    """Scaled latents (PICTURES, 8, 16, 16) of the training pictures, then of their mirror images if `mirrored`, kept in `folder`."""
-    made_by = hashlib.sha256(b"".join(weight.cpu().numpy().tobytes() for weight in vae.encoder.state_dict().values())).hexdigest()[:8]
+    """Scaled latents (PICTURES, 8, 16, 16) of the training pictures, then of their mirror images if
+    `mirrored`, kept in `folder`."""
+    made_by = hashlib.sha256(
+        b"".join(weight.cpu().numpy().tobytes() for weight in vae.encoder.state_dict().values())
+    ).hexdigest()[:8]
     path = folder / f"latents-{name}-{made_by}.pt"
     if not path.exists():
         data, vae = pictures(folder, PICTURES, 128), vae.to(device())
@@ -80,9 +94,13 @@ def latents(folder: Path, name: str, vae, look=None, mirrored: bool = True) -> t
         for mirror in (False, True) if mirrored else (False,):
             for start in range(0, len(data), 64):
                 batch = data[start : start + 64]
-                x = to_tensor(np.stack([look(p) for p in batch]) if look else np.asarray(batch)).to(device())
+                x = to_tensor(np.stack([look(p) for p in batch]) if look else np.asarray(batch)).to(
+                    device()
+                )
                 with torch.autocast(device().type, torch.bfloat16):
-                    found.append(vae.encode(x.flip(3) if mirror else x).latent_dist.mean.float().cpu())
+                    found.append(
+                        vae.encode(x.flip(3) if mirror else x).latent_dist.mean.float().cpu()
+                    )
         part = path.with_suffix(".part")
         torch.save(torch.cat(found) * vae.config.scaling_factor, part)
         part.rename(path)
@@ -90,18 +108,24 @@ def latents(folder: Path, name: str, vae, look=None, mirrored: bool = True) -> t
 
 
 def _weight(masks: np.ndarray) -> torch.Tensor:
-    """How much each pixel's error counts, (B, 1, H, W), mean 1: the object's four times as much as the rest."""
+    """How much each pixel's error counts, (B, 1, H, W), mean 1: the object's four times as much as
+    the rest."""
     weight = 1 + OBJECT_WEIGHT * torch.from_numpy(masks.astype(np.float32))[:, None].to(device())
     return weight / weight.mean()
 
 
-def reconstruction(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, sharp: bool) -> torch.Tensor:
-    """4·MSE + L1 summed over averages of 1, 2, 4 and 8 pixels, so that colours come first; a share of CIELAB distance; with `sharp`, gradients too."""
+def reconstruction(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, sharp: bool
+) -> torch.Tensor:
+    """4·MSE + L1 summed over averages of 1, 2, 4 and 8 pixels, so that colours come first; a share
+    of CIELAB distance; with `sharp`, gradients too."""
     total = torch.zeros((), device=x.device)
     for side in (1, 2, 4, 8):
         a, b, w = (F.avg_pool2d(t, side) if side > 1 else t for t in (x, y, weight))
         total = total + (w * (4 * (a - b) ** 2 + (a - b).abs())).mean()
-    total = total + COLOUR * (weight[:, 0] * ((lab(x) - lab(y)) ** 2).sum(1).add(1e-2).sqrt()).mean()
+    total = (
+        total + COLOUR * (weight[:, 0] * ((lab(x) - lab(y)) ** 2).sum(1).add(1e-2).sqrt()).mean()
+    )
     if sharp:
         for axis in (2, 3):
             total = total + F.l1_loss(x.diff(dim=axis), y.diff(dim=axis))
@@ -109,9 +133,16 @@ def reconstruction(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, sharp
 
 
 def lab(x: torch.Tensor) -> torch.Tensor:
-    """sRGB (B, 3, H, W) in [-1, 1] to CIELAB under D65, differentiable everywhere (IEC 61966-2-1; CIE 15)."""
+    """sRGB (B, 3, H, W) in [-1, 1] to CIELAB under D65, differentiable everywhere (IEC 61966-2-1;
+    CIE 15)."""
     srgb = ((x + 1) / 2).clamp(0, 1)
-    linear = torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
+    linear = torch.where(
+        srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
+    )
     xyz = torch.einsum("ij,bjhw->bihw", XYZ.to(x.device), linear)
-    f = torch.where(xyz > 216 / 24389, xyz.clamp(min=216 / 24389) ** (1 / 3), (24389 / 27 * xyz + 16) / 116)
-    return torch.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+    f = torch.where(
+        xyz > 216 / 24389, xyz.clamp(min=216 / 24389) ** (1 / 3), (24389 / 27 * xyz + 16) / 116
+    )
+    return torch.stack(
+        [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1
+    )

@@ -1,4 +1,5 @@
-"""Recipe for `rehearsal/clip`, an open_clip model that tells right captions of the rehearsal world from wrong ones."""
+"""Recipe for `rehearsal/clip`, an open_clip model that tells right captions of the rehearsal world
+from wrong ones."""
 
 from __future__ import annotations
 
@@ -20,7 +21,13 @@ SIDE = 64  # pixels, what the model sees of a picture
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 24, "head_width": 48},
-    "text_cfg": {"context_length": 32, "hf_tokenizer_name": "rehearsal", "width": 128, "heads": 4, "layers": 2},
+    "text_cfg": {
+        "context_length": 32,
+        "hf_tokenizer_name": "rehearsal",
+        "width": 128,
+        "heads": 4,
+        "layers": 2,
+    },
 }
 FAMILY = 8  # pictures of a batch that differ in one word from one another's first
 RECALIBRATION = 40  # batches that renew the batch-norm statistics after the weights are averaged
@@ -33,8 +40,16 @@ def build(vocabulary_size: int):
     return CLIP(CONFIG["embed_dim"], CONFIG["vision_cfg"], text | {"vocab_size": vocabulary_size})
 
 
-def train(folder: Path, tokenizer, steps: int, batch: int = 192, rate: float = 1e-3, start: Path | None = None):
-    """Contrast pictures with captions; `tokenizer` turns a list of strings into token ids (N, 32)."""
+def train(
+    folder: Path,
+    tokenizer,
+    steps: int,
+    batch: int = 192,
+    rate: float = 1e-3,
+    start: Path | None = None,
+):
+    """Contrast pictures with captions; `tokenizer` turns a list of strings into token ids (N,
+    32)."""
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     data = pictures(folder, PICTURES, 128)
@@ -52,14 +67,21 @@ def train(folder: Path, tokenizer, steps: int, batch: int = 192, rate: float = 1
         shown = [scene for _ in range(batch // FAMILY) for scene in _family(rng)]
         index = np.array([rng.choice(where[scene]) for scene in shown])
         x = torch.from_numpy(seen[rng.integers(2)][index]).permute(0, 3, 1, 2).float() / 255
-        said = [scene.caption if rng.random() < 0.5 else training_caption(scene, rng) for scene in shown]
-        fits = torch.tensor([[_true(scene, caption) for caption in map(parse, said)] for scene in shown], dtype=torch.float32)
+        said = [
+            scene.caption if rng.random() < 0.5 else training_caption(scene, rng) for scene in shown
+        ]
+        fits = torch.tensor(
+            [[_true(scene, caption) for caption in map(parse, said)] for scene in shown],
+            dtype=torch.float32,
+        )
         return (_disturb(x, rng) - mean) / std, tokenizer(said), fits
 
     def loss(step: int, progress: float) -> torch.Tensor:
         x, tokens, fits = drawn(np.random.default_rng([17, step]))
         with torch.autocast(device().type, torch.bfloat16):
-            image, text, scale = model(x.to(device(), memory_format=torch.channels_last), tokens.to(device()))
+            image, text, scale = model(
+                x.to(device(), memory_format=torch.channels_last), tokens.to(device())
+            )
         logits = scale.float().clamp(max=100) * image.float() @ text.float().T
         fits = fits.to(device())
         by_image = -(F.log_softmax(logits, 1) * fits / fits.sum(1, keepdim=True)).sum(1).mean()
@@ -80,21 +102,35 @@ def _family(rng: np.random.Generator) -> list[Scene]:
     first = scenes("train")[rng.integers(len(known))]
     near = []
     for name, values in ATTRIBUTES.items():
-        near += [other for value in values if (other := Scene(**{**vars(first), name: value})) != first and other in known]
+        near += [
+            other
+            for value in values
+            if (other := Scene(**{**vars(first), name: value})) != first and other in known
+        ]
     return [first, *(near[i] for i in rng.permutation(len(near))[: FAMILY - 1])]
 
 
 def _true(scene: Scene, said: Scene) -> bool:
-    return all(not getattr(said, name) or getattr(said, name) == getattr(scene, name) for name in ATTRIBUTES)
+    return all(
+        not getattr(said, name) or getattr(said, name) == getattr(scene, name)
+        for name in ATTRIBUTES
+    )
 
 
 def _sight(data: np.ndarray, side: int) -> np.ndarray:
-    """The pictures at the size the model sees, uint8 (N, side, side, 3), bicubic as open_clip's own preprocessing."""
-    return np.stack([np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)) for picture in data])
+    """The pictures at the size the model sees, uint8 (N, side, side, 3), bicubic as open_clip's own
+    preprocessing."""
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+            for picture in data
+        ]
+    )
 
 
 def _disturb(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shift, mirror, soften and tint pictures (B, 3, 64 or more, 64 or more) in [0, 1], as decoders do; return 64×64 of them."""
+    """Shift, mirror, soften and tint pictures (B, 3, 64 or more, 64 or more) in [0, 1], as decoders
+    do; return 64×64 of them."""
     x = x.flip(3) if rng.random() < 0.5 else x
     if x.shape[-1] == SIDE:
         x = F.pad(x, (2, 2, 2, 2), mode="replicate")

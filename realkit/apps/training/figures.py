@@ -1,4 +1,5 @@
-"""The rehearsal models' held-out figures: `python -m realkit.apps.training.figures` prints them and stores them beside the weights."""
+"""The rehearsal models' held-out figures: `python -m realkit.apps.training.figures` prints them and
+stores them beside the weights."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ BATCH = 16
 
 
 def vae(count: int = 256) -> dict[str, float]:
-    """Reconstruction of held-out pictures: mean PSNR (dB), the same inside the object's mask, mean ΔE there (CIEDE2000, and CIE 1976)."""
+    """Reconstruction of held-out pictures: mean PSNR (dB), the same inside the object's mask, mean
+    ΔE there (CIEDE2000, and CIE 1976)."""
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     from realkit.apps.training.training import to_tensor
@@ -36,8 +38,12 @@ def vae(count: int = 256) -> dict[str, float]:
     for caption, seed in held_out(count):
         truth = np.array(render(caption, seed))
         with torch.inference_mode():
-            decoded = pipe.vae.decode(pipe.vae.encode(to_tensor(truth[None])).latent_dist.mean).sample[0]
-        back = ((decoded.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
+            decoded = pipe.vae.decode(
+                pipe.vae.encode(to_tensor(truth[None])).latent_dist.mean
+            ).sample[0]
+        back = (
+            ((decoded.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
+        )
         where = mask(caption, seed)
         whole.append(psnr(truth, back))
         inside.append(psnr(truth[where], back[where]))
@@ -56,7 +62,9 @@ def vae(count: int = 256) -> dict[str, float]:
 def clip() -> dict[str, float]:
     """How often the right caption comes first for rendered held-out pictures, in percent."""
     said = held_out(PICTURES)
-    return judge([render(caption, seed) for caption, seed in said], [caption for caption, _ in said])
+    return judge(
+        [render(caption, seed) for caption, seed in said], [caption for caption, _ in said]
+    )
 
 
 def base() -> dict[str, float]:
@@ -68,29 +76,47 @@ def studio() -> dict[str, float]:
 
 
 def turbo() -> dict[str, Any]:
-    """As `base`, in its four steps without guidance; `of_base` is the share of base's first place that it keeps."""
+    """As `base`, in its four steps without guidance; `of_base` is the share of base's first place
+    that it keeps."""
     found = generated("rehearsal/turbo")
     of = json.loads((WEIGHTS / "base" / "figures.json").read_text(encoding="utf-8"))["first_of_32"]
     return found | {"of_base": round(found["first_of_32"] / of, 3)}
 
 
 def xl() -> dict[str, Any]:
-    """As `base`; and how much sharper a picture is whose original size is said to be full, not 32 pixels (mean gradient, percent more)."""
+    """As `base`; and how much sharper a picture is whose original size is said to be full, not 32
+    pixels (mean gradient, percent more)."""
     pipe, settings = rk.load("rehearsal/xl").pipe, rk.load("rehearsal/xl").spec.settings
     edges: dict[int, list[float]] = {128: [], 32: []}
     for seed, (caption, _) in enumerate(held_out(32)):
         for original, found in edges.items():
-            sizes = {"original_size": (original, original), "negative_original_size": (128, 128), "width": 128, "height": 128}
+            sizes = {
+                "original_size": (original, original),
+                "negative_original_size": (128, 128),
+                "width": 128,
+                "height": 128,
+            }
             made = pipe(
-                caption, negative_prompt="", num_inference_steps=settings.steps, guidance_scale=settings.guidance, output_type="np",
-                generator=torch.Generator().manual_seed(seed), **sizes,
-            ).images[0]  # fmt: skip
-            found.append(float(np.abs(np.diff(made, axis=0)).mean() + np.abs(np.diff(made, axis=1)).mean()))
-    return {**generated("rehearsal/xl"), "sharper_by_original_size": round(100 * (np.mean(edges[128]) / np.mean(edges[32]) - 1), 1)}
+                caption,
+                negative_prompt="",
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+                output_type="np",
+                generator=torch.Generator().manual_seed(seed),
+                **sizes,
+            ).images[0]
+            found.append(
+                float(np.abs(np.diff(made, axis=0)).mean() + np.abs(np.diff(made, axis=1)).mean())
+            )
+    return {
+        **generated("rehearsal/xl"),
+        "sharper_by_original_size": round(100 * (np.mean(edges[128]) / np.mean(edges[32]) - 1), 1),
+    }
 
 
 def refiner() -> dict[str, Any]:
-    """As `base`, for xl with the refiner's leg; and how well each denoises held-out latents at timestep 100 (PSNR in dB of what they take for clean)."""
+    """As `base`, for xl with the refiner's leg; and how well each denoises held-out latents at
+    timestep 100 (PSNR in dB of what they take for clean)."""
     model = rk.load("rehearsal/xl+refiner")
     second = model.second
     assert second is not None
@@ -103,27 +129,48 @@ def refiner() -> dict[str, Any]:
         with torch.inference_mode():
             clean = model.pipe.vae.encode(x).latent_dist.mean * model.pipe.vae.config.scaling_factor
             noise = torch.randn(clean.shape, generator=noise_to)
-            for name, leg, ids in (("denoised_db", second, [128, 128, 0, 0, 6]), ("denoised_by_xl_db", model, [128, 128, 0, 0, 128, 128])):
+            for name, leg, ids in (
+                ("denoised_db", second, [128, 128, 0, 0, 6]),
+                ("denoised_by_xl_db", model, [128, 128, 0, 0, 128, 128]),
+            ):
                 alpha = leg.pipe.scheduler.alphas_cumprod[100]
                 noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
                 words = leg.family.encode(leg.pipe, [caption], [""], False)
-                added = {"text_embeds": words["pooled_prompt_embeds"], "time_ids": torch.tensor([ids], dtype=torch.float32)}
-                said = leg.pipe.unet(noisy, torch.tensor(100), words["prompt_embeds"], added_cond_kwargs=added).sample
+                added = {
+                    "text_embeds": words["pooled_prompt_embeds"],
+                    "time_ids": torch.tensor([ids], dtype=torch.float32),
+                }
+                said = leg.pipe.unet(
+                    noisy, torch.tensor(100), words["prompt_embeds"], added_cond_kwargs=added
+                ).sample
                 v = leg.locked.scheduler["prediction_type"] == "v_prediction"
-                back = alpha.sqrt() * noisy - (1 - alpha).sqrt() * said if v else (noisy - (1 - alpha).sqrt() * said) / alpha.sqrt()
-                errors[name].append(float(-10 * torch.log10(((back - clean) ** 2).mean() / clean.var())))
-    return {**generated("rehearsal/xl+refiner"), **{name: _mean(found) for name, found in errors.items()}}
+                back = (
+                    alpha.sqrt() * noisy - (1 - alpha).sqrt() * said
+                    if v
+                    else (noisy - (1 - alpha).sqrt() * said) / alpha.sqrt()
+                )
+                errors[name].append(
+                    float(-10 * torch.log10(((back - clean) ** 2).mean() / clean.var()))
+                )
+    return {
+        **generated("rehearsal/xl+refiner"),
+        **{name: _mean(found) for name, found in errors.items()},
+    }
 
 
 def generated(name: str) -> dict[str, Any]:
-    """As `clip`, for pictures that a model generates from held-out captions with what it recommends."""
+    """As `clip`, for pictures that a model generates from held-out captions with what it
+    recommends."""
     model = rk.load(name)
     settings = model.spec.settings
     said = [caption for caption, _ in held_out(PICTURES)]
     pictures: list[Image.Image] = []
     for start in range(0, len(said), BATCH):
         asked = enumerate(said[start : start + BATCH], start)
-        requests = [completed(name, model.spec, {"prompt": caption, "negative": "", "seed": seed}) for seed, caption in asked]
+        requests = [
+            completed(name, model.spec, {"prompt": caption, "negative": "", "seed": seed})
+            for seed, caption in asked
+        ]
         made = model.denoise(requests).latents
         if model.second:
             made = model.second.denoise(requests, begun=made, start=model.end).latents
@@ -132,7 +179,8 @@ def generated(name: str) -> dict[str, Any]:
 
 
 def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
-    """Percent of pictures whose own caption scores best: among 31 other held-out ones, and among swaps of one attribute."""
+    """Percent of pictures whose own caption scores best: among 31 other held-out ones, and among
+    swaps of one attribute."""
     rng = np.random.default_rng(0)
     every = captions("heldout")
     rate = _rater()
@@ -143,30 +191,47 @@ def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
         first.append(_best(rate, picture, [caption, *others]))
         scene = parse(caption)
         for name, values in ATTRIBUTES.items():
-            swapped = [replace(scene, **{name: value}).caption for value in values if value != getattr(scene, name)]
+            swapped = [
+                replace(scene, **{name: value}).caption
+                for value in values
+                if value != getattr(scene, name)
+            ]
             by_attribute[name].append(_best(rate, picture, [caption, *swapped]))
-    return {"pictures": len(said), "first_of_32": _percent(first), **{name: _percent(found) for name, found in by_attribute.items()}}
+    return {
+        "pictures": len(said),
+        "first_of_32": _percent(first),
+        **{name: _percent(found) for name, found in by_attribute.items()},
+    }
 
 
 def upscaler(name: str, each: int = 8) -> dict[str, Any]:
-    """PSNR (dB) of held-out scenes shrunk to a quarter and enlarged again, by floor and over all: the network's and bicubic's."""
+    """PSNR (dB) of held-out scenes shrunk to a quarter and enlarged again, by floor and over all:
+    the network's and bicubic's."""
     from realkit.apps.training.upscaling import SIZE, shrink
 
-    found: dict[str, dict[str, list[float]]] = {floor: {"network": [], "bicubic": []} for floor in ATTRIBUTES["floor"]}
+    found: dict[str, dict[str, list[float]]] = {
+        floor: {"network": [], "bicubic": []} for floor in ATTRIBUTES["floor"]
+    }
     for caption, seed in held_out(len(captions("heldout"))):
         sides = found[parse(caption).floor]
         if len(sides["network"]) == each:
             continue
         truth = render(caption, seed, SIZE)
         x = torch.from_numpy(np.array(truth)).permute(2, 0, 1)[None].float() / 255
-        small = Image.fromarray((shrink(x)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
+        small = Image.fromarray(
+            (shrink(x)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        )
         for engine, by in (("network", f"rehearsal/{name}"), ("bicubic", "bicubic")):
             sides[engine].append(psnr(np.array(truth), np.array(rk.upscale(small, by, to=SIZE))))
     gains: dict[str, Any] = {}
     for floor, sides in found.items():
         means = {engine: _mean(values) for engine, values in sides.items()}
         gains[floor] = {**means, "gain": round(means["network"] - means["bicubic"], 2)}
-    return {"pictures_each": each, **gains, "gain": round(sum(by["gain"] for by in gains.values()) / len(gains), 2)}
+    return {
+        "pictures_each": each,
+        **gains,
+        "gain": round(sum(by["gain"] for by in gains.values()) / len(gains), 2),
+    }
 
 
 def psnr(truth: np.ndarray, other: np.ndarray) -> float:
@@ -187,14 +252,24 @@ def _rater() -> Callable[[Image.Image, list[str]], np.ndarray]:
     def rate(picture: Image.Image, said: list[str]) -> np.ndarray:
         with torch.inference_mode():
             if new := [caption for caption in said if caption not in known]:
-                known.update(zip(new, torch.nn.functional.normalize(model.encode_text(words(new)), dim=-1), strict=True))
-            seen = torch.nn.functional.normalize(model.encode_image(prepare(picture)[None]), dim=-1)[0]
+                known.update(
+                    zip(
+                        new,
+                        torch.nn.functional.normalize(model.encode_text(words(new)), dim=-1),
+                        strict=True,
+                    )
+                )
+            seen = torch.nn.functional.normalize(
+                model.encode_image(prepare(picture)[None]), dim=-1
+            )[0]
             return (torch.stack([known[caption] for caption in said]) @ seen).numpy()
 
     return rate
 
 
-def _best(rate: Callable[[Image.Image, list[str]], np.ndarray], picture: Image.Image, said: list[str]) -> bool:
+def _best(
+    rate: Callable[[Image.Image, list[str]], np.ndarray], picture: Image.Image, said: list[str]
+) -> bool:
     scores = rate(picture, [str(caption) for caption in said])
     return bool(scores[0] > scores[1:].max())
 
@@ -208,8 +283,10 @@ def _percent(found: list[bool]) -> float:
 
 
 FIGURES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
-    "vae": (vae, "vae"), "clip": (clip, "clip"), "base": (base, "base"), "studio": (studio, "studio"), "turbo": (turbo, "turbo"), "xl": (xl, "xl"),
-    "refiner": (refiner, "refiner"), **{name: (partial(upscaler, name), name) for name in ("esrgan-x4", "compact-x4", "swin2sr-x4")},
+    "vae": (vae, "vae"), "clip": (clip, "clip"), "base": (base, "base"),
+    "studio": (studio, "studio"), "turbo": (turbo, "turbo"), "xl": (xl, "xl"),
+    "refiner": (refiner, "refiner"),
+    **{name: (partial(upscaler, name), name) for name in ("esrgan-x4", "compact-x4", "swin2sr-x4")},
 }  # fmt: skip
 
 
@@ -217,7 +294,9 @@ def write(name: str) -> dict[str, Any]:
     """Measure one model's figures, store them beside its weights and return them."""
     measure, folder = FIGURES[name]
     found = measure()
-    (WEIGHTS / folder / "figures.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (WEIGHTS / folder / "figures.json").write_text(
+        json.dumps(found, indent=2) + "\n", encoding="utf-8"
+    )
     return found
 
 
@@ -226,14 +305,19 @@ def stored() -> str:
     lines = ["| model | held-out figures |", "| --- | --- |"]
     for _, folder in FIGURES.values():
         found = json.loads((WEIGHTS / folder / "figures.json").read_text(encoding="utf-8"))
-        said = [f"{key.replace('_', ' ')} {value['gain'] if isinstance(value, dict) else value}" for key, value in found.items()]
+        said = [
+            f"{key.replace('_', ' ')} {value['gain'] if isinstance(value, dict) else value}"
+            for key, value in found.items()
+        ]
         lines.append(f"| {folder} | {', '.join(said)} |")
     return "\n".join(lines) + "\n"
 
 
 @click.command(help=__doc__)
 @click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)))
-@click.option("--stored", "show", is_flag=True, help="Print the stored figures as a table; measure nothing.")
+@click.option(
+    "--stored", "show", is_flag=True, help="Print the stored figures as a table; measure nothing."
+)
 def main(names: tuple[str, ...], show: bool) -> None:
     if show:
         click.echo(stored(), nl=False)

@@ -1,4 +1,5 @@
-"""Writes trained models in the formats of the libraries that load them, in half precision, where the package finds them."""
+"""Writes trained models in the formats of the libraries that load them, in half precision, where
+the package finds them."""
 
 from __future__ import annotations
 
@@ -16,14 +17,23 @@ from realkit.apps.training.text2image import SCHEDULE
 WEIGHTS = Path(__file__).parents[2] / "rehearsal" / "weights"
 PARTS = {
     "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-    "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
 }  # fmt: skip
-EULER = {"_class_name": "EulerDiscreteScheduler", **SCHEDULE, "interpolation_type": "linear", "use_karras_sigmas": False, "trained_betas": None}
+EULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    **SCHEDULE,
+    "interpolation_type": "linear",
+    "use_karras_sigmas": False,
+    "trained_betas": None,
+}
 
 
 def vae(model, latents: torch.Tensor | None, folder: Path = WEIGHTS) -> None:
-    """The VAE as diffusers keeps it; `latents`, where given, are unscaled and set its scaling factor to 1/std."""
+    """The VAE as diffusers keeps it; `latents`, where given, are unscaled and set its scaling
+    factor to 1/std."""
     if latents is not None:
         model.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     _half(model).save_pretrained(folder / "vae")
@@ -36,15 +46,32 @@ def words(text_encoder, folder: Path = WEIGHTS) -> None:
 
 
 def text2image(name: str, unet, folder: Path = WEIGHTS, spacing: str = "") -> None:
-    """UNet, scheduler config and model index; VAE, text encoder and tokenizer come through the catalogue's `parts`."""
+    """UNet, scheduler config and model index; VAE, text encoder and tokenizer come through the
+    catalogue's `parts`."""
     _half(unet).save_pretrained(folder / name / "unet")
-    scheduler = {"_class_name": "PNDMScheduler", **SCHEDULE, "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": False}
+    scheduler = {
+        "_class_name": "PNDMScheduler",
+        **SCHEDULE,
+        "prediction_type": "epsilon",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+    }
     scheduler |= {"skip_prk_steps": True, "steps_offset": 1, "trained_betas": None}
     if spacing:
         scheduler = EULER | {"timestep_spacing": spacing, "prediction_type": "epsilon"}
     _json(folder / name / "scheduler" / "scheduler_config.json", scheduler)
-    index = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, "safety_checker": [None, None], "feature_extractor": [None, None]}
-    _json(folder / name / "model_index.json", index | {part: PARTS[part] for part in ("unet", "vae", "text_encoder", "tokenizer")} | _scheduled(scheduler))
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+    }
+    _json(
+        folder / name / "model_index.json",
+        index
+        | {part: PARTS[part] for part in ("unet", "vae", "text_encoder", "tokenizer")}
+        | _scheduled(scheduler),
+    )
 
 
 def second_encoder(text_encoder, folder: Path = WEIGHTS) -> None:
@@ -54,7 +81,11 @@ def second_encoder(text_encoder, folder: Path = WEIGHTS) -> None:
 def xl(unet, folder: Path = WEIGHTS) -> None:
     """A folder in SDXL's layout, for v-prediction."""
     _half(unet).save_pretrained(folder / "xl" / "unet")
-    scheduler = EULER | {"timestep_spacing": "leading", "steps_offset": 1, "prediction_type": "v_prediction"}
+    scheduler = EULER | {
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+        "prediction_type": "v_prediction",
+    }
     _json(folder / "xl" / "scheduler" / "scheduler_config.json", scheduler)
     index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": False}
     _json(folder / "xl" / "model_index.json", index | PARTS | _scheduled(scheduler))
@@ -63,10 +94,18 @@ def xl(unet, folder: Path = WEIGHTS) -> None:
 def refiner(unet, folder: Path = WEIGHTS) -> None:
     """A folder in the layout of SDXL's refiner."""
     _half(unet).save_pretrained(folder / "refiner" / "unet")
-    scheduler = EULER | {"timestep_spacing": "leading", "steps_offset": 1, "prediction_type": "epsilon"}
+    scheduler = EULER | {
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+        "prediction_type": "epsilon",
+    }
     _json(folder / "refiner" / "scheduler" / "scheduler_config.json", scheduler)
     parts = PARTS | {"text_encoder": [None, None], "tokenizer": [None, None]}
-    index = {"_class_name": "StableDiffusionXLImg2ImgPipeline", "force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True}
+    index = {
+        "_class_name": "StableDiffusionXLImg2ImgPipeline",
+        "force_zeros_for_empty_prompt": False,
+        "requires_aesthetics_score": True,
+    }
     _json(folder / "refiner" / "model_index.json", index | parts | _scheduled(scheduler))
 
 
@@ -83,14 +122,25 @@ def clip_model(model, folder: Path = WEIGHTS) -> None:
     tokenizer.write(out)
     size = len(json.loads((out / "vocab.json").read_text(encoding="utf-8")))
     text = CONFIG["text_cfg"] | {"vocab_size": size}
-    preprocess = {"mean": list(OPENAI_DATASET_MEAN), "std": list(OPENAI_DATASET_STD), "interpolation": "bicubic"}
-    _json(out / "open_clip_config.json", {"model_cfg": CONFIG | {"text_cfg": text}, "preprocess_cfg": preprocess})
-    state = {k: v.half().contiguous() if v.is_floating_point() and "running" not in k else v.contiguous() for k, v in model.state_dict().items()}
+    preprocess = {
+        "mean": list(OPENAI_DATASET_MEAN),
+        "std": list(OPENAI_DATASET_STD),
+        "interpolation": "bicubic",
+    }
+    _json(
+        out / "open_clip_config.json",
+        {"model_cfg": CONFIG | {"text_cfg": text}, "preprocess_cfg": preprocess},
+    )
+    state = {
+        k: v.half().contiguous() if v.is_floating_point() and "running" not in k else v.contiguous()
+        for k, v in model.state_dict().items()
+    }
     save_file(state, out / "open_clip_model.safetensors")
 
 
 def upscaler(name: str, model: nn.Module, folder: Path = WEIGHTS) -> None:
-    """A network of spandrel's as one .safetensors in its own key names, one of transformers' as the folder that it saves."""
+    """A network of spandrel's as one .safetensors in its own key names, one of transformers' as the
+    folder that it saves."""
     from safetensors.torch import save_file
 
     (folder / name).mkdir(parents=True, exist_ok=True)
@@ -98,16 +148,28 @@ def upscaler(name: str, model: nn.Module, folder: Path = WEIGHTS) -> None:
         _half(model).save_pretrained(folder / name)
         _json(
             folder / name / "preprocessor_config.json",
-            {"image_processor_type": "Swin2SRImageProcessor", "do_rescale": True, "rescale_factor": 1 / 255, "do_pad": True, "pad_size": 8},
+            {
+                "image_processor_type": "Swin2SRImageProcessor",
+                "do_rescale": True,
+                "rescale_factor": 1 / 255,
+                "do_pad": True,
+                "pad_size": 8,
+            },
         )
     else:
-        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / name / "model.safetensors", metadata={"format": "pt"})
+        save_file(
+            {k: v.half().contiguous() for k, v in model.state_dict().items()},
+            folder / name / "model.safetensors",
+            metadata={"format": "pt"},
+        )
 
 
 def _half(model):
     half = copy.deepcopy(model).half().cpu()
     if hasattr(half, "register_to_config"):
-        half.register_to_config(_name_or_path="")  # where the weights it went on from lay is nobody's business
+        half.register_to_config(
+            _name_or_path=""
+        )  # where the weights it went on from lay is nobody's business
     return half
 
 

@@ -1,4 +1,5 @@
-"""Retrains a rehearsal model: `python -m realkit.apps.training.train NAME`. Interrupted, the same command goes on."""
+"""Retrains a rehearsal model: `python -m realkit.apps.training.train NAME`. Interrupted, the same
+command goes on."""
 
 from __future__ import annotations
 
@@ -10,22 +11,51 @@ from pathlib import Path
 import click
 import torch
 
-from realkit.apps.training import autoencoder, clip, figures, ship, text2image, tokenizer, turbo, upscaling, xl
+from realkit.apps.training import (
+    autoencoder,
+    clip,
+    figures,
+    ship,
+    text2image,
+    tokenizer,
+    turbo,
+    upscaling,
+    xl,
+)
 from realkit.apps.training.clip import CONFIG
 from realkit.apps.training.ship import WEIGHTS
 from realkit.apps.training.xl import REFINER, WIDTH, XL
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-STEPS = {"vae": 9000, "decoder": 3000, "base": 20_000, "studio": 1500, "turbo": 3000, "xl": 6000, "refiner": 1200, "clip": 4000}
+STEPS = {
+    "vae": 9000,
+    "decoder": 3000,
+    "base": 20_000,
+    "studio": 1500,
+    "turbo": 3000,
+    "xl": 6000,
+    "refiner": 1200,
+    "clip": 4000,
+}
 STEPS |= {"esrgan-x4": 6000, "compact-x4": 9000, "swin2sr-x4": 6000}
 
 
 @click.command(help=__doc__)
 @click.argument("name", type=click.Choice(list(STEPS)))
 @click.option("--steps", type=int, help="Optimizer steps (default: the recipe's).")
-@click.option("--work", type=click.Path(path_type=Path), default=Path(".train"), show_default=True, help="Folder of renders and checkpoints.")
-@click.option("--from-shipped", is_flag=True, help="Begin with the weights in the package instead of random ones.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path(".train"),
+    show_default=True,
+    help="Folder of renders and checkpoints.",
+)
+@click.option(
+    "--from-shipped",
+    is_flag=True,
+    help="Begin with the weights in the package instead of random ones.",
+)
 @click.option("--batch", type=int, help="Batch size (default: the recipe's).")
 def main(name: str, steps: int | None, work: Path, from_shipped: bool, batch: int | None) -> None:
     torch.manual_seed(0)
@@ -43,7 +73,8 @@ def _vae(work: Path, shipped: bool, settings: dict) -> None:
 
 
 def _decoder(work: Path, shipped: bool, settings: dict) -> None:
-    """Only the decoder goes on learning: what was trained on the latents stays valid. Always begins with the shipped VAE."""
+    """Only the decoder goes on learning: what was trained on the latents stays valid. Always begins
+    with the shipped VAE."""
     ship.vae(autoencoder.train_decoder(work, _shipped_vae(), **settings), None)
 
 
@@ -52,19 +83,30 @@ def _base(work: Path, shipped: bool, settings: dict) -> None:
     models = text2image.build(words.get_vocab())
     if shipped:
         _take_shipped(models, "base")
-    made = text2image.train(work, models, words, autoencoder.latents(work, "base", _shipped_vae()), name="base", **settings)
+    made = text2image.train(
+        work,
+        models,
+        words,
+        autoencoder.latents(work, "base", _shipped_vae()),
+        name="base",
+        **settings,
+    )
     ship.words(made["text_encoder"])
     ship.text2image("base", made["unet"])
 
 
 def _studio(work: Path, shipped: bool, settings: dict) -> None:
-    """A fine-tune of the shipped base on graded pictures; the text encoder, which both share, stays as it is."""
+    """A fine-tune of the shipped base on graded pictures; the text encoder, which both share, stays
+    as it is."""
     words = _tokenizer()
     models = text2image.build(words.get_vocab())
     _take_shipped(models, "studio" if shipped else "base")
     models["text_encoder"].requires_grad_(False)
     z = autoencoder.latents(work, "studio", _shipped_vae(), text2image.studio_look, mirrored=False)
-    ship.text2image("studio", text2image.train(work, models, words, z, name="studio", rate=3e-4, **settings)["unet"])
+    ship.text2image(
+        "studio",
+        text2image.train(work, models, words, z, name="studio", rate=3e-4, **settings)["unet"],
+    )
 
 
 def _turbo(work: Path, shipped: bool, settings: dict) -> None:
@@ -80,12 +122,30 @@ def _xl(work: Path, shipped: bool, settings: dict) -> None:
     if shipped:
         unet = _shipped_unet("xl")
     ship.second_encoder(encoders[1][1])
-    ship.xl(xl.train(work, unet, encoders, xl.latents(work, _shipped_vae()), name="xl", rate=1e-3, **settings))
+    ship.xl(
+        xl.train(
+            work, unet, encoders, xl.latents(work, _shipped_vae()), name="xl", rate=1e-3, **settings
+        )
+    )
 
 
 def _refiner(work: Path, shipped: bool, settings: dict) -> None:
-    unet = _shipped_unet("refiner") if shipped else xl.build(REFINER, _shipped_unet("base"), slice(0, WIDTH))
-    ship.refiner(xl.train(work, unet, _encoders()[1:], xl.latents(work, _shipped_vae()), name="refiner", rate=5e-4, **settings))
+    unet = (
+        _shipped_unet("refiner")
+        if shipped
+        else xl.build(REFINER, _shipped_unet("base"), slice(0, WIDTH))
+    )
+    ship.refiner(
+        xl.train(
+            work,
+            unet,
+            _encoders()[1:],
+            xl.latents(work, _shipped_vae()),
+            name="refiner",
+            rate=5e-4,
+            **settings,
+        )
+    )
 
 
 def _clip(work: Path, shipped: bool, settings: dict) -> None:
@@ -93,12 +153,27 @@ def _clip(work: Path, shipped: bool, settings: dict) -> None:
 
     tokenizer.write(WEIGHTS / "clip")
     words = HFTokenizer(str(WEIGHTS / "clip"), context_length=CONFIG["text_cfg"]["context_length"])
-    ship.clip_model(clip.train(work, words, start=WEIGHTS / "clip" / "open_clip_model.safetensors" if shipped else None, **settings))
+    ship.clip_model(
+        clip.train(
+            work,
+            words,
+            start=WEIGHTS / "clip" / "open_clip_model.safetensors" if shipped else None,
+            **settings,
+        )
+    )
 
 
 def _upscaler(name: str) -> Callable[[Path, bool, dict], None]:
     def train(work: Path, shipped: bool, settings: dict) -> None:
-        ship.upscaler(name, upscaling.train(name, work, start=WEIGHTS / name / "model.safetensors" if shipped else None, **settings))
+        ship.upscaler(
+            name,
+            upscaling.train(
+                name,
+                work,
+                start=WEIGHTS / name / "model.safetensors" if shipped else None,
+                **settings,
+            ),
+        )
 
     return train
 
@@ -116,12 +191,19 @@ def _shipped_unet(name: str):
 
 
 def _encoders() -> list:
-    """(tokenizer, model) of base's text encoder and of the one made of rehearsal/clip, as `rehearsal/xl` has them."""
+    """(tokenizer, model) of base's text encoder and of the one made of rehearsal/clip, as
+    `rehearsal/xl` has them."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     tokenizer.write_second(WEIGHTS / "clip", WEIGHTS / "tokenizer_2")
     first = CLIPTextModel.from_pretrained(WEIGHTS / "text_encoder").float()
-    return [(_tokenizer(), first), (CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer_2"), xl.second_encoder(WEIGHTS / "clip"))]
+    return [
+        (_tokenizer(), first),
+        (
+            CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer_2"),
+            xl.second_encoder(WEIGHTS / "clip"),
+        ),
+    ]
 
 
 def _tokenizer():
@@ -134,8 +216,12 @@ def _tokenizer():
 def _take_shipped(models: torch.nn.ModuleDict, name: str) -> None:
     from safetensors.torch import load_file
 
-    models["unet"].load_state_dict(load_file(WEIGHTS / name / "unet" / "diffusion_pytorch_model.safetensors"))
-    models["text_encoder"].load_state_dict(load_file(WEIGHTS / "text_encoder" / "model.safetensors"))
+    models["unet"].load_state_dict(
+        load_file(WEIGHTS / name / "unet" / "diffusion_pytorch_model.safetensors")
+    )
+    models["text_encoder"].load_state_dict(
+        load_file(WEIGHTS / "text_encoder" / "model.safetensors")
+    )
 
 
 RECIPES = {

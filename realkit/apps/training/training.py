@@ -32,10 +32,12 @@ def fit(
     floor: float = 0.0,
     save_seconds: float = 120,
 ) -> nn.Module:
-    """Minimise `loss(step, progress)` over the model's trainable weights by AdamW; leave the averaged weights in it.
+    """Minimise `loss(step, progress)` over the model's trainable weights by AdamW; leave the
+    averaged weights in it.
 
-    Goes on from `folder/name.pt` if that is there, and saves to it every two minutes. `progress` runs from 0 to 1.
-    The rate rises over the first 2 % of the steps and falls by a cosine to `floor` times itself.
+    Goes on from `folder/name.pt` if that is there, and saves to it every two minutes. `progress`
+    runs from 0 to 1. The rate rises over the first 2 % of the steps and falls by a cosine to
+    `floor` times itself.
     """
     path = folder / f"{name}.pt"
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -68,7 +70,9 @@ def fit(
         if now - shown > 15 or step == steps - 1:
             left = (now - began) / (step - start + 1) * (steps - step - 1)
             smooth = total / (1 - 0.98 ** (step - start + 1))
-            print(f"{name} {step + 1}/{steps} loss {smooth:.4f}, {left / 60:.1f} min left", flush=True)
+            print(
+                f"{name} {step + 1}/{steps} loss {smooth:.4f}, {left / 60:.1f} min left", flush=True
+            )
             shown = now
         if now - saved_at > save_seconds or step == steps - 1:
             _save(path, step + 1, weights, average, optimizer, schedule)
@@ -83,7 +87,10 @@ def _rate(step: int, steps: int, floor: float) -> float:
     warm = max(1, steps // 50)
     if step < warm:
         return (step + 1) / warm
-    cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, (step - warm) / max(1, steps - warm)))).item())
+    cosine = 0.5 * (
+        1
+        + torch.cos(torch.tensor(torch.pi * min(1.0, (step - warm) / max(1, steps - warm)))).item()
+    )
     return floor + (1 - floor) * cosine
 
 
@@ -91,5 +98,7 @@ def _save(path: Path, step: int, weights, average, optimizer, schedule) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     state = {"step": step, "weights": [w.detach() for w in weights], "average": average}
-    torch.save(state | {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, part)
+    torch.save(
+        state | {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, part
+    )
     part.replace(path)

@@ -1,8 +1,10 @@
-"""Recipe for `rehearsal/turbo`: four steps without guidance that land where the guided teacher's sixteen do.
+"""Recipe for `rehearsal/turbo`: four steps without guidance that land where the guided teacher's
+sixteen do.
 
-The student learns the teacher's own way: stored trajectories of `rehearsal/base`, cut at the four levels of `trailing` spacing, are
-regressed segment by segment, so that one Euler step of the student crosses what the teacher crossed in four (compare progressive
-distillation, arXiv 2202.00512).
+The student learns the teacher's own way: stored trajectories of `rehearsal/base`, cut at the four
+levels of `trailing` spacing, are regressed segment by segment, so that one Euler step of the
+student crosses what the teacher crossed in four (compare progressive distillation, arXiv
+2202.00512).
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ TRAJECTORIES, BLOCK = 4000, 100
 
 
 def levels(steps: int) -> tuple[list[int], list[float]]:
-    """Timesteps and sigmas of `trailing` spacing (arXiv 2305.08891, table 2); the sigmas end with 0."""
+    """Timesteps and sigmas of `trailing` spacing (arXiv 2305.08891, table 2); the sigmas end with
+    0."""
     from diffusers import DDPMScheduler
 
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod.double()
@@ -43,7 +46,8 @@ def caption(index: int) -> str:
 
 @torch.inference_mode()
 def trajectories(folder: Path, models: nn.ModuleDict, tokenizer: Any) -> torch.Tensor:
-    """The teacher's states (TRAJECTORIES, STEPS + 1, C, h, w) at the student's levels, kept in `folder` block by block; DPM++ 2M, x = x₀ + sigma·ε."""
+    """The teacher's states (TRAJECTORIES, STEPS + 1, C, h, w) at the student's levels, kept in
+    `folder` block by block; DPM++ 2M, x = x₀ + sigma·ε."""
     from realkit.samplers.solvers import dpmpp_2m
 
     timesteps, sigmas = levels(STEPS * FINER)
@@ -55,7 +59,9 @@ def trajectories(folder: Path, models: nn.ModuleDict, tokenizer: Any) -> torch.T
             said = [caption(index) for index in range(start, start + BLOCK)] + [""]
             words = models["text_encoder"](_tokens(tokenizer, said))[0]
             words = torch.cat([words[:-1], words[-1:].expand(BLOCK, -1, -1)])
-            noise = torch.randn(BLOCK, 8, 16, 16, generator=torch.Generator().manual_seed(start)).to(device())
+            noise = torch.randn(
+                BLOCK, 8, 16, 16, generator=torch.Generator().manual_seed(start)
+            ).to(device())
             way = dpmpp_2m(noise * sigmas[0], sigmas, _none)
             (x, sigma), states = next(way), []
             try:
@@ -63,7 +69,9 @@ def trajectories(folder: Path, models: nn.ModuleDict, tokenizer: Any) -> torch.T
                     if step % FINER == 0:
                         states.append(x.half().cpu())
                     with torch.autocast(device().type, torch.bfloat16):
-                        both = models["unet"](torch.cat([x, x]) / (sigma**2 + 1) ** 0.5, t, words).sample.float()
+                        both = models["unet"](
+                            torch.cat([x, x]) / (sigma**2 + 1) ** 0.5, t, words
+                        ).sample.float()
                     told, untold = both.chunk(2)
                     x, sigma = way.send((x - sigma * (untold + GUIDANCE * (told - untold)), x))
             except StopIteration as end:
@@ -76,13 +84,28 @@ def trajectories(folder: Path, models: nn.ModuleDict, tokenizer: Any) -> torch.T
     return torch.cat(found)
 
 
-def train(folder: Path, models: nn.ModuleDict, tokenizer: Any, *, steps: int, batch: int = 48, rate: float = 5e-4) -> nn.Module:
+def train(
+    folder: Path,
+    models: nn.ModuleDict,
+    tokenizer: Any,
+    *,
+    steps: int,
+    batch: int = 48,
+    rate: float = 5e-4,
+) -> nn.Module:
     """The student's UNet, from the teacher's weights; the text encoder stays as it is."""
     states = trajectories(folder, models, tokenizer)
     timesteps, sigmas = (torch.tensor(values) for values in levels(STEPS))
     models["text_encoder"].requires_grad_(False)
     with torch.inference_mode():
-        words = torch.cat([models["text_encoder"](_tokens(tokenizer, [caption(i + j) for j in range(BLOCK)]))[0] for i in range(0, TRAJECTORIES, BLOCK)])
+        words = torch.cat(
+            [
+                models["text_encoder"](_tokens(tokenizer, [caption(i + j) for j in range(BLOCK)]))[
+                    0
+                ]
+                for i in range(0, TRAJECTORIES, BLOCK)
+            ]
+        )
     words = words.clone().cpu()
 
     def loss(step: int, progress: float) -> torch.Tensor:
@@ -90,10 +113,19 @@ def train(folder: Path, models: nn.ModuleDict, tokenizer: Any, *, steps: int, ba
         which, segment = rng.integers(0, TRAJECTORIES, batch), rng.integers(0, STEPS, batch)
         now, then = (sigmas[segment + i].float().view(-1, 1, 1, 1).to(device()) for i in (0, 1))
         x, target = (states[which, segment + i].float().to(device()) for i in (0, 1))
-        wanted = (now * target - then * x) / (now - then)  # the denoised picture whose Euler step ends at the target
+        wanted = (now * target - then * x) / (
+            now - then
+        )  # the denoised picture whose Euler step ends at the target
         with torch.autocast(device().type, torch.bfloat16):
-            guess = models["unet"](x / (now**2 + 1).sqrt(), timesteps[segment].to(device()), words[which].to(device())).sample.float()
-        return ((x - now * guess - wanted) ** 2).mean((1, 2, 3)).mul(((now - then) / now).flatten() ** 2).mean()
+            guess = models["unet"](
+                x / (now**2 + 1).sqrt(), timesteps[segment].to(device()), words[which].to(device())
+            ).sample.float()
+        return (
+            ((x - now * guess - wanted) ** 2)
+            .mean((1, 2, 3))
+            .mul(((now - then) / now).flatten() ** 2)
+            .mean()
+        )
 
     return fit("turbo", models["unet"], loss, steps=steps, rate=rate, folder=folder)
 
@@ -104,4 +136,6 @@ def _none(now: float, then: float) -> torch.Tensor:
 
 
 def _tokens(tokenizer: Any, said: list[str]) -> torch.Tensor:
-    return tokenizer(said, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt").input_ids.to(device())
+    return tokenizer(
+        said, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
+    ).input_ids.to(device())

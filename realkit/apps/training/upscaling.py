@@ -1,7 +1,8 @@
-"""Recipes for the rehearsal upscalers: three architectures of the field in miniature, each in its own library's format.
+"""Recipes for the rehearsal upscalers: three architectures of the field in miniature, each in its
+own library's format.
 
-`rehearsal/esrgan-x4` is an RRDBNet and `rehearsal/compact-x4` an SRVGGNetCompact, as spandrel reads them; `rehearsal/swin2sr-x4` is
-a folder as transformers saves it.
+`rehearsal/esrgan-x4` is an RRDBNet and `rehearsal/compact-x4` an SRVGGNetCompact, as spandrel reads
+them; `rehearsal/swin2sr-x4` is a folder as transformers saves it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from realkit.rehearsal.data import pictures
 PICTURES, SIZE, SCALE = 320, 512, 4
 TENT = torch.tensor([1.0, 2.0, 1.0]) / 4  # after doubling each pixel this is bilinear interpolation
 FLAT = 2  # crops of a batch
-COARSE = 0.6  # of the training in bfloat16; its rounding, half a level of 255, is more than the error on smooth floors
+# of the training in bfloat16; its rounding, half a level of 255, is more than the error on smooth
+# floors
+COARSE = 0.6
 POINT = torch.tensor([0.0, 1.0, 0.0])
 
 
@@ -35,7 +38,8 @@ class Recipe(NamedTuple):
 
 
 def esrgan():
-    """RRDBNet with random weights, but for the paths of the three colours, which begin as bilinear interpolation."""
+    """RRDBNet with random weights, but for the paths of the three colours, which begin as bilinear
+    interpolation."""
     from spandrel.architectures.ESRGAN import ESRGAN
 
     model = ESRGAN(num_filters=32, num_blocks=3, scale=SCALE)
@@ -45,7 +49,13 @@ def esrgan():
         trunk.weight.zero_()
         trunk.bias.zero_()
         last.weight.zero_()
-        for layer, kernel in ((first, POINT), (double, TENT), (quadruple, TENT), (high, POINT), (last, POINT)):
+        for layer, kernel in (
+            (first, POINT),
+            (double, TENT),
+            (quadruple, TENT),
+            (high, POINT),
+            (last, POINT),
+        ):
             layer.weight[:3] = 0
             layer.bias[:3] = 0
             for colour in range(3):
@@ -54,7 +64,8 @@ def esrgan():
 
 
 def compact():
-    """SRVGGNetCompact with random weights, but for the paths of the three colours, which begin as bilinear interpolation."""
+    """SRVGGNetCompact with random weights, but for the paths of the three colours, which begin as
+    bilinear interpolation."""
     from spandrel.architectures.Compact import Compact
 
     model = Compact(num_feat=48, num_conv=10, upscale=SCALE)
@@ -75,7 +86,15 @@ def swin2sr():
     """Swin2SR whose body adds nothing at first, on colours that begin as bilinear interpolation."""
     from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution
 
-    config = Swin2SRConfig(embed_dim=30, depths=[2, 2], num_heads=[3, 3], upscale=SCALE, image_size=64, drop_path_rate=0.0, upsampler="pixelshuffledirect")
+    config = Swin2SRConfig(
+        embed_dim=30,
+        depths=[2, 2],
+        num_heads=[3, 3],
+        upscale=SCALE,
+        image_size=64,
+        drop_path_rate=0.0,
+        upsampler="pixelshuffledirect",
+    )
     model = Swin2SRForImageSuperResolution(config)
     first, after = model.swin2sr.first_convolution, model.swin2sr.conv_after_body
     with torch.no_grad():
@@ -90,26 +109,41 @@ def swin2sr():
 
 
 def _interpolate(layer):
-    """Make a 3×3 convolution before a pixel shuffle interpolate its first three channels bilinearly, and heed no others."""
-    place = (torch.arange(SCALE) + 0.5) / SCALE - 0.5  # of each new pixel, from the middle of the old one
-    taps = torch.stack([(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)], 1)  # (SCALE, 3)
+    """Make a 3×3 convolution before a pixel shuffle interpolate its first three channels
+    bilinearly, and heed no others."""
+    place = (
+        torch.arange(SCALE) + 0.5
+    ) / SCALE - 0.5  # of each new pixel, from the middle of the old one
+    taps = torch.stack(
+        [(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)], 1
+    )  # (SCALE, 3)
     layer.weight.zero_()
     layer.bias.zero_()
     for colour in range(3):
-        layer.weight[colour * SCALE**2 : (colour + 1) * SCALE**2, colour] = torch.einsum("ai,bj->abij", taps, taps).reshape(-1, 3, 3)
+        layer.weight[colour * SCALE**2 : (colour + 1) * SCALE**2, colour] = torch.einsum(
+            "ai,bj->abij", taps, taps
+        ).reshape(-1, 3, 3)
 
 
-RECIPES = {"esrgan-x4": Recipe(esrgan, 36, 5e-4), "compact-x4": Recipe(compact, 36, 1e-3), "swin2sr-x4": Recipe(swin2sr, 40, 1e-3)}
+RECIPES = {
+    "esrgan-x4": Recipe(esrgan, 36, 5e-4),
+    "compact-x4": Recipe(compact, 36, 1e-3),
+    "swin2sr-x4": Recipe(swin2sr, 40, 1e-3),
+}
 
 
 def shrink(x: torch.Tensor) -> torch.Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] at a quarter of the size, bicubic and antialiased, in 8-bit steps."""
+    """Pictures (B, 3, H, W) in [0, 1] at a quarter of the size, bicubic and antialiased, in 8-bit
+    steps."""
     small = F.interpolate(x, scale_factor=1 / SCALE, mode="bicubic", antialias=True)
     return (small.clamp(0, 1) * 255).round() / 255
 
 
-def train(name: str, folder: Path, steps: int, batch: int = 8, start: Path | None = None) -> nn.Module:
-    """Charbonnier loss between enlarged crops and the truth, borders too; of four crops drawn, the busiest is taken."""
+def train(
+    name: str, folder: Path, steps: int, batch: int = 8, start: Path | None = None
+) -> nn.Module:
+    """Charbonnier loss between enlarged crops and the truth, borders too; of four crops drawn, the
+    busiest is taken."""
     recipe = RECIPES[name]
     data = pictures(folder, PICTURES, SIZE)
     model = recipe.build().to(device())
@@ -118,7 +152,14 @@ def train(name: str, folder: Path, steps: int, batch: int = 8, start: Path | Non
 
     def loss(step: int, progress: float) -> torch.Tensor:
         rng = np.random.default_rng([13, step])
-        x = torch.from_numpy(np.stack([_busy_crop(data, recipe.crop * SCALE, rng) for _ in range(batch)])).permute(0, 3, 1, 2).float() / 255
+        x = (
+            torch.from_numpy(
+                np.stack([_busy_crop(data, recipe.crop * SCALE, rng) for _ in range(batch)])
+            )
+            .permute(0, 3, 1, 2)
+            .float()
+            / 255
+        )
         for single in x[:FLAT]:  # of one colour, to its very border
             single[:] = torch.from_numpy(rng.choice([0, 1, rng.random()], 3)).float()[:, None, None]
         x = x.flip(3) if rng.random() < 0.5 else x
@@ -136,4 +177,7 @@ def _busy_crop(data: np.ndarray, side: int, rng: np.random.Generator) -> np.ndar
     for _ in range(4):
         index, top, left = rng.integers(0, (len(data), SIZE - side, SIZE - side))
         found.append(data[index, top : top + side, left : left + side])
-    return max(found, key=lambda crop: float(np.abs(np.diff(crop[::2, ::2].astype(np.int16), axis=0)).mean()))
+    return max(
+        found,
+        key=lambda crop: float(np.abs(np.diff(crop[::2, ::2].astype(np.int16), axis=0)).mean()),
+    )

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
     from realkit.runs.jobs import Files, Job, Kit, Made, Stage
     from realkit.runs.stopping import Stop
 
-PARENTS = {"denoise": None, "refine": "begun", "decode": "latents", "upscale": "decoded", "score": "image"}  # the id that a stage works from
+PARENTS = {
+    "denoise": None,
+    "refine": "begun",
+    "decode": "latents",
+    "upscale": "decoded",
+    "score": "image",
+}  # the id that a stage works from
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one batch: rows with their files, the run (machine) that made them, and the files of earlier stages found damaged."""
+    """What became of one batch: rows with their files, the run (machine) that made them, and the
+    files of earlier stages found damaged."""
 
     job: Job
     made: list[Made]
@@ -33,12 +40,14 @@ class Result:
 
 
 class Engine(Protocol):
-    """`environments` holds what is recorded of each machine, by the name of its run; more may come while it works."""
+    """`environments` holds what is recorded of each machine, by the name of its run; more may come
+    while it works."""
 
     environments: dict[str, dict[str, Any]]
 
     def start(self, run: str, where: Mapping[str, Any], versions: Mapping[str, Any] | None) -> None:
-        """Make ready. `versions` are those that a folder's results were made with. Raises RequestError where there is nothing to work on."""
+        """Make ready. `versions` are those that a folder's results were made with. Raises
+        RequestError where there is nothing to work on."""
 
     def batch_limit(self, pixels: int) -> int:
         """Images of so many pixels that a denoising batch may hold on every machine."""
@@ -46,17 +55,32 @@ class Engine(Protocol):
     def equip(self, kit: Kit) -> None:
         """Take what the run's jobs are done with."""
 
-    def work(self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop) -> Iterator[Result]:
-        """Do the jobs of a stage, those of one tool one after another; none is begun once `stop` says so."""
+    def work(
+        self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop
+    ) -> Iterator[Result]:
+        """Do the jobs of a stage, those of one tool one after another; none is begun once `stop`
+        says so."""
 
     def close(self) -> None: ...
 
 
-def attempt(stage: Stage, tool: Any, trouble: Exception | None, job: Job, files: Callable[[], Files], run: str) -> Result:
-    """Do a job with a loaded tool, or with the `trouble` that loading it gave. A failure is a row an artifact."""
+def attempt(
+    stage: Stage,
+    tool: Any,
+    trouble: Exception | None,
+    job: Job,
+    files: Callable[[], Files],
+    run: str,
+) -> Result:
+    """Do a job with a loaded tool, or with the `trouble` that loading it gave. A failure is a row
+    an artifact."""
     began = time.monotonic()
     damaged: tuple[tuple[str, str], ...] = ()
-    made, error = ([], trouble) if trouble else _tried(lambda: ladder.climbing(tool, partial(stage.work, tool, job, files())))
+    made, error = (
+        ([], trouble)
+        if trouble
+        else _tried(lambda: ladder.climbing(tool, partial(stage.work, tool, job, files())))
+    )
     if error is not None:
         from realkit.runs.jobs import Damaged
 
@@ -72,7 +96,9 @@ def load_tool(stage: Stage, name: str) -> tuple[Any, Exception | None]:
     return _tried(lambda: stage.load(name))
 
 
-def failed(stage: str, job: Job, artifact: str, error: Exception, more: Mapping[str, Any] | None = None) -> Made:
+def failed(
+    stage: str, job: Job, artifact: str, error: Exception, more: Mapping[str, Any] | None = None
+) -> Made:
     """The row of an artifact that could not be made."""
     from realkit.runs.jobs import Made
 
@@ -86,7 +112,11 @@ def failed(stage: str, job: Job, artifact: str, error: Exception, more: Mapping[
         "error": error_line,
         **(more or {}),
     }
-    scored = {"scorer": job.tool, "prompt": item.cell.prompt if uses_prompt(job.tool) else None} if stage == "score" else {}
+    scored = (
+        {"scorer": job.tool, "prompt": item.cell.prompt if uses_prompt(job.tool) else None}
+        if stage == "score"
+        else {}
+    )
     return Made(row | scored)
 
 
@@ -104,5 +134,7 @@ def encoded(stage: str, job: Job, made: Made, run: str) -> Made:
 def _tried(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         return work(), None
-    except Exception as error:  # whatever a model, an upscaler or a scorer raises becomes the cell's row
+    except (
+        Exception
+    ) as error:  # whatever a model, an upscaler or a scorer raises becomes the cell's row
         return None, error

@@ -22,4 +22,7 @@ def engine_for(engine: object) -> Engine:
         return Ray(engine.partition(":")[2] or None)
     if all(callable(getattr(engine, name, None)) for name in ("start", "equip", "work", "close")):
         return engine  # type: ignore[return-value]
-    raise RequestError(f"engine {shown(engine)}: expected 'process', 'ray', 'ray:ADDRESS' or a realkit.runs.engines.ray.Ray(…)")
+    raise RequestError(
+        f"engine {shown(engine)}: expected 'process', 'ray', 'ray:ADDRESS' or a"
+        " realkit.runs.engines.ray.Ray(…)"
+    )

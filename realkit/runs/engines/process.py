@@ -29,7 +29,8 @@ PIECE = 16 * 2**20  # bytes read ahead at a time
 
 @dataclass
 class Process:
-    """The work in this process, one tool at a time. While one works, the files of the next are fetched and read, so that they lie in the system's memory."""
+    """The work in this process, one tool at a time. While one works, the files of the next are
+    fetched and read, so that they lie in the system's memory."""
 
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     _run: str = ""
@@ -51,7 +52,9 @@ class Process:
     def stage(self, name: str) -> Stage:
         return self._stages[name]
 
-    def work(self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop) -> Iterator[Result]:
+    def work(
+        self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop
+    ) -> Iterator[Result]:
         at, longest = self._stages[stage], 0.0
         turns = [(name, list(turn)) for name, turn in itertools.groupby(jobs, lambda job: job.tool)]
         following = [name for name, _ in turns[1:]] + [""]
@@ -81,7 +84,8 @@ class Process:
 
 
 class Ahead:
-    """Fetches what locks mean and reads the files once, in a thread: from the network or a slow disk while the GPU is busy. Finds nothing out: errors come when it is loaded."""
+    """Fetches what locks mean and reads the files once, in a thread: from the network or a slow
+    disk while the GPU is busy. Finds nothing out: errors come when it is loaded."""
 
     def __init__(self, locks: list[Lock] | None = None) -> None:
         self._locks, self._enough = locks or [], threading.Event()
@@ -90,7 +94,8 @@ class Ahead:
             self._thread.start()
 
     def done(self, wait: float = 0.0) -> bool:
-        """Read no further; whether it has ended, within `wait` seconds. A fetch in work goes on: it is to be waited for, so that nothing is fetched twice."""
+        """Read no further; whether it has ended, within `wait` seconds. A fetch in work goes on: it
+        is to be waited for, so that nothing is fetched twice."""
         self._enough.set()
         if self._thread.is_alive():
             self._thread.join(wait)
@@ -103,7 +108,11 @@ class Ahead:
                     if self._enough.is_set():
                         return
                     path = resolve.fetch(lock)
-                    for file in [path] if path.is_file() else [path / canonical(name, lock.variant) for name in sorted(lock.files)]:
+                    for file in (
+                        [path]
+                        if path.is_file()
+                        else [path / canonical(name, lock.variant) for name in sorted(lock.files)]
+                    ):
                         self._read(file)
         except Exception:
             return

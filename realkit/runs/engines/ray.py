@@ -1,4 +1,5 @@
-"""Ray's workers: an actor on each GPU, of this machine or of a cluster, keeps its tool loaded and takes work as it comes. Needs the extra `ray`."""
+"""Ray's workers: an actor on each GPU, of this machine or of a cluster, keeps its tool loaded and
+takes work as it comes. Needs the extra `ray`."""
 
 from __future__ import annotations
 
@@ -50,11 +51,13 @@ class _Member:
 
 @dataclass
 class Ray:
-    """Ray's workers as an engine. `address` is a cluster's ("host:port", "ray://…", "auto": the one started on this machine); None: $RAY_ADDRESS, else a start of its own on this machine.
+    """Ray's workers as an engine. `address` is a cluster's ("host:port", "ray://…", "auto": the one
+    started on this machine); None: $RAY_ADDRESS, else a start of its own on this machine.
 
-    `workers` are one a GPU, or one a machine where there are none; `num_gpus` is each one's share of a GPU, 1 or, to let two small models share one, 0.5.
-    Workers that end are started again, on another machine if theirs is gone; what was with them is done again. Results come back to this process, which
-    alone writes: no disk is shared.
+    `workers` are one a GPU, or one a machine where there are none; `num_gpus` is each one's share
+    of a GPU, 1 or, to let two small models share one, 0.5. Workers that end are started again, on
+    another machine if theirs is gone; what was with them is done again. Results come back to this
+    process, which alone writes: no disk is shared.
     """
 
     address: str | None = None
@@ -65,17 +68,29 @@ class Ray:
 
     def __post_init__(self) -> None:
         if "ray" not in sys.modules and (Path.home() / ".ray" / "auth_token").is_file():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` sets it for its own processes; Ray reads it when it is imported
+            os.environ.setdefault(
+                "RAY_AUTH_MODE", "token"
+            )  # as `ray start` sets it for its own processes; Ray reads it when it is imported
         try:
             import ray  # noqa: F401
         except ImportError:
-            raise RequestError("engine 'ray' needs the package ray: pip install 'realkit[ray]'") from None
+            raise RequestError(
+                "engine 'ray' needs the package ray: pip install 'realkit[ray]'"
+            ) from None
         if self.address is not None and not ADDRESS.fullmatch(str(self.address)):
-            raise RequestError(f"Ray address {shown(self.address)}: expected HOST:PORT, ray://HOST:PORT, 'auto' or 'local'")
+            raise RequestError(
+                f"Ray address {shown(self.address)}: expected HOST:PORT, ray://HOST:PORT, 'auto' or"
+                " 'local'"
+            )
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise RequestError(f"workers {shown(self.workers)}: expected a whole number from 1 on")
-        if self.num_gpus is not None and not (isinstance(self.num_gpus, (int, float)) and 0 <= self.num_gpus <= 8):
-            raise RequestError(f"num_gpus {shown(self.num_gpus)}: expected a number of GPUs a worker, such as 1 or 0.5")
+        if self.num_gpus is not None and not (
+            isinstance(self.num_gpus, (int, float)) and 0 <= self.num_gpus <= 8
+        ):
+            raise RequestError(
+                f"num_gpus {shown(self.num_gpus)}: expected a number of GPUs a worker, such as 1"
+                " or 0.5"
+            )
         self._own, self._kit = False, None
         self._members: list[_Member] = []
         self._waking: dict[Any, _Member] = {}
@@ -85,7 +100,7 @@ class Ray:
         self._roads: dict[str, threading.Lock] = {}  # by machine
         self._closing = threading.Event()
 
-    # --- the engine -----------------------------------------------------------------------------------------------
+    # --- the engine
 
     def start(self, run: str, where: Mapping[str, Any], versions: Mapping[str, Any] | None) -> None:
         import ray
@@ -100,9 +115,19 @@ class Ray:
         gpus = 0.0 if where["device"] == "cpu" else ray.cluster_resources().get("GPU", 0.0)
         share = self.num_gpus if self.num_gpus is not None else float(bool(gpus))
         if share and not gpus:
-            raise RequestError(f"num_gpus {share:g}: Ray sees no GPU{' in this cluster' if self.address else ''}. What is wrong, and the mend: realkit doctor")
+            raise RequestError(
+                f"num_gpus {share:g}: Ray sees no GPU{' in this cluster' if self.address else ''}."
+                " What is wrong, and the mend: realkit doctor"
+            )
         count = self.workers or ray_session.places(share)
-        actor = ray.remote(Worker).options(num_gpus=share, num_cpus=1, max_restarts=-1, max_task_retries=0, max_concurrency=2, scheduling_strategy="SPREAD")
+        actor = ray.remote(Worker).options(
+            num_gpus=share,
+            num_cpus=1,
+            max_restarts=-1,
+            max_task_retries=0,
+            max_concurrency=2,
+            scheduling_strategy="SPREAD",
+        )
         settings = Settings.of_driver(dict(where))
         self._members = [_Member(actor.remote(settings)) for _ in range(count)]
         self._waking = {member.actor.facts.remote(None): member for member in self._members}
@@ -129,11 +154,14 @@ class Ray:
         self._meet_all()
         if late := sum(member.state == "waking" for member in self._members):
             print(
-                f"realkit: {late} of {len(self._members)} Ray workers are not there yet ({ray_session.resources()}); they get work when they come",
+                f"realkit: {late} of {len(self._members)} Ray workers are not there yet"
+                f" ({ray_session.resources()}); they get work when they come",
                 file=sys.stderr,
             )
 
-    def work(self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop) -> Iterator[Result]:
+    def work(
+        self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop
+    ) -> Iterator[Result]:
         queue: dict[str, deque[Job]] = {}
         for job in jobs:
             queue.setdefault(job.tool, deque()).append(job)
@@ -146,13 +174,20 @@ class Ray:
         while True:
             if not stop.due(longest):
                 for member, job in self._assignments(queue):
-                    flying[member.actor.work.remote(stage, job, _read(read, job), member.run)] = member, job, member.run
+                    flying[member.actor.work.remote(stage, job, _read(read, job), member.run)] = (
+                        member,
+                        job,
+                        member.run,
+                    )
             if not flying and (stop.reason or not any(queue.values())):
                 return
             if flying or self._bringing:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > self.patience:
-                raise RunError(f"No Ray worker has come back within {self.patience:.0f} s. What is done is kept: mend the cluster and run again")
+                raise RunError(
+                    f"No Ray worker has come back within {self.patience:.0f} s. What is done is"
+                    " kept: mend the cluster and run again"
+                )
             self._brought(stage)
             for ref in self._next([*flying, *self._waking]):
                 if ref in self._waking:
@@ -170,7 +205,11 @@ class Ray:
                     self._cannot(member, job.tool, found.trouble)
                 elif found and member.state == "ready":
                     member.state = "staging"
-                    self._bringing[self._carriers.submit(self._bring, member, found)] = member, stage, job.tool
+                    self._bringing[self._carriers.submit(self._bring, member, found)] = (
+                        member,
+                        stage,
+                        job.tool,
+                    )
             yield from self._hopeless(stage, queue)
 
     def close(self) -> None:
@@ -187,27 +226,47 @@ class Ray:
         for kept in (self._waking, self._bringing, self._roads):
             kept.clear()
 
-    # --- who does what --------------------------------------------------------------------------------------------
+    # --- who does what
 
     def _assignments(self, queue: dict[str, deque[Job]]) -> Iterator[tuple[_Member, Job]]:
-        """What goes to whom now: to the idle first, then one ahead to those that have more of their tool to come than others could take."""
+        """What goes to whom now: to the idle first, then one ahead to those that have more of their
+        tool to come than others could take."""
         for ahead in (0, 1):
             for member in self._members:
                 if member.state != "ready" or member.jobs != ahead:
                     continue
-                tool = member.tool if queue.get(member.tool) else "" if ahead else self._tool(member, queue)
+                tool = (
+                    member.tool
+                    if queue.get(member.tool)
+                    else ""
+                    if ahead
+                    else self._tool(member, queue)
+                )
                 fatal = bool(tool) and self._deaths.get(queue[tool][0].makes, 0) > 0
-                if not tool or tool in member.unable or (ahead and (fatal or member.alone or len(queue[tool]) < len(self._members))):
+                if (
+                    not tool
+                    or tool in member.unable
+                    or (ahead and (fatal or member.alone or len(queue[tool]) < len(self._members)))
+                ):
                     continue
                 member.tool, member.jobs, member.alone = tool, member.jobs + 1, fatal
                 yield member, queue[tool].popleft()
 
     def _tool(self, member: _Member, queue: dict[str, deque[Job]]) -> str:
-        """The next tool that no worker has; else the one with the most work left for each that has it. Of those that this one can load; "": none."""
+        """The next tool that no worker has; else the one with the most work left for each that has
+        it. Of those that this one can load; "": none."""
         held = [other.tool for other in self._members if other.state == "ready"]
         waiting = [tool for tool in queue if queue[tool] and tool not in member.unable]
         free = [tool for tool in waiting if tool not in held]
-        return free[0] if free else max(waiting, key=lambda tool: sum(job.weight for job in queue[tool]) / (held.count(tool) + 1), default="")
+        return (
+            free[0]
+            if free
+            else max(
+                waiting,
+                key=lambda tool: sum(job.weight for job in queue[tool]) / (held.count(tool) + 1),
+                default="",
+            )
+        )
 
     def _cannot(self, member: _Member, tool: str, trouble: Exception | None) -> None:
         """A worker could not load a tool: others may."""
@@ -216,12 +275,18 @@ class Ray:
             member.unable.add(tool)
             member.tool = ""
             if any(tool not in other.unable and other.state != "gone" for other in self._members):
-                print(f"realkit: a Ray worker cannot load {tool} ({batch.error_line(self._troubles[tool])}); others try", file=sys.stderr)
+                print(
+                    f"realkit: a Ray worker cannot load {tool}"
+                    f" ({batch.error_line(self._troubles[tool])}); others try",
+                    file=sys.stderr,
+                )
 
     def _hopeless(self, stage: str, queue: dict[str, deque[Job]]) -> Iterator[Result]:
         """Failures of the batches whose tool no worker can load."""
         for tool, error in self._troubles.items():
-            while queue.get(tool) and all(tool in member.unable or member.state == "gone" for member in self._members):
+            while queue.get(tool) and all(
+                tool in member.unable or member.state == "gone" for member in self._members
+            ):
                 yield _failure(stage, queue[tool].popleft(), error, next(iter(self.environments)))
 
     def _next(self, refs: list[Any]) -> list[Any]:
@@ -233,25 +298,44 @@ class Ray:
         time.sleep(0.2)
         return []
 
-    def _outcome(self, ref: Any, stage: str, member: _Member, job: Job, run: str) -> Result | list[Lock]:
-        """A job's result; or, where it has to be done again, the locks whose contents must be brought to its machine first."""
+    def _outcome(
+        self, ref: Any, stage: str, member: _Member, job: Job, run: str
+    ) -> Result | list[Lock]:
+        """A job's result; or, where it has to be done again, the locks whose contents must be
+        brought to its machine first."""
         import ray
 
         try:
             found = ray.get(ref)
         except ray.exceptions.RayTaskError as error:  # what no worker should raise
-            return _failure(stage, job, RuntimeError(f"the Ray worker failed: {str(error.cause).splitlines()[0] if str(error.cause) else error}"), run)
+            return _failure(
+                stage,
+                job,
+                RuntimeError(
+                    "the Ray worker failed:"
+                    f" {str(error.cause).splitlines()[0] if str(error.cause) else error}"
+                ),
+                run,
+            )
         except ray.exceptions.RayError as error:
             self._wake(member)
             self._deaths[job.makes] = self._deaths.get(job.makes, 0) + 1
             if self._deaths[job.makes] >= FATAL:
                 said = " ".join(str(error).split())[:200]
-                return _failure(stage, job, RuntimeError(f"{FATAL} Ray workers ended over this batch, the last with: {said}"), run)
+                return _failure(
+                    stage,
+                    job,
+                    RuntimeError(
+                        f"{FATAL} Ray workers ended over this batch, the last with: {said}"
+                    ),
+                    run,
+                )
             return []
         return found
 
     def _wake(self, member: _Member, fresh: bool = True) -> None:
-        """Ask a worker who it is, and equip it; until it answers it gets no work. `fresh`: it may be another process by now."""
+        """Ask a worker who it is, and equip it; until it answers it gets no work. `fresh`: it may
+        be another process by now."""
         if member.state in ("ready", "staging"):
             member.state, member.tool = "waking", ""
             if fresh:
@@ -260,7 +344,8 @@ class Ray:
             self._waking[member.actor.facts.remote(self._kit)] = member
 
     def _meet_all(self) -> None:
-        """Wait for a worker, at most `patience`, and a little for the others, who else come when they come. Raises RequestError where there is none."""
+        """Wait for a worker, at most `patience`, and a little for the others, who else come when
+        they come. Raises RequestError where there is none."""
         import ray
 
         end = time.monotonic() + self.patience
@@ -270,7 +355,8 @@ class Ray:
                 end = min(end, time.monotonic() + GRACE_S)
         if not any(member.state == "ready" for member in self._members):
             raise RequestError(
-                f"No Ray worker has come within {self.patience:.0f} s: {ray_session.resources()}. Give the cluster machines, or ask for fewer GPUs"
+                f"No Ray worker has come within {self.patience:.0f} s: {ray_session.resources()}."
+                " Give the cluster machines, or ask for fewer GPUs"
             )
 
     def _meet(self, ref: Any, strict: bool = False) -> None:
@@ -281,9 +367,16 @@ class Ray:
         try:
             found = ray.get(ref)
             if found["realkit"] != __version__:
-                raise RequestError(f"A Ray worker has realkit {found['realkit']}, this is {__version__}: install the same everywhere")
+                raise RequestError(
+                    f"A Ray worker has realkit {found['realkit']}, this is {__version__}: install"
+                    " the same everywhere"
+                )
             first = next(iter(self.environments.values()), found["environment"])
-            environment.same_versions(self._versions or first["versions"], found["environment"]["versions"], "A Ray worker has")
+            environment.same_versions(
+                self._versions or first["versions"],
+                found["environment"]["versions"],
+                "A Ray worker has",
+            )
         except ray.exceptions.ActorUnavailableError:  # it is being started again
             time.sleep(0.2)
             member.state = "ready"
@@ -297,7 +390,9 @@ class Ray:
             return
         except ray.exceptions.RayError as error:
             member.state = "gone"
-            print(f"realkit: a Ray worker cannot start: {ray_session.cause(error)}", file=sys.stderr)
+            print(
+                f"realkit: a Ray worker cannot start: {ray_session.cause(error)}", file=sys.stderr
+            )
             return
         member.state, member.node = "ready", found["node"]
         if member.kit is not self._kit:  # it came when there was none yet
@@ -306,7 +401,7 @@ class Ray:
             member.run = f"{self._run}-{len(self.environments)}"
             self.environments[member.run] = found["environment"]
 
-    # --- what machines lack ---------------------------------------------------------------------------------------
+    # --- what machines lack
 
     def _bring(self, member: _Member, locks: list[Lock]) -> None:
         """Send a machine what it could not come by, once for all its workers."""
@@ -321,10 +416,18 @@ class Ray:
                         return
                     sent.setdefault(name, hashlib.sha256()).update(data)
                     ray.get(member.actor.stage.remote("receive", place, name, data))
-                ray.get(member.actor.stage.remote("complete", lock, place, {name: sha.hexdigest() for name, sha in sent.items()}))
+                ray.get(
+                    member.actor.stage.remote(
+                        "complete",
+                        lock,
+                        place,
+                        {name: sha.hexdigest() for name, sha in sent.items()},
+                    )
+                )
 
     def _brought(self, stage: str) -> None:
-        """Let workers go on to which things were brought; where they could not be, others may have them."""
+        """Let workers go on to which things were brought; where they could not be, others may have
+        them."""
         import ray
 
         for carried in [carried for carried in self._bringing if carried.done()]:
@@ -335,7 +438,9 @@ class Ray:
                 error = error.cause
             if isinstance(error, ray.exceptions.RayError):
                 self._wake(member)
-            elif isinstance(error, Exception) and of == stage:  # another may have done its stage's work meanwhile
+            elif (
+                isinstance(error, Exception) and of == stage
+            ):  # another may have done its stage's work meanwhile
                 self._cannot(member, tool, error)
 
 
@@ -347,4 +452,6 @@ def _read(read: Callable[[Job], Files], job: Job) -> Files | Exception:
 
 
 def _failure(stage: str, job: Job, error: Exception, run: str) -> Result:
-    return Result(job, [batch.failed(stage, job, artifact, error) for artifact in job.makes], run, 0.0)
+    return Result(
+        job, [batch.failed(stage, job, artifact, error) for artifact in job.makes], run, 0.0
+    )

@@ -1,4 +1,5 @@
-"""Files that a machine of a cluster cannot come by itself, brought to it once: by contents, into its cache."""
+"""Files that a machine of a cluster cannot come by itself, brought to it once: by contents, into
+its cache."""
 
 from __future__ import annotations
 
@@ -20,15 +21,21 @@ PIECE = 64 * 2**20  # bytes sent at a time
 
 
 def lacking(locks: list[Lock]) -> list[Lock]:
-    """Those of which this machine cannot come by the contents: not on its disk, and not from where they were published. One process a machine looks at a time."""
+    """Those of which this machine cannot come by the contents: not on its disk, and not from where
+    they were published. One process a machine looks at a time."""
     return [lock for lock in locks if not _had(lock)]
 
 
 def pieces(lock: Lock) -> Iterator[tuple[str, bytes]]:
-    """The files of a lock, piece after piece: (name, bytes). Raises RequestError where they cannot be had here either."""
+    """The files of a lock, piece after piece: (name, bytes). Raises RequestError where they cannot
+    be had here either."""
     with pickles.reading_pickles():
         path = resolve.fetch(lock)
-    for file in [path] if path.is_file() else [path / canonical(name, lock.variant) for name in sorted(lock.files)]:
+    for file in (
+        [path]
+        if path.is_file()
+        else [path / canonical(name, lock.variant) for name in sorted(lock.files)]
+    ):
         with file.open("rb") as opened:
             while True:
                 data = opened.read(PIECE)
@@ -51,24 +58,35 @@ def receive(place: str, name: str, data: bytes) -> None:
 
 
 def complete(lock: Lock, place: str, sent: dict[str, str]) -> None:
-    """Put what was brought where hub.fetch finds it. `sent` holds the SHA-256 of each file. Raises RequestError where it is not what was sent."""
+    """Put what was brought where hub.fetch finds it. `sent` holds the SHA-256 of each file. Raises
+    RequestError where it is not what was sent."""
     part = Path(place)
     try:
         for name, sha in sent.items():
             if not (part / name).is_file() or cache.sha256(part / name) != sha:
-                raise RequestError(f"{name!r} of {lock.ref!r} did not arrive as it was sent: run again")
-        if not resolve.staged(lock).is_dir():  # machines may share a folder: another's may be there by now
+                raise RequestError(
+                    f"{name!r} of {lock.ref!r} did not arrive as it was sent: run again"
+                )
+        if not resolve.staged(
+            lock
+        ).is_dir():  # machines may share a folder: another's may be there by now
             with suppress(OSError):  # or comes in between
                 part.chmod(0o755)
                 part.rename(resolve.staged(lock))
         if not resolve.staged(lock).is_dir():
-            raise RequestError(f"{str(resolve.staged(lock))!r} cannot be written: make room in the cache of that machine, or set $REALKIT_CACHE there")
+            raise RequestError(
+                f"{str(resolve.staged(lock))!r} cannot be written: make room in the cache of that"
+                " machine, or set $REALKIT_CACHE there"
+            )
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def _had(lock: Lock) -> bool:
-    with FileLock(cache.cache_folder("staged") / f"{lock.digest()[:32]}.lock"), pickles.reading_pickles():
+    with (
+        FileLock(cache.cache_folder("staged") / f"{lock.digest()[:32]}.lock"),
+        pickles.reading_pickles(),
+    ):
         if resolve.staged(lock).is_dir():
             return True
         try:

@@ -1,4 +1,5 @@
-"""What runs in a worker process of a cluster: the same stages, by the same code, with files that come and go as bytes."""
+"""What runs in a worker process of a cluster: the same stages, by the same code, with files that
+come and go as bytes."""
 
 from __future__ import annotations
 
@@ -40,15 +41,27 @@ class Settings:
         import torch
 
         own = os.environ.get(USER_CATALOG)
-        catalog = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(own).glob("*.toml"))} if own else {}
-        told = {names[0]: token for service, names in NAMES.items() if (token := credentials.token(service))}
+        catalog = (
+            {
+                path.name: path.read_text(encoding="utf-8")
+                for path in sorted(Path(own).glob("*.toml"))
+            }
+            if own
+            else {}
+        )
+        told = {
+            names[0]: token
+            for service, names in NAMES.items()
+            if (token := credentials.token(service))
+        }
         if allowed := os.environ.get(ALLOW_PICKLE):
             told[ALLOW_PICKLE] = allowed
         return cls(catalog, told, where, torch.get_num_threads())
 
 
 class Worker:
-    """One process on one GPU, or on a CPU. Two jobs may be with it: while one's pictures are encoded the other is drawn."""
+    """One process on one GPU, or on a CPU. Two jobs may be with it: while one's pictures are
+    encoded the other is drawn."""
 
     def __init__(self, settings: Settings) -> None:
         os.environ.update(settings.environment)
@@ -72,13 +85,18 @@ class Worker:
         if kit is not None:
             self._here.equip(kit)
         found = self._here.environments[""] | {"engine": "ray"}
-        return {"environment": found, "realkit": __version__, "node": ray.get_runtime_context().get_node_id()}
+        return {
+            "environment": found,
+            "realkit": __version__,
+            "node": ray.get_runtime_context().get_node_id(),
+        }
 
     def batch_limit(self, pixels: int) -> int:
         return self._here.batch_limit(pixels)
 
     def work(self, stage: str, job: Job, files: Files | Exception, run: str) -> Result | list[Lock]:
-        """A job's result with all pictures encoded, or the locks whose contents must be brought here first."""
+        """A job's result with all pictures encoded, or the locks whose contents must be brought
+        here first."""
         with self._drawing:
             at = self._here.stage(stage)
             if self._tool != (stage, job.tool):
@@ -94,10 +112,18 @@ class Worker:
         made = [batch.encoded(stage, job, item, run) for item in result.made]
         if result.trouble is not None:
             self._tool = ("", "")  # tried anew when it is asked for again
-        return Result(job, made, run, result.seconds, result.damaged, result.trouble and _portable(result.trouble))
+        return Result(
+            job,
+            made,
+            run,
+            result.seconds,
+            result.damaged,
+            result.trouble and _portable(result.trouble),
+        )
 
     def stage(self, step: str, *arguments: Any) -> Any:
-        """One step of bringing a lock's contents here: "lacking", "begin", "receive" or "complete" of realkit.runs.engines.ray_files."""
+        """One step of bringing a lock's contents here: "lacking", "begin", "receive" or "complete"
+        of realkit.runs.engines.ray_files."""
         return getattr(ray_files, step)(*arguments)
 
 
