@@ -26,6 +26,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check realkit tests
 	$(BIN)/ruff format --check realkit tests
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "realkit needs Python 3.11 or newer: make PYTHON=python3.12 demo")'
