@@ -36,11 +36,16 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def one_line(error: Exception) -> str:
-    """An error's message in one line; pydantic's as `place: what was wrong (given …)`."""
+def one_line(error: BaseException, most: int = 500) -> str:
+    """An error's message in one line without secrets, of at most `most` characters.
+
+    Pydantic's reads `place: what was wrong (given …)`.
+    """
     if isinstance(error, ValidationError):
-        return "; ".join(_problem(item) for item in error.errors(include_url=False))
-    return " ".join(str(error).split())
+        text = "; ".join(_problem(item) for item in error.errors(include_url=False))
+    else:
+        text = str(error)
+    return " ".join(credentials.scrub(text).split())[:most]
 
 
 def _problem(item: Any) -> str:

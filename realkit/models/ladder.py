@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from realkit.base.device import out_of_memory, release
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,7 @@ def climbing(tool: Any, work: Any) -> Any:
         said.__traceback__ = None  # its frames hold the memory
         if not tool.climb():
             tried = ", ".join(tool.rungs[: tool.rungs.index(tool.rung) + 1])
-            said.args = (f"{' '.join(str(said).split())[:200]} (on every rung: {tried})",)
+            said.args = (f"{one_line(said, 200)} (on every rung: {tried})",)
             raise said
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.device import device_for, dtype_for, out_of_memory
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, one_line
 from realkit.models import ladder
 from realkit.models.decoder import Decoder
 from realkit.models.families import FAMILIES
@@ -170,8 +170,7 @@ def _named(locked: ModelLock) -> Iterator[None]:
         if isinstance(error, RequestError) or out_of_memory(error):
             raise
         raise RequestError(
-            f"Model {locked.name!r} does not load from {locked.main.ref!r}:"
-            f" {' '.join(str(error).split())[:300]}"
+            f"Model {locked.name!r} does not load from {locked.main.ref!r}: {one_line(error, 300)}"
         ) from error
 
 

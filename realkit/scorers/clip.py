@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from realkit.base import device
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, one_line
 from realkit.scorers.table import Rate
 from realkit.weights import resolve
 from realkit.weights.lock import Lock
@@ -37,8 +37,7 @@ def clip_rate(name: str, source: str, locked: Lock | None) -> Rate:
         # a hub, a file or a header may fail in many ways; each leaves this scorer without weights
     ) as error:
         raise RequestError(
-            f"Scorer {name!r} cannot get its weights ({source}):"
-            f" {' '.join(str(error).split())[:200]}"
+            f"Scorer {name!r} cannot get its weights ({source}): {one_line(error, 200)}"
         ) from error
     model.float().eval()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from realkit.base.errors import RequestError, shown
+from realkit.base.errors import RequestError, one_line, shown
 
 if TYPE_CHECKING:
     import torch
@@ -288,5 +288,5 @@ def load(path: Path, detector: Path | None, on: torch.device) -> Restorer:
         Exception
     ) as error:  # spandrel raises what the file provokes: each means that it is not usable here
         raise RequestError(
-            f"Face restorer {path.name!r} does not load: {' '.join(str(error).split())[:200]}"
+            f"Face restorer {path.name!r} does not load: {one_line(error, 200)}"
         ) from error

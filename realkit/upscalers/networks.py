@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import measure
 from realkit.base.device import out_of_memory, release
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, one_line
 from realkit.upscalers import tiles
 from realkit.upscalers.tiles import RAMP
 
@@ -267,7 +267,7 @@ def load_spandrel(name: str, path: Path, on: torch.device, called: str = "") -> 
 
 
 def _reason(error: Exception) -> str:
-    said = " ".join(str(error).split())
+    said = one_line(error)
     if "UnsupportedModelError" in type(error).__name__:
         return "its tensors are of no architecture that spandrel knows"
     if "nsupported" in said and "global" in said.lower():

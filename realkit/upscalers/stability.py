@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from realkit.base import files
 from realkit.base.device import batch_limit, device_for, dtype_for, out_of_memory
-from realkit.base.errors import RequestError, shown
+from realkit.base.errors import RequestError, one_line, shown
 from realkit.models import ladder, loading, parts
 from realkit.models.decoder import Decoder
 from realkit.models.families import FAMILIES
@@ -239,6 +239,5 @@ def load_stability(
         if out_of_memory(error):
             raise
         raise RequestError(
-            f"Folder {folder.name!r} does not load as {kind.pipeline}:"
-            f" {' '.join(str(error).split())[:300]}"
+            f"Folder {folder.name!r} does not load as {kind.pipeline}: {one_line(error, 300)}"
         ) from error

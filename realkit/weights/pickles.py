@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base import cache
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, one_line
 from realkit.weights.folders import WEIGHTS
 from realkit.weights.sources import web
 
@@ -58,7 +58,7 @@ def check_safetensors(path: Path) -> None:
         with safe_open(path, framework="np") as file:
             empty = not file.keys()
     except (SafetensorError, OSError) as error:
-        reason = "it is a folder" if path.is_dir() else " ".join(str(error).split())[:120]
+        reason = "it is a folder" if path.is_dir() else one_line(error, 120)
         raise RequestError(
             f"Weight file {str(path)!r} has no valid safetensors header ({reason}): download it"
             " again"

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from realkit.base import cache
 from realkit.base.credentials import NAMES, Service, scrub, token_source
+from realkit.base.errors import one_line
 from realkit.base.measure import or_else, ram_free
 from realkit.base.place import Place, place_here, within
 from realkit.weights.sources.inputs import KINDS, roots
@@ -278,7 +279,7 @@ def _torch(torch: Any) -> dict[str, Any]:
                     (gpu.name, gpu.major, gpu.minor, round(gpu.total_memory / 2**30, 1))
                 )
         except Exception as error:
-            facts["error"] = " ".join(str(error).split())[:200]
+            facts["error"] = one_line(error, 200)
     return facts
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from realkit.base import credentials
+from realkit.base.errors import one_line
 from realkit.models import ladder
 from realkit.models.ladder import Placed
 from realkit.scorers.score import uses_prompt
@@ -103,13 +103,12 @@ def failed(
     from realkit.runs.jobs import Made
 
     item, parent = job.planned[0], PARENTS[stage]
-    error_line = credentials.scrub(" ".join(str(error).split()))[:500]
     row = {
         "id": artifact,
         "parent": parent and getattr(item.ids, parent),
         "status": "failed",
         "error_type": type(error).__name__,
-        "error": error_line,
+        "error": one_line(error),
         **(more or {}),
     }
     scored = (
@@ -118,11 +117,6 @@ def failed(
         else {}
     )
     return Made(row | scored)
-
-
-def error_line(error: BaseException) -> str:
-    """An error's message in one line of at most 500 characters, without secrets."""
-    return credentials.scrub(" ".join(str(error).split()))[:500]
 
 
 def encoded(stage: str, job: Job, made: Made, run: str) -> Made:

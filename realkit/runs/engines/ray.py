@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit.base.errors import RequestError, RunError, shown
+from realkit.base.errors import RequestError, RunError, one_line, shown
 from realkit.base.version import __version__
 from realkit.runs import environment
 from realkit.runs.engines import batch, ray_files, ray_session
@@ -277,7 +277,7 @@ class Ray:
             if any(tool not in other.unable and other.state != "gone" for other in self._members):
                 print(
                     f"realkit: a Ray worker cannot load {tool}"
-                    f" ({batch.error_line(self._troubles[tool])}); others try",
+                    f" ({one_line(self._troubles[tool])}); others try",
                     file=sys.stderr,
                 )
 
@@ -321,7 +321,7 @@ class Ray:
             self._wake(member)
             self._deaths[job.makes] = self._deaths.get(job.makes, 0) + 1
             if self._deaths[job.makes] >= FATAL:
-                said = " ".join(str(error).split())[:200]
+                said = one_line(error, 200)
                 return _failure(
                     stage,
                     job,
