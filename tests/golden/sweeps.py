@@ -34,7 +34,7 @@ RUNNABLE: dict[str, dict[str, Any]] = {
     "single file": {"models": "mine/single", "prompts": CUBE},
     "LoRAs": {"models": ["mine/film", "mine/film+grain"], "prompts": CUBE},
     "solvers": FEW | {"samplers": SOLVERS, "steps": 5},
-    "number formats": FEW | {"dtype": [None, "float32", "bfloat16"]},
+    "number formats": FEW | {"dtype": [None, "float32", "bfloat16"], "size": 64},
     "sizes": FEW | {"size": [64, (128, 192), "192x64"]},
     "adaptive": FEW | {"samplers": "DPM adaptive", "steps": [5, 9], "size": 64},
     "without guidance": FEW | {
@@ -76,7 +76,7 @@ RUNNABLE: dict[str, dict[str, Any]] = {
         "guidance": 1.0, "upscalers": "rehearsal/redraw", "target": 192
     },
     "redraw in a number format": FEW | {
-        "dtype": "bfloat16", "upscalers": "sd-upscale", "target": 192
+        "dtype": "bfloat16", "upscalers": "sd-upscale", "size": 64, "target": 96
     },
     "chains": FEW | {
         "upscalers": [
