@@ -72,7 +72,9 @@ def networks(kind: str, *, t5: bool = False, seed: int = PIPELINE) -> SimpleName
     import diffusers
     import torch
     import transformers
-    from diffusers.pipelines.stable_cascade import pipeline_stable_cascade  # which has PaellaVQModel in every version
+    from diffusers.pipelines.stable_cascade import (
+        pipeline_stable_cascade,  # which has PaellaVQModel in every version
+    )
 
     torch.manual_seed(seed)
     made = {}

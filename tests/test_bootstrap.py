@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from realkit import RequestError
-from realkit.apps.doctor import facts, findings
+from realkit.apps.doctor import findings
 from realkit.apps.notebooks import bootstrap
 from realkit.apps.notebooks.bootstrap import Here
 from realkit.base import credentials
@@ -26,8 +26,8 @@ ROOT = Path(__file__).parent.parent
 BOUNDS = {"torch": "2.6", "numpy": "2.0", "rk-fine": "1.0", "rk-old": "2.0", "rk-new": "1.0", "papermill": "99"}
 PREPARE = """
 import json, sys
-from realkit import bootstrap, machine
-machine.lower_bounds = lambda: {bounds!r}
+from realkit import bootstrap
+bootstrap.lower_bounds = lambda: {bounds!r}
 bootstrap._internet = lambda: {internet!r}
 {before}
 try:
@@ -167,7 +167,7 @@ def test_what_a_notebook_asks_for_besides_is_installed_where_it_is_missing(pytho
 
 
 def test_elsewhere_nothing_is_installed(python, inputs, tmp_path):
-    said = prepared(python, inputs, before="machine.place_here = lambda: 'Jupyter'")
+    said = prepared(python, inputs, before="bootstrap.place_here = lambda: 'Jupyter'")
     assert said.startswith("Jupyter, ") and said.endswith("lacking: rk-old>=2.0, rk-new>=1.0 (pip install -r requirements.txt)") and installed(python) == HAD
 
 
@@ -297,7 +297,7 @@ def test_where_results_lie(tmp_path, monkeypatch):
 
 def test_what_is_wanted_follows_the_requirements(monkeypatch):
     assert bootstrap.wanted() == []
-    monkeypatch.setattr(facts, "lower_bounds", lambda: {"torch": "2.6", "diffusers": "99", "nothing-like-it": "0.1", "papermill": "99"})
+    monkeypatch.setattr(bootstrap, "lower_bounds", lambda: {"torch": "2.6", "diffusers": "99", "nothing-like-it": "0.1", "papermill": "99"})
     assert bootstrap.wanted() == ["diffusers>=99", "nothing-like-it>=0.1"]
 
 

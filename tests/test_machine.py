@@ -9,7 +9,18 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from realkit.apps.doctor import facts as facts_module
-from realkit.apps.doctor.facts import USED, Gpu, _collect, _disks, _driver_from_files, _hub, _inputs, _start, gather, seen_by_driver
+from realkit.apps.doctor.facts import (
+    USED,
+    Gpu,
+    _collect,
+    _disks,
+    _driver_from_files,
+    _hub,
+    _inputs,
+    _start,
+    gather,
+    seen_by_driver,
+)
 from realkit.apps.doctor.findings import findings, passes
 from realkit.base import measure, place
 

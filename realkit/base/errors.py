@@ -5,8 +5,6 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
-from pydantic import ValidationError
-
 from realkit.base import credentials
 
 
@@ -41,7 +39,8 @@ def one_line(error: BaseException, most: int = 500) -> str:
 
     Pydantic's reads `place: what was wrong (given …)`.
     """
-    if isinstance(error, ValidationError):
+    # Pydantic is not imported here: a fresh Kaggle session reads this before it has it.
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
         text = "; ".join(_problem(item) for item in error.errors(include_url=False))
     else:
         text = str(error)

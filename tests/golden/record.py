@@ -28,19 +28,21 @@ def planned(sweep: dict[str, Any], folder: Path) -> Cells:
     The one place that knows the code's inside: a refactoring adapts this function alone.
     """
     import realkit as rk
-    from realkit import models, runner, stages, upscalers
-    from realkit.locks import Locks
-    from realkit.store import Store
+    from realkit.models.lock import lock_model
+    from realkit.runs import plan, stages
+    from realkit.runs.locks import Locks
+    from realkit.runs.store import Store
+    from realkit.upscalers.identity import lock_upscaler
 
     asked = rk.Sweep(**sweep)
     locks, store = Locks(), Store(folder)
     for cell in asked.cells():
         if cell.model not in locks.models:
-            locks.models[cell.model] = models.lock(cell.model)
+            locks.models[cell.model] = lock_model(cell.model)
         if cell.upscaler and cell.upscaler not in locks.upscalers:
-            locks.upscalers[cell.upscaler] = upscalers.lock(cell.upscaler)
+            locks.upscalers[cell.upscaler] = lock_upscaler(cell.upscaler)
     cells = asked.cells({name: lock.spec for name, lock in locks.models.items()})
-    items = runner._plan(cells, locks, store, limit=8)
+    items = plan.planned_cells(cells, locks, store, limit=8)
     lines = store.cells.read()
     for line, item in zip(lines, items, strict=True):
         jobs = stages._score_jobs([item], asked.scorers)
