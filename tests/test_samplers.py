@@ -35,7 +35,7 @@ def test_nfe_is_what_the_network_receives(base, name):
 
 @pytest.mark.parametrize("name", thinned(FIXED, solvers()))
 def test_a_batch_equals_its_singles(base, name):
-    requests = [Request(PROMPT, "", 1), Request("a blue cone at night", "", 2), Request("", "red", 2**40)]
+    requests = [Request(PROMPT, "", 1), Request("", "red", 2**40)]
     batch = base.denoise(requests, name, 4, 3.0, (64, 64)).latents
     for request, latents in zip(requests, batch, strict=True):
         single = base.denoise([request], name, 4, 3.0, (64, 64)).latents[0]
