@@ -11,10 +11,10 @@ demo: $(VENV)/.ready
 	$(BIN)/python -m realkit.apps.demo
 
 test: $(VENV)/.ready lint
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: $(VENV)/.ready lint
-	$(BIN)/python -m pytest -q -n 2 -m "not gpu"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not gpu"
 
 torture: $(VENV)/.ready
 	$(BIN)/python -m tests.torture 100

@@ -94,8 +94,8 @@ def test_only_what_is_missing_or_too_old_is_installed_and_torch_never(python, in
     ("needs", "internet", "says"),
     [
         (("torch>=2.14",), False, "torch>=2.14"),
-        (("rk-lost>=1",), False, "No matching distribution found for rk-lost>=1"),
-        (("torch>=2.14",), True, "try the latest image"),
+        pytest.param(("rk-lost>=1",), False, "No matching distribution found for rk-lost>=1", marks=pytest.mark.slow),
+        pytest.param(("torch>=2.14",), True, "try the latest image", marks=pytest.mark.slow),
     ],
 )
 def test_where_it_cannot_be_had_nothing_is_installed(python, inputs, needs, internet, says):
@@ -112,6 +112,7 @@ def test_where_it_cannot_be_had_nothing_is_installed(python, inputs, needs, inte
     assert installed(python) == HAD
 
 
+@pytest.mark.slow
 def test_the_index_is_asked_where_wheels_do_not_suffice_and_the_internet_is_on(python, inputs, tmp_path):
     wheel(inputs, "rk-old", "2.5")
     index = tmp_path / "index" / "rk-new"
@@ -122,6 +123,7 @@ def test_the_index_is_asked_where_wheels_do_not_suffice_and_the_internet_is_on(p
     assert installed(python) == HAD | {"rk-old": "2.5", "rk-new": "1.2"}
 
 
+@pytest.mark.slow
 def test_what_was_loaded_before_wants_a_restart(python, inputs):
     wheel(inputs, "rk-old", "2.5")
     wheel(inputs, "rk-new", "1.0")
@@ -129,6 +131,7 @@ def test_what_was_loaded_before_wants_a_restart(python, inputs):
     assert said == "refused: rk-old had been imported before it was installed anew: restart the kernel, then run the notebook again"
 
 
+@pytest.mark.slow
 def test_what_came_along_wants_a_restart_too(python, inputs):
     """A library that was new enough, had been imported, and was replaced because another needs it newer."""
     wheel(inputs, "rk-old", "2.5", "rk-fine>=2")
@@ -159,6 +162,7 @@ def test_what_fails_for_another_reason_is_not_blamed_on_torch(monkeypatch, print
     assert "torch" not in str(refused.value) and "Nothing was installed" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_what_a_notebook_asks_for_besides_is_installed_where_it_is_missing(python, inputs):
     for name, number in {"rk-old": "2.5", "rk-new": "1.0", "rk-more": "3.1"}.items():
         wheel(inputs, name, number)
@@ -166,6 +170,7 @@ def test_what_a_notebook_asks_for_besides_is_installed_where_it_is_missing(pytho
     assert installed(python) == HAD | {"rk-old": "2.5", "rk-new": "1.0", "rk-more": "3.1"}
 
 
+@pytest.mark.slow
 def test_elsewhere_nothing_is_installed(python, inputs, tmp_path):
     said = prepared(python, inputs, before="bootstrap.place_here = lambda: 'Jupyter'")
     assert said.startswith("Jupyter, ") and said.endswith("lacking: rk-old>=2.0, rk-new>=1.0 (pip install -r requirements.txt)") and installed(python) == HAD

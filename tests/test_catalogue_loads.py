@@ -14,11 +14,18 @@ from realkit.models.families import FAMILIES
 from realkit.models.spec import MODELS, ModelSpec
 from realkit.weights.pickles import ALLOW_PICKLE
 from realkit.weights.reference import HUB_ID
+from tests.cuts import thinned
 from tests.hub_server import python, serving
 from tests.miniatures import Shelf, kind_of, loose, networks, own_catalogue, pickled
 
 ENTRIES = {name: spec for name, spec in MODELS.items() if not name.startswith("rehearsal/")}
-GROUPS = {"sd1": "sd1", "sd2": "sd1"}  # families that share a child process; all others share another
+# The fast tests load each family, each form of weights (variant, none, pickled, single file), each
+# kind of LoRA and each replaced part once. The other entries repeat them under other addresses.
+FAST = [
+    "sd-1.5", "sd-1.5-taesd", "dreamlike-photoreal-2", "realistic-vision-6", "cyberrealistic-3", "hyper-sd15-1step", "sd-2.1", "sd-2.1-base", "sdxl-base",
+    "sdxl-base+refiner", "sdxl-refiner", "sdxl-lightning-4step", "lcm-sdxl", "sd3-medium", "sd3.5-medium", "stable-cascade", "stable-cascade-decoder",
+]  # fmt: skip
+GROUPS = {"fast": FAST, "slow": [name for name in ENTRIES if name not in FAST]}  # each has a child process
 SECOND = [name for name, spec in ENTRIES.items() if spec.family and FAMILIES[spec.family].second]
 PROGRAM = """
     import json, os, sys, time
@@ -84,19 +91,18 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root
 
     def of(name: str) -> dict[str, Any]:
-        group = GROUPS.get(ENTRIES[name].family, "others")
+        group = "fast" if name in FAST else "slow"
         kept = root / f"catalogue-{group}.json"
         with FileLock(root / f"catalogue-{group}.lock"):
             if not kept.exists():
-                names = [other for other, spec in ENTRIES.items() if GROUPS.get(spec.family, "others") == group]
-                kept.write_text(json.dumps(run(names, root / f"catalogue-{group}")), encoding="utf-8")
+                kept.write_text(json.dumps(run(GROUPS[group], root / f"catalogue-{group}")), encoding="utf-8")
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return found
 
     return of
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name not in SECOND])
+@pytest.mark.parametrize("name", thinned([name for name in ENTRIES if name not in SECOND], FAST))
 def test_an_entry_loads_and_makes_a_picture(name, served):
     found = served(name)["made"][name]
     side = settings(ENTRIES[name])["size"]
@@ -123,15 +129,15 @@ def numbers(network: Any, ending: str = "") -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("name", SECOND)
+@pytest.mark.parametrize("name", thinned(SECOND, FAST))
 def test_a_second_leg_loads_and_says_that_it_makes_no_picture_alone(name, served):
     found = served(name)["made"][name]
     assert "refused" in found and "\n" not in found["refused"], found
 
 
-@pytest.mark.parametrize("group", ["sd1", "others"])
+@pytest.mark.parametrize("group", thinned(GROUPS, ["fast"]))
 def test_nothing_is_fetched_that_is_not_loaded(group, served):
-    names = [name for name, spec in ENTRIES.items() if GROUPS.get(spec.family, "others") == group]
+    names = GROUPS[group]
     fetched = served(names[0])["fetched"]
     needless = r"safety_checker|feature_extractor|image_encoder|\.(onnx|msgpack|ckpt|md)$|openvino|vae_|v1-5-pruned|text_encoder_3/.*safetensors$"
     assert fetched and not [file for file in fetched if re.search(needless, file)]

@@ -154,6 +154,7 @@ def same(home, out) -> pd.DataFrame:
     return rk.read(home / out).table()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(tmp_path, scene):
@@ -196,6 +197,7 @@ def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(
         same(scene, "lost")
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_path, scene):
@@ -216,6 +218,7 @@ def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_pa
     assert frame.error.dropna().str.contains("3 Ray workers ended over this batch").all()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_workers_of_another_version_are_refused_before_anything_is_made(tmp_path, scene):
     (tmp_path / "site").mkdir()
@@ -228,12 +231,14 @@ def test_workers_of_another_version_are_refused_before_anything_is_made(tmp_path
     assert "realkit: A Ray worker has realkit 0.0.9, this is" in said and not (scene / "other" / "rows.jsonl").exists()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path, scene):
     assert start(scene, "ray:127.0.0.1:1", "nowhere").wait() == 2
     assert "Ray at '127.0.0.1:1' does not answer" in (scene / "nowhere.log").read_text().splitlines()[-1]
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
@@ -255,6 +260,7 @@ def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
     assert set(frame.status) == {"ok"} and len(Store(scene / "long" / "late").runs.read()) == 2
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_machines_that_share_a_cache_and_one_that_has_none(tmp_path, scene):
@@ -274,6 +280,7 @@ def test_machines_that_share_a_cache_and_one_that_has_none(tmp_path, scene):
         assert "a Ray worker cannot load" in (scene / "sick.log").read_text()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_no_worker_can_load_fails_as_in_one_process(tmp_path, scene):

@@ -15,6 +15,7 @@ from realkit.models.spec import Leg, ModelSpec
 from realkit.samplers.build import build
 from realkit.samplers.table import SAMPLERS
 from realkit.sweeps.ids import ids
+from tests.cuts import representatives, thinned
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "epsilon"}
 WITHOUT_MEMORY = ["Euler", "Euler Karras", "Heun", "DPM2 Karras", "Euler Trailing"]  # each step depends on the state alone
@@ -33,7 +34,7 @@ def go(name: str, steps: int, x: torch.Tensor, share: tuple[float, float] = (0.0
 
 
 @pytest.mark.parametrize("name", WITHOUT_MEMORY)
-@pytest.mark.parametrize("steps", [5, 10, 20])
+@pytest.mark.parametrize("steps", [5, 20])
 def test_two_legs_of_one_model_are_the_whole_way(name, steps):
     scheduler = build(name, SCHEDULE)
     scheduler.set_timesteps(steps)
@@ -44,7 +45,7 @@ def test_two_legs_of_one_model_are_the_whole_way(name, steps):
     assert (end - whole).abs().max() < 1e-5 and first + second == calls and first and second
 
 
-@pytest.mark.parametrize("name", [name for name, spec in SAMPLERS.items() if spec.divides and spec.solver])
+@pytest.mark.parametrize("name", thinned([name for name, spec in SAMPLERS.items() if spec.divides and spec.solver], representatives()))
 def test_every_sampler_that_divides_hands_over_at_a_level_of_its_schedule(name):
     whole, one, two = (build(name, SCHEDULE) for _ in range(3))
     whole.set_timesteps(12)

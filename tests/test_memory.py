@@ -140,6 +140,7 @@ ON_DISK = """
 """
 
 
+@pytest.mark.slow
 def test_layers_wait_on_disk_on_a_cpu():
     _, freed, equal = next(line.split() for line in _alone(ON_DISK).splitlines() if line.startswith("freed"))
     assert equal == "True" and float(freed) > 0.6
@@ -166,6 +167,7 @@ TEN = """
 """
 
 
+@pytest.mark.slow
 def test_memory_after_ten_models_is_what_it_was_after_the_first():
     held = [int(line.split()[1]) for line in _alone(TEN).splitlines() if line.startswith("held")]
     assert len(held) == 10 and abs(held[-1] - held[0]) < 0.1 * held[0], held

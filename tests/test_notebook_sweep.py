@@ -194,6 +194,7 @@ def test_entries_their_folders_and_ids(place):
 # --- how executions end ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_becomes_of_entries_is_told_by_processes_and_rows(place, monkeypatch):
     """A killed process or kernel is begun once more, an exception is not; the next entry follows; the saved notebook is not asked."""
     spec = place / "jupyter" / "kernels" / "python3"
@@ -233,6 +234,7 @@ def test_a_sweep_goes_on_with_what_is_not_finished(place):
     assert [(record["name"], record["status"]) for record in records(place / "made")] == [("good", "ok"), ("bad", "failed"), ("bad", "failed")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 1), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGKILL"])
 def test_a_sweep_that_is_ended_leaves_nothing_running(place, number, code):
     (place / "sweeps.yaml").write_text("notebook: probe.ipynb\nentries:\n  first: {how: wait}\n  second: {how: fine}\n")
@@ -367,6 +369,7 @@ def test_a_summary_never_pools_times_of_different_batches(finished):
     assert summary(table.assign(status="failed")) is None
 
 
+@pytest.mark.slow
 def test_a_page_takes_the_tables_that_notebooks_write_as_they_like(place, monkeypatch):
     """A picture without a status, times that are words, print in letters that the terminal here has not: the page is written, and the entries stand."""
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")

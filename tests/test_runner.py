@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,12 @@ from realkit.models import loading, provenance
 from tests.conftest import SMALL
 
 TIMES = ["load_s", "encode_s", "denoise_s", "decode_s", "upscale_s", "score_s", "seconds", "run", "peak_ram_gib"]
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The folder of a finished run of SMALL, to be changed."""
+    return shutil.copytree(finished.folder, tmp_path / "copied")
 
 
 def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
@@ -41,13 +48,12 @@ def test_nothing_is_made_twice(finished):
     assert (finished.folder / "rows.jsonl").read_bytes() == before
 
 
-def test_a_later_score_and_upscaler_denoise_nothing(tmp_path):
-    rk.run(rk.Sweep(**SMALL | {"scorers": []}), tmp_path)
-    count = len(rk.read(tmp_path).store.rows.read())
-    rk.run(rk.Sweep(**SMALL | {"upscalers": ["lanczos", "bicubic"], "target": 200, "scorers": ["colour-cast"]}), tmp_path)
-    new = rk.read(tmp_path).store.rows.read()[count:]
+def test_a_later_score_and_upscaler_denoise_nothing(copied):
+    count = len(rk.read(copied).store.rows.read())
+    rk.run(rk.Sweep(**SMALL | {"upscalers": ["lanczos", "bicubic"], "target": 200, "scorers": ["cast-green-red"]}), copied)
+    new = rk.read(copied).store.rows.read()[count:]
     assert {row["stage"] for row in new} == {"upscale", "score"}
-    df = rk.read(tmp_path).table()
+    df = rk.read(copied).table()
     assert len(df) == 24 and set(df["status"]) == {"ok"}
     assert set(df.loc[df["upscaler"].notna(), "image_width"]) == {200}
 
@@ -63,33 +69,30 @@ def test_an_extended_sweep_leaves_done_batches_alone_and_equals_paired_cells(tmp
     assert (a["rehearsal/clip"] - b["rehearsal/clip"]).abs().max() < 0.2
 
 
-def test_a_torn_last_line_heals(tmp_path):
-    rk.run(rk.Sweep(**SMALL), tmp_path)
-    whole = rk.read(tmp_path).table()
-    rows = tmp_path / "rows.jsonl"
+def test_a_torn_last_line_heals(copied):
+    whole = rk.read(copied).table()
+    rows = copied / "rows.jsonl"
     rows.write_bytes(rows.read_bytes()[:-40])
-    assert (rk.read(tmp_path).table()["status"] == "ok").all()
-    rk.run(rk.Sweep(**SMALL), tmp_path)
-    same(rk.read(tmp_path).table(), whole)
+    assert (rk.read(copied).table()["status"] == "ok").all()
+    rk.run(rk.Sweep(**SMALL), copied)
+    same(rk.read(copied).table(), whole)
     assert all(json.loads(line) for line in rows.read_text().splitlines())
 
 
-def test_a_lost_picture_is_made_again_the_same(tmp_path):
-    done = rk.run(rk.Sweep(**SMALL), tmp_path)
-    picture = tmp_path / done.table()["image"][0]
+def test_a_lost_picture_is_made_again_the_same(copied):
+    picture = copied / rk.read(copied).table()["image"][0]
     pixels = provenance.pixel_hash(Image.open(picture))
     picture.unlink()
-    rk.run(rk.Sweep(**SMALL), tmp_path)
+    rk.run(rk.Sweep(**SMALL), copied)
     assert provenance.pixel_hash(Image.open(picture)) == pixels
 
 
-def test_a_damaged_line_in_the_middle_is_named(tmp_path):
-    rk.run(rk.Sweep(**SMALL), tmp_path)
-    rows = tmp_path / "rows.jsonl"
+def test_a_damaged_line_in_the_middle_is_named(copied):
+    rows = copied / "rows.jsonl"
     lines = rows.read_text().splitlines(keepends=True)
     rows.write_text(lines[0] + "oops\n" + "".join(lines[1:]))
     with pytest.raises(rk.RequestError, match=r"rows\.jsonl line 2 is damaged"):
-        rk.run(rk.Sweep(**SMALL), tmp_path)
+        rk.run(rk.Sweep(**SMALL), copied)
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -97,14 +100,13 @@ def test_a_second_writer_is_refused(tmp_path):
         rk.run(rk.Sweep(**SMALL), tmp_path)
 
 
-def test_other_versions_stop_a_resumed_run(tmp_path):
-    rk.run(rk.Sweep(**SMALL), tmp_path)
-    runs = tmp_path / "runs.jsonl"
+def test_other_versions_stop_a_resumed_run(copied):
+    runs = copied / "runs.jsonl"
     first = json.loads(runs.read_text().splitlines()[0])
     first["versions"]["diffusers"] = "0.1"
     runs.write_text(json.dumps(first) + "\n")
     with pytest.raises(rk.RequestError, match=r"other versions \(diffusers 0\.1"):
-        rk.run(rk.Sweep(**SMALL), tmp_path)
+        rk.run(rk.Sweep(**SMALL), copied)
 
 
 def test_a_failure_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
@@ -112,10 +114,10 @@ def test_a_failure_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
 
     whole = Model.denoise
 
-    def fails_on_euler_a(self, requests, sampler, *rest, **more):
-        if sampler == "Euler a":
+    def fails_on_euler_a(self, requests, *rest, **more):
+        if requests[0].sampler == "Euler a":
             raise RuntimeError("no luck\nat all")
-        return whole(self, requests, sampler, *rest, **more)
+        return whole(self, requests, *rest, **more)
 
     monkeypatch.setattr(Model, "denoise", fails_on_euler_a)
     done = rk.run(rk.Sweep(**SMALL), tmp_path)
@@ -142,11 +144,10 @@ def test_latents_that_are_not_finite_are_a_failed_row(tmp_path, monkeypatch):
     assert (df["status"] == "failed").sum() == 2 and df["error"].dropna().str.contains("not finite").all()
 
 
-def test_a_run_shows_its_own_cells_and_a_folder_all(tmp_path):
-    rk.run(rk.Sweep(**SMALL | {"scorers": []}), tmp_path)
-    other = rk.run(rk.Sweep(**SMALL | {"scorers": [], "steps": 2}), tmp_path)
+def test_a_run_shows_its_own_cells_and_a_folder_all(copied):
+    other = rk.run(rk.Sweep(**SMALL | {"scorers": [], "steps": 2}), copied)
     assert set(other.table()["steps"]) == {2} and len(other.table()) == 8
-    assert len(rk.read(tmp_path).table()) == 16 == len(pd.read_parquet(tmp_path / "table.parquet"))
+    assert len(rk.read(copied).table()) == 16 == len(pd.read_parquet(copied / "table.parquet"))
 
 
 def test_a_scorer_that_failed_counts_only_while_it_is_asked_for(tmp_path, monkeypatch):
@@ -177,13 +178,12 @@ def test_a_damaged_artifact_is_named_and_made_anew(tmp_path, kind):
     assert set(again["status"]) == {"ok"}
 
 
-def test_what_comes_before_a_picture_that_is_there_is_not_made_again(tmp_path):
-    rk.run(rk.Sweep(**SMALL | {"scorers": []}), tmp_path)
-    for latents in (tmp_path / "latents").iterdir():
+def test_what_comes_before_a_picture_that_is_there_is_not_made_again(copied):
+    for latents in (copied / "latents").iterdir():
         latents.unlink()
-    rows = len(rk.read(tmp_path).store.rows.read())
-    rk.run(rk.Sweep(**SMALL | {"scorers": ["colour-cast"]}), tmp_path)
-    assert {row["stage"] for row in rk.read(tmp_path).store.rows.read()[rows:]} == {"score"}
+    rows = len(rk.read(copied).store.rows.read())
+    rk.run(rk.Sweep(**SMALL | {"scorers": ["cast-green-red"]}), copied)
+    assert {row["stage"] for row in rk.read(copied).store.rows.read()[rows:]} == {"score"}
 
 
 def test_a_damaged_lock_is_named(tmp_path):

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import realkit as rk
-from realkit.models.model import Wanted
 from realkit.samplers import build, table
 from realkit.samplers.table import Sampler, Samplers
+from tests.asking import denoised
+from tests.cuts import representatives, solvers, thinned
 
 CONFIG = {
     "_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -17,25 +18,28 @@ PROMPT = "a photo of a matte red cube on grass at noon"
 
 
 DIFFUSION = [name for name, spec in rk.SAMPLERS.items() if spec.model == "diffusion"]
-MAIN = [name for name in DIFFUSION if rk.SAMPLERS[name].schedule == "uniform" or name == "Restart"]
+FIXED = [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive]  # those that take the steps asked for
 
 
-@pytest.mark.parametrize("name", DIFFUSION)
+@pytest.mark.parametrize("name", thinned(DIFFUSION, solvers()))
 def test_nfe_is_what_the_network_receives(base, name):
-    for steps in (1, 2, 5, 20, 21):
-        made = base.denoise([Wanted(PROMPT, "", 1)], name, steps, 1.0, (64, 64))
+    # From 20 steps on Restart goes back. DPM fast ends by the remainder of a division by three.
+    # An adaptive sampler reads no number of steps.
+    counts = {"Restart": (1, 2, 5, 21), "DPM fast": (1, 2, 5, 21), "DPM adaptive": (2,)}
+    for steps in counts.get(name, (1, 2, 5)):
+        made = denoised(base, [(PROMPT, "", 1)], name, steps, 1.0, (64, 64))
         assert made.nfe == made.network_passes and made.latents.isfinite().all()
         if not rk.SAMPLERS[name].adaptive:
             assert made.nfe == rk.SAMPLERS[name].nfe(steps), steps
-    assert base.denoise([Wanted(PROMPT, "", 1)], name, 2, 3.0, (64, 64)).network_passes % 2 == 0
+    assert denoised(base, [(PROMPT, "", 1)], name, 2, 3.0, (64, 64)).network_passes % 2 == 0
 
 
-@pytest.mark.parametrize("name", [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive])
+@pytest.mark.parametrize("name", thinned(FIXED, solvers()))
 def test_a_batch_equals_its_singles(base, name):
-    requests = [Wanted(PROMPT, "", 1), Wanted("a blue cone at night", "", 2), Wanted("", "red", 2**40)]
-    batch = base.denoise(requests, name, 4, 3.0, (64, 64)).latents
+    requests = [(PROMPT, "", 1), ("", "red", 2**40)]
+    batch = denoised(base, requests, name, 4, 3.0, (64, 64)).latents
     for request, latents in zip(requests, batch, strict=True):
-        single = base.denoise([request], name, 4, 3.0, (64, 64)).latents[0]
+        single = denoised(base, [request], name, 4, 3.0, (64, 64)).latents[0]
         assert (single - latents).abs().max() < 2e-3 * latents.abs().max()
 
 
@@ -45,21 +49,27 @@ def test_an_adaptive_sampler_goes_image_by_image_and_ignores_steps(tmp_path):
     adaptive = df[df["sampler"] == "DPM adaptive"]
     assert len(df) == 8 and set(adaptive["batch"]) == {1} and set(df.loc[df["sampler"] == "Euler", "batch"]) == {2}
     assert adaptive["image"].nunique() == 2 and (adaptive["nfe"] > 20).all()
-    single = rk.load("rehearsal/base").denoise([Wanted("a red cube", "", 0)], "DPM adaptive", 9, 3.0, (64, 64))
+    single = denoised(rk.load("rehearsal/base"), [("a red cube", "", 0)], "DPM adaptive", 9, 3.0, (64, 64))
     assert single.nfe == adaptive.loc[adaptive["prompt"] == "a red cube", "nfe"].iloc[0]
 
 
-def test_samplers_differ_and_seeds_repeat(base):
-    def latents(name, seed=1):
-        return base.denoise([Wanted(PROMPT, "", seed)], name, 6, 3.0, (64, 64)).latents
+def short(base, name, seed=1, guidance=3.0):
+    """Latents after four steps."""
+    return denoised(base, [(PROMPT, "", seed)], name, 4, guidance, (64, 64)).latents
 
-    made = {name: latents(name) for name in DIFFUSION}
-    assert all(torch.equal(latents(name), first) for name, first in made.items())
-    del made["Restart"]  # below 20 steps it is Heun Karras
+
+def test_seeds_repeat_and_differ(base):
+    for name in ("Euler", "Euler a", "DPM++ SDE", "DDPM"):  # each source of noise
+        assert torch.equal(short(base, name), short(base, name)), name
+    assert (short(base, "Euler", 2) - short(base, "Euler")).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("names", [representatives(), pytest.param(DIFFUSION, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_samplers_differ(base, names):
+    made = {name: short(base, name, guidance=1.0) for name in names if name in DIFFUSION and name != "Restart"}  # below 20 steps Restart is Heun Karras
     stack = torch.stack(list(made.values())).flatten(1)
     same = [(a, b) for i, a in enumerate(made) for j, b in enumerate(made) if i < j and (stack[i] - stack[j]).abs().max() < 1e-3]
     assert not same
-    assert (latents("Euler", 2) - made["Euler"]).abs().max() > 0.1
 
 
 def test_swapping_back_restores_exactly(base):
@@ -71,7 +81,7 @@ def test_swapping_back_restores_exactly(base):
 
 def test_spacing_is_pinned_not_inherited():
     trailing = CONFIG | {"timestep_spacing": "trailing", "use_karras_sigmas": True, "steps_offset": 0}
-    for name in [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive]:
+    for name in set(FIXED) & set(representatives()):
         ours, other = build.build(name, CONFIG), build.build(name, trailing)
         ours.set_timesteps(20)
         other.set_timesteps(20)
@@ -117,14 +127,14 @@ def laid_out(name: str, config: dict) -> dict[str, list[float]]:
     return {key: [float(f"{value:.5g}") for value in values] for key, values in found.items()}
 
 
-@pytest.mark.parametrize("name", [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive])
 @pytest.mark.parametrize("style", CONFIGS)
-def test_timesteps_and_sigmas_are_the_golden_ones(style, name):
-    for key, values in laid_out(name, CONFIGS[style]).items():
-        assert GOLDEN[name][key] == pytest.approx(values, rel=2e-5), f"{name} lays out other {key} for {style}: did diffusers change?"
+def test_timesteps_and_sigmas_are_the_golden_ones(style):
+    for name in FIXED:
+        for key, values in laid_out(name, CONFIGS[style]).items():
+            assert GOLDEN[name][key] == pytest.approx(values, rel=2e-5), f"{name} lays out other {key} for {style}: did diffusers change?"
 
 
-@pytest.mark.parametrize("name", DIFFUSION)
+@pytest.mark.parametrize("name", thinned(DIFFUSION, representatives()))
 def test_a_thousand_steps_are_right_or_refused(name):
     try:
         build.check_steps(name, 1000)
@@ -138,7 +148,7 @@ def test_a_thousand_steps_are_right_or_refused(name):
         assert scheduler.timesteps.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive])
+@pytest.mark.parametrize("name", ["Euler", "DDIM", "LCM"])
 def test_more_steps_than_training_timesteps_are_refused(name):
     with pytest.raises(rk.RequestError, match="steps 1001"):
         rk.Sweep(models="rehearsal/base", samplers=name, prompts="a", steps=1001).cells()
@@ -146,7 +156,7 @@ def test_more_steps_than_training_timesteps_are_refused(name):
 
 def test_guidance_zero_and_one_are_the_plain_prediction(base):
     def latents(guidance):
-        return base.denoise([Wanted(PROMPT, "night", 1)], "DPM++ 2S a Karras", 5, guidance, (64, 64)).latents
+        return denoised(base, [(PROMPT, "night", 1)], "DPM++ 2S a Karras", 5, guidance, (64, 64)).latents
 
     assert torch.equal(latents(0.0), latents(1.0)) and not torch.equal(latents(1.0), latents(1.5))
 
@@ -261,16 +271,24 @@ def test_a_pipeline_built_by_hand_is_judged_by_its_scheduler():
 
 @pytest.mark.parametrize("name", ["UniPC", "UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "SA-Solver"])
 def test_many_steps_run(base, name):
-    for steps in (32, 50):
-        assert base.denoise([Wanted(PROMPT, "", 1)], name, steps, 1.0, (64, 64)).latents.isfinite().all()
+    assert denoised(base, [(PROMPT, "", 1)], name, 50, 1.0, (64, 64)).latents.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "Heun", "LMS Beta"])
-def test_deterministic_samplers_end_at_the_same_picture(base, name):
-    def latents(name, steps):
-        return base.denoise([Wanted(PROMPT, "", 1)], name, steps, 3.0, (64, 64)).latents
+def at_length(base, name, steps):
+    return denoised(base, [(PROMPT, "", 1)], name, steps, 3.0, (64, 64)).latents
 
-    assert (latents(name, 80) - latents("DPM++ 2M Karras", 160)).square().mean().sqrt() < 0.03
+
+@pytest.fixture(scope="module")
+def converged(base):
+    return at_length(base, "DPM++ 2M Karras", 160)
+
+
+ENDS = ["UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "Heun", "LMS Beta"]
+
+
+@pytest.mark.parametrize("name", thinned(ENDS, ["UniPC Karras", "DEIS Exponential", "LMS Beta"]))
+def test_deterministic_samplers_end_at_the_same_picture(base, converged, name):
+    assert (at_length(base, name, 80) - converged).square().mean().sqrt() < 0.03
 
 
 @pytest.mark.parametrize(

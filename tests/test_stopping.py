@@ -15,12 +15,14 @@ import realkit as rk
 from realkit.catalog.columns import COLUMNS
 from realkit.runs import stopping
 from realkit.runs.stopping import RESERVE_S, Stop
+from realkit.runs.writer import Desk
 
 SWEEP = {
     "models": "rehearsal/base",
     "prompts": ["a photo of a matte red cube on grass at noon", "a blue sphere"],
-    "seeds": 6,
+    "seeds": 4,
     "steps": 12,
+    "size": 64,
     "samplers": ["Euler", "Heun"],
 }
 MEASURED = [name for name in COLUMNS if name.endswith(("_s", "_gib")) or name in ("seconds", "run")]
@@ -66,13 +68,29 @@ def undisturbed(tmp_path_factory):
 
 
 def test_a_run_whose_time_is_up_stops_cleanly_and_goes_on(tmp_path, undisturbed):
-    first = rk.run(SWEEP, tmp_path, batch=2, budget=RESERVE_S + 1.5)
+    first = rk.run(SWEEP, tmp_path, batch=2, budget=RESERVE_S + 0.7)
     assert "its time is up" in first.stopped and "pending" in set(first.table().status) and (tmp_path / "table.csv").exists()
     rest = rk.run(SWEEP, tmp_path, batch=2)
     assert not rest.stopped
     pd.testing.assert_frame_equal(comparable(rest.table()), comparable(undisturbed))
 
 
+def test_a_signal_in_the_middle_of_a_batch_lets_it_be_written(tmp_path, undisturbed, monkeypatch):
+    put = Desk.put
+
+    def told(desk, stage, result):
+        if not (tmp_path / "rows.jsonl").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        put(desk, stage, result)
+
+    monkeypatch.setattr(Desk, "put", told)
+    first = rk.run(SWEEP, tmp_path, batch=2)
+    assert first.stopped == "SIGTERM asked for it" and len(first.store.rows.read()) == 2
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(comparable(rk.run(SWEEP, tmp_path, batch=2).table()), comparable(undisturbed))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_after_the_batch_in_work(tmp_path, undisturbed, number):
     (tmp_path / "sweep.yaml").write_text(json.dumps(SWEEP))

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_whatever_kills_it_a_resumed_sweep_equals_an_undisturbed_one():
