@@ -251,10 +251,10 @@ def test_another_network_than_the_entry_says_is_one_line(tmp_path, weights, monk
 
 
 def test_what_does_not_fit_is_refused_beforehand_with_the_figures(monkeypatch):
-    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 3.0)
+    monkeypatch.setattr("realkit.base.measure.ram_free", lambda: 3.0)
     image = noise(512, 512)
     with pytest.raises(rk.RequestError, match=r"16384×16384 by 'rehearsal/esrgan-x4' needs .* GiB of memory .* 3\.0 GiB are free"):
         rk.upscale(image, "rehearsal/esrgan-x4", 16_384)
-    monkeypatch.setattr("realkit.apps.doctor.facts.ram_free", lambda: 1.0)
+    monkeypatch.setattr("realkit.base.measure.ram_free", lambda: 1.0)
     with pytest.raises(rk.RequestError, match=r"1\.5 GiB of memory"):
         rk.upscale(Image.new("RGB", (16, 16)), "lanczos", (16_384, 16_384))

@@ -75,7 +75,7 @@ def _prompt(value: str) -> str:
     if not value.strip():
         raise ValueError("expected words, got an empty prompt")
     if value.startswith(SUITE):
-        raise ValueError("expected words; a suite stands in a sweep's list of prompts")
+        raise ValueError("expected words; name a suite in the list of prompts")
     return value
 
 
