@@ -344,6 +344,7 @@ def test_a_catalogue_entry_has_its_civitai_page_among_its_names():
 SWEEP = "models: photo\nprompts: a photo of a red cube\nsamplers: Euler\nsteps: 2\nsize: 64\n"
 
 
+@pytest.mark.slow
 def test_a_model_of_the_site_makes_a_picture_and_no_trace_of_the_token_is_left(tmp_path):
     file = miniatures.single("sd1", tmp_path / "photo.safetensors")
     entry = {"family": "sd1", "source": "civitai:999001", "config": str(miniatures.configs("sd1", tmp_path / "config"))}

@@ -214,6 +214,7 @@ def test_xformers_and_the_optional_engine():
     assert "functional_tensor" in found.what and 'sys.modules["torchvision.transforms.functional_tensor"]' in found.mend
 
 
+@pytest.mark.slow
 def test_the_mend_of_the_optional_engine_mends():
     line = the_one(replace(GOOD, versions=versions(basicsr="1.4.2"))).mend.split(": ", 1)[1]
     subprocess.run([sys.executable, "-c", f"{line}\nfrom torchvision.transforms.functional_tensor import rgb_to_grayscale"], check=True)

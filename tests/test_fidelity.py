@@ -30,7 +30,7 @@ def compared(tmp_path_factory):
     broken = tmp_path_factory.mktemp("broken") / "broken.safetensors"
     broken.write_bytes(b"no weights")
     names = ["bicubic", "rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4", str(broken)]
-    return benchmark.compare(benchmark.truths("rehearsal", 2, 512), names, tile=96)
+    return benchmark.compare(benchmark.truths("rehearsal", 2, 256), names, tile=48)
 
 
 # --- measures -------------------------------------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ def test_each_network_restores_more_than_bicubic(compared, name):
 
 def test_a_line_says_how_it_was_done(compared):
     line = compared.frame[compared.frame["upscaler"] == "rehearsal/esrgan-x4"].iloc[0]
-    assert (line["tile"], line["dtype"], line["device"], line["status"]) == (96, "float32", "cpu", "ok")
-    assert (line["input_width"], line["input_height"], line["image_width"], line["image_height"]) == (128, 128, 512, 512)
+    assert (line["tile"], line["dtype"], line["device"], line["status"]) == (48, "float32", "cpu", "ok")
+    assert (line["input_width"], line["input_height"], line["image_width"], line["image_height"]) == (64, 64, 256, 256)
     assert line["seconds"] > 0 and line["load_s"] > 0 and line["peak_ram_gib"] > 0 and np.isnan(line["peak_vram_gib"])
     assert list(compared.frame.columns) == list(COLUMNS) and compared.frame["lpips"].isna().all() == bool(compared.notes)
 

@@ -73,6 +73,7 @@ def test_the_token_goes_to_the_hub_alone_and_leaves_no_trace(ran):
     assert TOKEN not in ran.first.stdout + ran.first.stderr
 
 
+@pytest.mark.slow
 def test_what_was_fetched_is_loaded_again_without_a_network(ran):
     (ran.place / "out" / "rows.jsonl").unlink()
     again = realkit(ran.command, ran.place / "home", nowhere())

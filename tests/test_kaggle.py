@@ -91,7 +91,7 @@ def metadata(out: Path) -> dict:
     return json.loads((out / ".kaggle" / "kernel" / "kernel-metadata.json").read_text())
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monkeypatch, by_hand):
     monkeypatch.setattr(client, "PAGE", 2)
     server.behaves(canned=str(canned), by_hand=by_hand)

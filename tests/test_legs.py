@@ -113,11 +113,11 @@ def test_what_a_second_leg_changes_is_in_the_ids():
 
 
 def test_too_few_steps_for_two_legs_are_a_failed_row(tmp_path):
-    df = rk.run(rk.Sweep(models="rehearsal/xl+refiner", prompts="a", samplers="Euler", steps=1), tmp_path).table()
+    df = rk.run(rk.Sweep(models="rehearsal/xl+refiner", prompts="a", samplers="Euler", steps=1, size=64), tmp_path).table()
     assert df["status"][0] == "failed" and "take more steps" in df["error"][0]
 
 
-@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize("bad", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_first_leg_that_fails_fails_alone(tmp_path, monkeypatch, bad):
     """Of a batch of two, one picture's first leg is not finite, as float16 may leave it: the other goes its whole way."""
     denoise = Model.denoise
@@ -130,7 +130,7 @@ def test_a_first_leg_that_fails_fails_alone(tmp_path, monkeypatch, bad):
         latents[[request.seed == bad for request in requests]] = float("nan")
         return dataclasses.replace(made, latents=latents)
 
-    sweep = rk.Sweep(models="rehearsal/xl+refiner", prompts="a red cube", samplers="Euler", steps=5, seeds=2)
+    sweep = rk.Sweep(models="rehearsal/xl+refiner", prompts="a red cube", samplers="Euler", steps=5, size=64, seeds=2)
     with monkeypatch.context() as patch:
         patch.setattr(Model, "denoise", overflows)
         frame = rk.run(sweep, tmp_path, batch=2).table().set_index("seed")

@@ -16,7 +16,7 @@ from realkit.models.lock import lock_model
 from realkit.models.parts import vae_dtype
 
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"
-ASKED = dict(models="rehearsal/base", samplers="Euler", prompts=[PROMPT], steps=2, guidance=2.0)
+ASKED = dict(models="rehearsal/base", samplers="Euler", prompts=[PROMPT], steps=2, size=64, guidance=2.0)
 CPU = LADDERS["denoise"]["cpu"]
 
 
@@ -232,7 +232,7 @@ def test_a_dtype_is_an_axis_and_part_of_the_identity(tmp_path):
     df = rk.run(rk.Sweep(**ASKED, dtype=["float32", "bfloat16", None]), tmp_path).table()
     assert set(df["status"]) == {"ok"} and list(df["dtype"]) == ["float32", "bfloat16", "float32"]
     assert len(set(df["image"])) == 3
-    image = rk.load("rehearsal/base", dtype="bfloat16")(PROMPT, sampler="Euler", steps=2, guidance=2.0)
+    image = rk.load("rehearsal/base", dtype="bfloat16")(PROMPT, sampler="Euler", steps=2, size=64, guidance=2.0)
     from PIL import Image
 
     assert np.array_equal(np.asarray(image), np.asarray(Image.open(tmp_path / df["image"][1])))

@@ -203,6 +203,7 @@ def test_a_reference_means_the_same_files_from_the_mount_as_from_the_hub(cut, on
 SWEEP = "models: sd-1.5\nprompts: a photo of a red cube\nsamplers: Euler\nsteps: 2\nsize: 64\nguidance: 3\nseeds: {seeds}\n"
 
 
+@pytest.mark.slow
 def test_a_folder_begun_on_the_hub_goes_on_from_the_mount(shelf, inputs, tmp_path):
     out, sweep = tmp_path / "out", tmp_path / "sweep.yaml"
     sweep.write_text(SWEEP.format(seeds=[1]))

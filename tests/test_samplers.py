@@ -44,12 +44,12 @@ def test_a_batch_equals_its_singles(base, name):
 
 
 def test_an_adaptive_sampler_goes_image_by_image_and_ignores_steps(tmp_path):
-    sweep = rk.Sweep(models="rehearsal/base", samplers=["DPM adaptive", "Euler"], prompts=["a red cube", "a blue cone"], steps=[2, 3], size=64)
+    sweep = rk.Sweep(models="rehearsal/base", samplers=["DPM adaptive", "Euler"], prompts=["a red cube", "a blue cone"], steps=[2, 3], size=64, guidance=1)
     df = rk.run(sweep, tmp_path).table()
     adaptive = df[df["sampler"] == "DPM adaptive"]
     assert len(df) == 8 and set(adaptive["batch"]) == {1} and set(df.loc[df["sampler"] == "Euler", "batch"]) == {2}
     assert adaptive["image"].nunique() == 2 and (adaptive["nfe"] > 20).all()
-    single = denoised(rk.load("rehearsal/base"), [("a red cube", "", 0)], "DPM adaptive", 9, 3.0, (64, 64))
+    single = denoised(rk.load("rehearsal/base"), [("a red cube", "", 0)], "DPM adaptive", 9, 1.0, (64, 64))
     assert single.nfe == adaptive.loc[adaptive["prompt"] == "a red cube", "nfe"].iloc[0]
 
 

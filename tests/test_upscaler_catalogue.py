@@ -93,6 +93,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_every_kind_of_source_loads_through_the_real_client(tmp_path):
     """Folders of Swin2SR and of the diffusion upscalers, and single files, from a hub on loopback under their real ids; a file that is another is refused."""
     from safetensors.torch import load_file

@@ -138,17 +138,17 @@ def test_a_sampler_that_cannot_redraw_is_refused_beforehand(tmp_path, sampler):
         rk.run(dict(models="rehearsal/base", prompts=PROMPT, samplers=sampler, upscalers="rehearsal/redraw", target=128), tmp_path)
 
 
-@pytest.mark.parametrize("place", ["up by me.safetensors", "w x + y/m.safetensors", "plain", "CAPITALS.safetensors"])
-def test_files_of_any_name(tmp_path, weights, place):
-    path = tmp_path / place
-    path.parent.mkdir(exist_ok=True)
-    shutil.copy(weights / "compact-x4" / "model.safetensors", path)
-    if place == "plain":
-        with pytest.raises(rk.RequestError, match=r"take a \.safetensors file"):
-            rk.upscale(scene(), str(path), 128)
-        return
-    frame = rk.run(dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers=str(path), target=256), tmp_path / "run").table()
-    assert frame.status.tolist() == ["ok"] and rk.upscale(scene(), path, 128).size == (128, 128)
+def test_files_of_any_name(tmp_path, weights):
+    places = [tmp_path / place for place in ("up by me.safetensors", "w x + y/m.safetensors", "CAPITALS.safetensors")]
+    for path in [*places, tmp_path / "plain"]:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(weights / "compact-x4" / "model.safetensors", path)
+    with pytest.raises(rk.RequestError, match=r"take a \.safetensors file"):
+        rk.upscale(scene(), str(tmp_path / "plain"), 128)
+    frame = rk.run(dict(models="rehearsal/base", prompts=PROMPT, steps=1, size=64, upscalers=[*map(str, places)], target=256), tmp_path / "run").table()
+    assert frame.status.tolist() == ["ok"] * 3
+    for path in places:
+        assert rk.upscale(scene(), path, 128).size == (128, 128)
 
 
 @pytest.mark.parametrize("name", ["Lanczos + ", "realesrgan:", "", " ", "..", "/dev/null", "package:esrgan-x4", "a\0b"])
