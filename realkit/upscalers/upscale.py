@@ -245,7 +245,8 @@ def _enlarged_cell(
     strength = said.pop("strength", Settings().strength if "strength" in used else None)
     if cell is None or any(cell.get(key) != value for key, value in said.items()):
         return None
-    return {**cell, "upscaler": name, "target": size, "strength": strength}
+    enlarged = {**cell, "upscaler": name, "target": size}
+    return enlarged if strength is None else enlarged | {"strength": strength}
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from realkit.apps.cli.kaggle import kaggle
+from realkit.apps.cli.tables import list_
 from realkit.base.errors import RequestError, RunError
 from realkit.base.version import __version__
 
@@ -47,6 +48,7 @@ def main() -> None:
 
 
 main.add_command(kaggle)
+main.add_command(list_)
 
 DEVICE = click.option(
     "--device",

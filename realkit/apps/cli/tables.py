@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from realkit.apps.cli.main import main
-
 if TYPE_CHECKING:
     from realkit.models.spec import Settings
 
 
-@main.command("list")
+@click.command("list")
 @click.argument(
     "what", type=click.Choice(["models", "samplers", "upscalers", "scorers", "prompts"])
 )
