@@ -134,9 +134,9 @@ def test_what_is_downloaded_by_hand_says_from_where(tmp_path, monkeypatch, weigh
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
-    base = dict(models="rehearsal/base", prompts=PROMPT, steps=3, seeds=2)
+    base = dict(models="rehearsal/base", prompts=PROMPT, steps=3, size=64, seeds=2)
     rk.run(base, folder)
-    more = base | {"upscalers": ["rehearsal/esrgan-x4", "rehearsal/swin2sr-x4", "lanczos"], "target": 512}
+    more = base | {"upscalers": ["rehearsal/esrgan-x4", "rehearsal/swin2sr-x4", "lanczos"], "target": 256}
     return folder, more, rk.run(more, folder)
 
 
@@ -149,7 +149,7 @@ def test_three_upscalers_over_a_finished_sweep_denoise_nothing(swept):
     found = [row["stage"] for row in rows(folder)]
     assert (found.count("denoise"), found.count("decode"), found.count("upscale")) == (2, 2, 6)
     frame = run.table()
-    assert len(frame) == 6 and set(frame.status) == {"ok"} and set(zip(frame.image_width, frame.image_height, strict=True)) == {(512, 512)}
+    assert len(frame) == 6 and set(frame.status) == {"ok"} and set(zip(frame.image_width, frame.image_height, strict=True)) == {(256, 256)}
     rk.run(more, folder)
     assert len(rows(folder)) == 10
 
@@ -158,7 +158,7 @@ def test_the_row_names_parent_size_tile_dtype_seconds_and_memory(swept):
     made = {row["id"]: row for row in rows(swept[0])}
     for row in made.values():
         if row["stage"] == "upscale":
-            assert made[row["parent"]]["stage"] == "decode" and (row["image_width"], row["image_height"]) == (512, 512)
+            assert made[row["parent"]]["stage"] == "decode" and (row["image_width"], row["image_height"]) == (256, 256)
             assert row["upscale_s"] > 0 and row["peak_ram_gib"] > 0 and row["device"] == "cpu"
     frame = swept[2].table()
     networks = frame[frame.upscaler != "lanczos"]
@@ -166,14 +166,14 @@ def test_the_row_names_parent_size_tile_dtype_seconds_and_memory(swept):
 
 
 def test_a_tiled_row_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("realkit.upscalers.networks.Enlarger._pixels", lambda self: 130.0**2)
-    run = rk.run(dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers="rehearsal/compact-x4", target=256), tmp_path)
+    monkeypatch.setattr("realkit.upscalers.networks.Enlarger._pixels", lambda self: 60.0**2)
+    run = rk.run(dict(models="rehearsal/base", prompts=PROMPT, steps=1, size=64, upscalers="rehearsal/compact-x4", target=256), tmp_path)
     assert run.table().tile.notna().all()
 
 
 def test_strength_is_an_axis_of_what_redraws_and_collapses_elsewhere(tmp_path):
     sweep = rk.Sweep(
-        models="rehearsal/base", prompts=PROMPT, steps=4, upscalers=["rehearsal/redraw", "sd-upscale", "lanczos"], target=192, strength=[0.25, 0.75]
+        models="rehearsal/base", prompts=PROMPT, steps=4, size=64, upscalers=["rehearsal/redraw", "sd-upscale", "lanczos"], target=96, strength=[0.25, 0.75]
     )
     assert len(sweep.cells()) == 5
     frame = rk.run(sweep, tmp_path).table()
@@ -188,7 +188,7 @@ def test_a_changed_upscaler_is_noticed_on_resume(tmp_path, weights):
 
     path = tmp_path / "mine.safetensors"
     shutil.copy(weights / "compact-x4" / "model.safetensors", path)
-    sweep = dict(models="rehearsal/base", prompts=PROMPT, steps=1, upscalers=str(path), target=256)
+    sweep = dict(models="rehearsal/base", prompts=PROMPT, steps=1, size=64, upscalers=str(path), target=256)
     rk.run(sweep, tmp_path / "run")
     shutil.copy(weights / "esrgan-x4" / "model.safetensors", path)
     with pytest.raises(rk.RequestError, match="has changed since this results folder was made"):

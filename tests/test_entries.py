@@ -140,7 +140,7 @@ def test_stable_diffusion_2_in_one_file_must_say_which_it_is(tmp_path, monkeypat
 def test_each_stage_begins_on_its_rung_nearest_to_the_one_asked_for(tmp_path):
     order = {"vae-tiling": ("resident", "vae-tiling"), "group-offload": ("group-offload", "group-offload"), "resident": ("resident", "resident")}
     for rung, (denoise, decode) in order.items():
-        run = rk.run(rk.Sweep(models="rehearsal/base", prompts="a photo of a red cube", steps=2), tmp_path / rung, rung=rung)
+        run = rk.run(rk.Sweep(models="rehearsal/base", prompts="a photo of a red cube", steps=2, size=64), tmp_path / rung, rung=rung)
         assert run.table()[["rung", "decode_rung"]].to_numpy().tolist() == [[denoise, decode]]
     assert ladder.nearest("model-offload", LADDERS["decode"]["cuda"]) == "vae-tiling"
     with pytest.raises(rk.RequestError, match="expected one of resident, vae-tiling, group-offload on a CPU"):

@@ -269,7 +269,7 @@ def test_a_pipeline_built_by_hand_is_judged_by_its_scheduler():
         build.swap(SimpleNamespace(scheduler=EDMEulerScheduler()), "Euler")
 
 
-@pytest.mark.parametrize("name", ["UniPC", "UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "SA-Solver"])
+@pytest.mark.parametrize("name", ["UniPC", "UniPC Karras", "DEIS Exponential", "SA-Solver"])
 def test_many_steps_run(base, name):
     assert denoised(base, [(PROMPT, "", 1)], name, 50, 1.0, (64, 64)).latents.isfinite().all()
 

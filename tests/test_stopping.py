@@ -21,7 +21,7 @@ SWEEP = {
     "models": "rehearsal/base",
     "prompts": ["a photo of a matte red cube on grass at noon", "a blue sphere"],
     "seeds": 4,
-    "steps": 12,
+    "steps": 6,
     "size": 64,
     "samplers": ["Euler", "Heun"],
 }
@@ -68,7 +68,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_a_run_whose_time_is_up_stops_cleanly_and_goes_on(tmp_path, undisturbed):
-    first = rk.run(SWEEP, tmp_path, batch=2, budget=RESERVE_S + 0.7)
+    first = rk.run(SWEEP, tmp_path, batch=2, budget=RESERVE_S + 0.5)
     assert "its time is up" in first.stopped and "pending" in set(first.table().status) and (tmp_path / "table.csv").exists()
     rest = rk.run(SWEEP, tmp_path, batch=2)
     assert not rest.stopped
