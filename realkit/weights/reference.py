@@ -124,9 +124,8 @@ def existing_path(text: str) -> Path | None:
 
 def with_variant_last(text: str) -> str:
     """OWNER/NAME:VARIANT@REVISION with revision and variant swapped; "" for any other text."""
-    match = re.fullmatch(r"(.+?)(:[\w-]+)(@.+)", text)
-    swapped = match[1] + match[3] + match[2] if match else ""
-    return swapped if HUB_ID.match(swapped) else ""
+    swapped = re.sub(r"^(.+?)(:[\w-]+)(@.+)$", r"\1\3\2", text)
+    return swapped if swapped != text and HUB_ID.match(swapped) else ""
 
 
 def of_mount(below: PurePath) -> Reference:
@@ -148,9 +147,10 @@ def _without_hub_address(text: str) -> str:
     """The hub's web addresses as OWNER/NAME[@REVISION][/FILE]; any other text unchanged."""
     if not (url := HUB_URL.match(text)):
         return text
-    revision = "" if url["revision"] in (None, "main") else f"@{url['revision']}"
-    file = f"/{url['file']}" if url["file"] else ""
-    return url["id"] + revision + file
+    text = url["id"]
+    if url["revision"] not in (None, "main"):
+        text += f"@{url['revision']}"
+    return f"{text}/{url['file']}" if url["file"] else text
 
 
 def _parse_kaggle(text: str, rest: str) -> Reference:
@@ -219,5 +219,8 @@ def _of_endpoint(url: SplitResult) -> bool:
 
 def _civitai_query(settings: dict[str, list[str]]) -> tuple[tuple[str, str], ...]:
     """The settings that choose a file, in the order of CIVITAI_QUERY; other ones are dropped."""
-    values = {name: settings[name][0] for name in CIVITAI_QUERY if name in settings}
-    return tuple((name, value) for name, value in values.items() if value)
+    query = []
+    for name in CIVITAI_QUERY:
+        if value := settings.get(name, [""])[0]:
+            query.append((name, value))
+    return tuple(query)

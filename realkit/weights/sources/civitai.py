@@ -122,10 +122,11 @@ def describe(file: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _meets(file: dict[str, Any], query: tuple[tuple[str, str], ...]) -> bool:
     """Whether a file is what the query asks for; a model, where the query names no type."""
-    words = {name: value.lower() for name, value in describe(file)}
-    if any(words.get(name) != value.lower() for name, value in query):
-        return False
-    return "type" in dict(query) or words["type"] in ("model", "pruned model")
+    words = dict(describe(file))
+    for name, value in query:
+        if words.get(name, "").lower() != value.lower():
+            return False
+    return "type" in dict(query) or words["type"].lower() in ("model", "pruned model")
 
 
 def _newest(ref: Reference) -> dict[str, Any]:
@@ -146,10 +147,9 @@ def _ask(path: str, ref: Reference) -> dict[str, Any]:
     from realkit.weights.sources.retries import session
 
     token = credentials.token("civitai")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"{civitai_endpoint()}/api/v1/{path}"
     try:
-        answer = session().get(url, headers=headers, timeout=web.TIMEOUT_S)
+        answer = session().get(url, headers=web.bearer(token), timeout=web.TIMEOUT_S)
         content = answer.json() if answer.ok else {}
     except requests.JSONDecodeError:
         content = None

@@ -84,7 +84,7 @@ def view(path: Path, locked: Lock) -> Path:
     Pickled weights are linked as their .safetensors conversion.
     """
     plain = {name: canonical(name, locked.variant) for name in locked.files}
-    if all(name == other for name, other in plain.items()):
+    if list(plain) == list(plain.values()):
         return path
     view = cache.cache_folder("views", locked.digest()[:32])
     for name, other in plain.items():

@@ -201,8 +201,11 @@ def _cached(name: str, revision: str) -> tuple[str, dict[str, str]] | None:
         )
     except Exception:  # the hub's client raises many kinds; each means that nothing is cached
         return None
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return folder.name, {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = sha256(path)
+    return folder.name, files
 
 
 def _note_path(name: str, revision: str) -> Path:

@@ -24,9 +24,8 @@ HEADS = ("model_index.json", "config.json", "open_clip_config.json")  # of a fol
 
 def roots() -> list[Path]:
     """The folders of inputs that exist here."""
-    own = os.environ.get(INPUTS)
-    paths = [Path(name) for name in own.split(os.pathsep)] if own else [KAGGLE]
-    return [path for path in paths if path.is_dir()]
+    names = os.environ.get(INPUTS) or str(KAGGLE)
+    return [Path(name) for name in names.split(os.pathsep) if Path(name).is_dir()]
 
 
 def explicit(text: str) -> Path | None:
@@ -41,9 +40,8 @@ def explicit(text: str) -> Path | None:
             return None
         ref = of_mount(below)
     slug = ref.name.partition("/")[2]
-    patterns = [*(f"{kind}/{ref.name}" for kind in KINDS), slug]
     for root in roots():
-        for pattern in patterns:
+        for pattern in (*(f"{kind}/{ref.name}" for kind in KINDS), slug):
             if paths := sorted(root.glob(pattern)):
                 return paths[0]
     raise RequestError(
@@ -54,9 +52,8 @@ def explicit(text: str) -> Path | None:
 
 def _below_inputs(path: Path) -> Path | None:
     for root in (*roots(), KAGGLE):
-        if path.is_relative_to(root):
-            below = path.relative_to(root)
-            return below if below.parts else None
+        if path != root and path.is_relative_to(root):
+            return path.relative_to(root)
     return None
 
 
@@ -122,11 +119,12 @@ def holding(*names: str) -> list[Path]:
 
 def offered() -> str:
     """What is attached, for an error's line; "" where there are no inputs at all."""
+    if not roots():
+        return ""
     names: set[str] = set()
     for root in roots():
         names |= {path.name for path in root.iterdir() if path.is_dir()}
-    places = ", ".join(str(root) for root in roots())
-    return f"{places} ({', '.join(sorted(names)) or 'empty'})" if places else ""
+    return f"{', '.join(map(str, roots()))} ({', '.join(sorted(names)) or 'empty'})"
 
 
 def model_in(path: Path) -> Path:

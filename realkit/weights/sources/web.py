@@ -111,9 +111,7 @@ def _stream(url: str, part: Path, called: str, token: str | None, login: str) ->
 
     size = part.stat().st_size if part.exists() else 0
     mark = part.with_name(f"{part.name}.etag")
-    headers = {"Accept-Encoding": "identity"}  # Content-Length then counts what is written
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
+    headers = {"Accept-Encoding": "identity"} | bearer(token)  # Content-Length then counts bytes
     if size:
         headers["Range"] = f"bytes={size}-"
     try:
@@ -174,6 +172,10 @@ def _append(answer: requests.Response, part: Path, size: int, missing: int, call
         except requests.RequestException:
             return -1
     return received
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def refusal(status: int, token: str | None, login: str = "") -> str:
