@@ -13,8 +13,7 @@ from realkit.models.spec import MODELS, ModelSpec, Settings, identify
 from realkit.samplers import build
 from realkit.weights import clip_tokenizer
 from realkit.weights.clip_tokenizer import TOKENS
-from realkit.weights.reference import HUB_FILE, HUB_ID, PACKAGE
-from realkit.weights.sources import civitai
+from realkit.weights.reference import HUB_FILE, HUB_ID, PACKAGE, parse
 
 BY_HUB_ID = {  # the models that the kit promises, as people name them
     "CompVis/stable-diffusion-v1-4": "sd-1.4",
@@ -91,7 +90,7 @@ def test_an_entry_is_of_a_known_family_and_its_references_are_of_known_forms(nam
     spec = rk.MODELS[name]
     assert name == name.lower() and spec.family in FAMILIES and set(spec.parts) <= set(PART_CLASSES)
     for ref in (spec.source, *filter(None, spec.parts.values()), *spec.loras):
-        assert ref.startswith(PACKAGE) or HUB_FILE.match(ref) or HUB_ID.match(ref) or civitai.parse(ref), ref
+        assert ref.startswith(PACKAGE) or HUB_FILE.match(ref) or HUB_ID.match(ref) or parse(ref).kind == "civitai", ref
     assert all(HUB_FILE.match(ref) for ref in spec.loras)
 
 

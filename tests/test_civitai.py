@@ -15,8 +15,9 @@ from realkit.base.cache import CACHE
 from realkit.models.spec import identify
 from realkit.weights import resolve
 from realkit.weights.pickles import ALLOW_PICKLE
+from realkit.weights.reference import CIVITAI_ENDPOINT as ENDPOINT
+from realkit.weights.reference import parse, written_query
 from realkit.weights.sources import civitai
-from realkit.weights.sources.civitai import ENDPOINT
 from realkit.weights.sources.web import STEP
 from tests import miniatures
 from tests.civitai_server import File, Version, serving
@@ -34,7 +35,7 @@ def shelf(tmp_path, monkeypatch) -> dict[str, Path]:
         monkeypatch.delenv(name)
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setenv("REALKIT_INPUTS", str(tmp_path / "none"))
-    monkeypatch.setattr("realkit.weights.sources.web.time.sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     import torch
     from safetensors.torch import save_file
 
@@ -82,7 +83,7 @@ def test_a_reference_is_pinned_to_a_version_and_nothing_is_fetched_for_it(site, 
 )
 def test_the_addresses_that_the_site_shows(site, path, version):
     assert resolve.lock(site.endpoint + path).revision == version
-    assert civitai.parse("https://civitai.com" + path).version in ("", version)
+    assert parse("https://civitai.com" + path).revision in ("", version)
 
 
 @pytest.mark.parametrize("ref", ["civitai:", "civitai:7?", "civitai:photo", "civitai:7@", "civitai:7@x", "civitai:7 "])
@@ -157,8 +158,8 @@ def test_a_file_that_the_version_does_not_have(several):
 
 
 def test_an_address_that_is_none():
-    with pytest.raises(rk.RequestError, match=r"^Address 'http://\[a/models/7' is none that can be read"):
-        civitai.parse("http://[a/models/7")
+    with pytest.raises(rk.RequestError, match=r"^Cannot parse the address 'http://\[a/models/7'"):
+        parse("http://[a/models/7")
 
 
 def test_what_the_site_calls_a_file_cannot_break_the_line(shelf, monkeypatch):
@@ -176,9 +177,9 @@ def test_a_reference_that_asks_for_what_no_file_has(several):
 
 
 def test_without_a_published_address_the_file_is_described_to_the_site():
-    described = civitai._described({"name": "a", "type": "Pruned Model", "metadata": {"format": "SafeTensor", "size": None, "fp": "fp16"}})
-    assert civitai._query(described) == "?type=Pruned%20Model&format=SafeTensor&fp=fp16"
-    assert civitai.parse(f"civitai:7@33{civitai._query(described)}").asked == described
+    described = civitai.describe({"name": "a", "type": "Pruned Model", "metadata": {"format": "SafeTensor", "size": None, "fp": "fp16"}})
+    assert written_query(described) == "?type=Pruned%20Model&format=SafeTensor&fp=fp16"
+    assert parse(f"civitai:7@33{written_query(described)}").query == described
 
 
 def test_a_file_is_fetched_once_verified_and_found_again_without_the_site(site, shelf, monkeypatch):

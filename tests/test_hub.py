@@ -88,7 +88,7 @@ def test_a_changed_file_is_named_and_the_old_one_back_is_fine(tmp_path):
     with pytest.raises(rk.RequestError, match=r"'config\.json' in .* has changed"):
         resolve.verify(folder)
     path.unlink()
-    with pytest.raises(rk.RequestError, match="is not any more"):
+    with pytest.raises(rk.RequestError, match="no longer exists: restore it"):
         resolve.verify(file)
 
 

@@ -43,7 +43,7 @@ CASES = {
     "files-down": Case(Manners(refused=500), "the hub answered 500: try again later"),
     "busy": Case(Manners(waits=99), r"the hub asks to wait \(429\): try again later, with HF_TOKEN set the limits are wider"),
     "file-gone": Case(Manners(refused=404), "'some/file-gone'.*there is no such file. Take another revision", file=True),
-    "truncated": Case(Manners(cuts=-1), r"'some/truncated' cannot be fetched: .*Run again: what is whole is kept", file=True),
+    "truncated": Case(Manners(cuts=-1), r"'some/truncated' cannot be fetched: .*Run again: complete files are kept", file=True),
     "altered": Case(Manners(altered=True), rf"File '{UNET}' of hub model 'some/altered' does not have the published SHA-256: it is removed, run again", file=True),
     "cut-twice": Case(Manners(cuts=2), file=True),
     "busy-twice": Case(Manners(waits=2)),

@@ -129,7 +129,7 @@ WRONG = [
     ("notebook: probe.ipynb\nper: modles\n", "Unknown parameter 'modles' in `per`. Did you mean 'models'?"),
     ("notebook: probe.ipynb\nper: count\n", "expected a list of which each value is an entry"),
     ("notebook: probe.ipynb\nper: models\nparameters: {models: [a, a]}\n", "a value stands twice"),
-    ("notebook: probe.ipynb\nentries: {one: {}, one: {}}\n", "stands twice"),
+    ("notebook: probe.ipynb\nentries: {one: {}, one: {}}\n", "duplicate key 'one'"),
     ("notebook: probe.ipynb\nentries: {one: {how: hf_abcdefghijklmnopqrstuvwxyz0123456789}}\n", "holds a secret"),
     ("notebook: [", "is not YAML"),
     ("- 1", "holds list"),

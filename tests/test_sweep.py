@@ -117,8 +117,8 @@ def test_python_and_yaml_give_the_same_sweep(tmp_path):
         ("prompts: 2024-13-01", "is not YAML: month must be in 1..12"),
         ("seeds: " + "9" * 5000, "is not YAML: Exceeds the limit"),
         ("a: " + "[" * 5000, "is not YAML"),
-        ("models: a\nmodels: b", "the key 'models' stands twice"),
-        ("models: [{model: a, steps: 1, steps: 2}]", "the key 'steps' stands twice"),
+        ("models: a\nmodels: b", "duplicate key 'models'"),
+        ("models: [{model: a, steps: 1, steps: 2}]", "duplicate key 'steps'"),
     ],
 )
 def test_a_file_that_is_no_sweep(tmp_path, text, says):

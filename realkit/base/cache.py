@@ -1,5 +1,4 @@
-"""The cache folder: where it lies, what room it has, and the SHA-256 of files, computed once a
-file."""
+"""The cache folder: its place, the free room on its disk, and SHA-256 of files, computed once."""
 
 from __future__ import annotations
 
@@ -12,56 +11,57 @@ from pathlib import Path
 
 from realkit.base.errors import RequestError
 
-CACHE = (  # folder of downloads and conversions; default: realkit below the user's cache folder
-    "REALKIT_CACHE"
-)
-CHUNK = 1 << 20  # bytes from which on a file's hash is kept
-SPARE = 200 << 20  # bytes left free on the disk
+CACHE = "REALKIT_CACHE"  # environment: the folder of downloads and conversions
+CHUNK = 1 << 20  # bytes; the hashes of smaller files are not kept
+SPARE = 200 << 20  # bytes to leave free on the disk
+GIB = 2**30
 
 
 def cache_root() -> Path:
-    """Where the cache is, or will be."""
-    own = os.environ.get(CACHE)
-    return (
-        Path(own).expanduser()
-        if own
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "realkit"
-    )
+    """The cache folder, which may not exist yet.
+
+    $REALKIT_CACHE, else the one in ~/.cache that earlier versions made on every system, else
+    `realkit` in the user's cache folder of this system.
+    """
+    if own := os.environ.get(CACHE):
+        return Path(own).expanduser()
+    from platformdirs import user_cache_path  # here: a fresh Kaggle session may not have it yet
+
+    earlier = Path.home() / ".cache" / "realkit"
+    if earlier.is_dir() and not os.environ.get("XDG_CACHE_HOME"):
+        return earlier
+    return user_cache_path("realkit", appauthor=False)
 
 
 def cache_folder(*below: str) -> Path:
-    """A folder of the cache, made if it is not there."""
+    """A folder of the cache, created if it does not exist."""
     path = cache_root().joinpath(*below)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(
-            f"The cache {str(path)!r} cannot be made: {error.strerror}. Set ${CACHE} to a folder"
-            " that can be written"
+            f"The cache {str(path)!r} cannot be made: {error.strerror}. Set ${CACHE} to a writable"
+            " folder"
         ) from error
     return path
 
 
 def sha256(path: Path) -> str:
-    """A file's SHA-256 in hex. What was computed for a path, size and modification time is kept in
-    the cache."""
+    """A file's SHA-256 in hex, kept in the cache by path, size and times of the file."""
     path = path.resolve()
     state = path.stat()
-    key = hashlib.sha256(
-        f"{path}\n{state.st_size}\n{state.st_mtime_ns}\n{state.st_ctime_ns}".encode()
-    ).hexdigest()[:32]
     if state.st_size < CHUNK:
         return digest(path)
-    kept = cache_folder("hashes") / key
+    identity = f"{path}\n{state.st_size}\n{state.st_mtime_ns}\n{state.st_ctime_ns}"
+    entry = cache_folder("hashes") / hashlib.sha256(identity.encode()).hexdigest()[:32]
     try:
-        return kept.read_text(encoding="ascii")
+        return entry.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
-        found = digest(path)
-        if (
-            time.time_ns() - state.st_mtime_ns > 10**9
-        ):  # a file still being written may change again within the clock's grain
-            note(kept, found)
-        return found
+        sha = digest(path)
+    # A file still being written may change again within the grain of the clock.
+    if time.time_ns() - state.st_mtime_ns > 10**9:
+        note(entry, sha)
+    return sha
 
 
 def digest(path: Path) -> str:
@@ -70,8 +70,7 @@ def digest(path: Path) -> str:
 
 
 def note(path: Path, text: str) -> None:
-    """Keep what can be found again, atomically. Where it cannot be written, the next run finds it
-    again."""
+    """Keep what can be computed again, atomically; a disk that refuses is ignored."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         part.write_text(text, encoding="ascii")
@@ -80,44 +79,41 @@ def note(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def room(where: Path, needed: int, called: str) -> None:
-    """Raise RequestError where a disk has no room for so many bytes and a few to spare."""
-    if needed + SPARE > free_bytes(where):
+def room(folder: Path, size: int, called: str) -> None:
+    """Raise RequestError where a disk has no room for `size` bytes and SPARE more."""
+    if size + SPARE > free_bytes(folder):
         raise RequestError(
-            f"{called} needs {needed / 2**30:.1f} GiB and {SPARE / 2**30:.1f} to spare,"
-            f" {_room_of(where)}"
+            f"{called} needs {size / GIB:.1f} GiB and {SPARE / GIB:.1f} to spare,"
+            f" {_room_of(folder)}"
         )
 
 
-def free_bytes(where: Path) -> int:
+def free_bytes(folder: Path) -> int:
     """Bytes free on the disk that holds a folder, or will hold it."""
-    return shutil.disk_usage(existing(where)).free
+    return shutil.disk_usage(existing(folder)).free
 
 
 def existing(path: Path) -> Path:
-    """The path, or of those above it the first that is there."""
-    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    """The path itself if it exists, else the nearest folder above it that does."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
-def unwritten(called: str, where: Path, error: OSError, needed: int = 0) -> RequestError:
-    """What to say where a file cannot be written; a full disk fails late where nobody knew how much
-    would come, or something else fills it."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full:
-        reason = (
-            "the disk is full,"
-            f" {f'it needs {needed / 2**30:.1f} GiB, ' if needed else ''}{_room_of(where)}"
-        )
+def unwritten(called: str, folder: Path, error: OSError, size: int = 0) -> RequestError:
+    """The error for a file that cannot be written. `size` in bytes is named where it is known.
+
+    A disk fills in the middle of a download whose size no server told, or by other programs.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        needed = f" it needs {size / GIB:.1f} GiB," if size else ""
+        reason = f"the disk is full,{needed} {_room_of(folder)}"
     else:
-        reason = (
-            f"{error.strerror or type(error).__name__}. Set ${CACHE} to a folder that can be"
-            " written"
-        )
-    return RequestError(f"{called} cannot be written to {str(where)!r}: {reason}")
+        reason = f"{error.strerror or type(error).__name__}. Set ${CACHE} to a writable folder"
+    return RequestError(f"{called} cannot be written to {str(folder)!r}: {reason}")
 
 
-def _room_of(where: Path) -> str:
+def _room_of(folder: Path) -> str:
     return (
-        f"{str(where)!r} has {free_bytes(where) / 2**30:.1f} GiB free: make room, or set ${CACHE}"
+        f"{str(folder)!r} has {free_bytes(folder) / GIB:.1f} GiB free: make room, or set ${CACHE}"
         " to a folder on another disk"
     )

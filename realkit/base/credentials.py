@@ -1,5 +1,7 @@
-"""Where access tokens come from: the environment, the secrets of Kaggle and Colab, the hub's login
-file. Their values are never logged."""
+"""Access tokens: from the environment, the secrets of Kaggle and Colab, or the hub's login file.
+
+Their values are never logged: `scrub` hides them in every text that leaves the program.
+"""
 
 from __future__ import annotations
 
@@ -19,51 +21,36 @@ NAMES: dict[Service, tuple[str, ...]] = {
     "civitai": ("CIVITAI_TOKEN", "CIVITAI_API_TOKEN"),
 }
 PATIENCE = 10.0  # seconds that a secrets service may take
-# seconds until an absent secret is asked for again: each question is a network call, and a person
-# may add one meanwhile
-ASK_AGAIN = 60.0
-SHORTEST = (
-    6  # characters of a value worth hiding; to hide shorter ones would blacken ordinary words
-)
-VALUE = r"""(?:=|%(?:25)*3d)["']?)(?:(?!%(?:25)*26)[^\s&"'<>)\]},;#])+"""
-# What says itself that it is a secret → what is shown for it. Addresses come percent-encoded too,
-# in redirects.
-SECRETS = tuple(
-    (re.compile(pattern, re.IGNORECASE), shown)
-    for pattern, shown in (
-        (
-            r"((?:token|api[_-]?key|access[_-]?key(?:id)?|signature|credentials?|passw(?:or)?d|secret)"
-            + VALUE,
-            r"\1***",
-        ),
-        # ordinary words where they are no parameter of an address
-        (
-            r"((?:[?&#]|%(?:25)*(?:3f|26|23))(?:amp;)?(?:[\w.-]*[_.-])?(?:key|authkey|sig|auth|pwd|pass|jwt|hmac)"
-            + VALUE,
-            r"\1***",
-        ),
-        (
-            r"""(authorization["']?\s*[:=,]\s*b?["']?(?:bearer|basic|token)\s+)[^\s"',;<>}\])]+""",
-            r"\1***",
-        ),
-        # user:password@; one that holds /, ? or # is told from a port
-        (
-            r"""(?<=://)(?:[^\s/?#"'<>]+|[^\s/?#@:\["'<>]+:(?!\d{0,5}(?:[/?#]|$))[^\s"'<>]*?)@""",
-            "***@",
-        ),
-        (r"""((?::|%3a)%2f%2f)(?:(?!%2f|%3f|%23)[^\s/?#&"'<>])+(@|%40)""", r"\1***\2"),
-        (
-            r"(?:(?<![a-z0-9])|(?<=%[0-9a-f]{2}))(?-i:hf_)(?:oauth_[\w.=-]{20,}|[a-z0-9]{20,})",
-            "***",
-        ),
-    )
-)
+ASK_AGAIN = 60.0  # seconds until an absent secret is asked for again: a person may add it
+SHORTEST = 6  # characters of a value worth hiding: shorter ones are parts of ordinary words
 
-_answers: dict[
-    tuple[str, str], tuple[str, float]
-] = {}  # (source, name) → its value or "", and when it was asked for
+# In redirects an address comes percent-encoded, any number of times: %3D, %253D, …
+EQUALS = r"""(?:=|%(?:25)*3d)["']?"""
+VALUE = r"""(?:(?!%(?:25)*26)[^\s&"'<>)\]},;#])+"""
+NAMED = rf"""(
+    (?:token|api[_-]?key|access[_-]?key(?:id)?|signature|credentials?|passw(?:or)?d|secret){EQUALS}
+|   # ordinary words, where they name a parameter of an address
+    (?:[?&\#]|%(?:25)*(?:3f|26|23))(?:amp;)?(?:[\w.-]*[_.-])?
+    (?:key|authkey|sig|auth|pwd|pass|jwt|hmac){EQUALS}
+|   authorization["']?\s*[:=,]\s*b?["']?(?:bearer|basic|token)\s+
+){VALUE}"""
+# user:password@ of an address; a password may hold /, ? and #, but a port is digits before them
+LOGIN = r"""(?<=://)(?:
+    [^\s/?\#"'<>]+ | [^\s/?\#@:\["'<>]+ : (?!\d{0,5}(?:[/?\#]|$)) [^\s"'<>]*?
+)@"""
+ENCODED_LOGIN = r"""((?::|%3a)%2f%2f)(?:(?!%2f|%3f|%23)[^\s/?\#&"'<>])+(@|%40)"""
+HUB_TOKEN = r"""(?:(?<![a-z0-9])|(?<=%[0-9a-f]{2}))
+    (?-i:hf_)(?:oauth_[\w.=-]{20,}|[a-z0-9]{20,})"""
+SECRETS = tuple(  # pattern of a secret that nobody told us of → what is shown for it
+    (re.compile(pattern, re.IGNORECASE | re.VERBOSE), shown)
+    for pattern, shown in (
+        (NAMED, r"\1***"), (LOGIN, "***@"), (ENCODED_LOGIN, r"\1***\2"), (HUB_TOKEN, "***"),
+    )
+)  # fmt: skip
+
+_answers: dict[tuple[str, str], tuple[str, float]] = {}  # (source, name): value or "", time asked
 _silent: set[str] = set()  # sources that did not answer in time
-_seen: set[str] = set()  # every value found so far
+_seen: set[str] = set()  # every value so far
 
 
 def token(service: Service) -> str | None:
@@ -78,21 +65,19 @@ def token_source(service: Service) -> str | None:
 
 
 def scrub(text: str) -> str:
-    """The text with `***` for every known token, plain or percent-encoded, and for whatever says
-    itself that it is a secret (SECRETS)."""
+    """The text with `***` for every known token, percent-encoded or not, and for SECRETS."""
+    # A token may begin with another one: the longest goes first, and takes what follows it.
     for value in sorted(_seen | _present(), key=len, reverse=True):
         if len(value) >= SHORTEST:
-            text = re.sub(
-                "".join(f"(?:{re.escape(c)}|{_encoded(c)})" for c in value) + r"[\w-]*", "***", text
-            )  # one may begin another
-    for pattern, shown in SECRETS:
-        text = pattern.sub(shown, text)
+            pattern = "".join(f"(?:{re.escape(c)}|{_encoded(c)})" for c in value)
+            text = re.sub(pattern + r"[\w-]*", "***", text)
+    for secret, shown in SECRETS:
+        text = secret.sub(shown, text)
     return text
 
 
 def holds_secret(text: str) -> bool:
-    """Whether there is anything to hide in a text; a reference that holds a secret is refused,
-    since references are written into every row."""
+    """Whether a text holds a secret. Such a reference is refused: rows repeat it."""
     return scrub(text) != text
 
 
@@ -113,9 +98,7 @@ def _sources(service: Service) -> list[tuple[str, Callable[[str], str]]]:
     if on_colab():
         sources.append(("Colab secrets", lambda name: _secret("Colab secrets", name, _colab)))
     if service == "huggingface":
-        sources.append(
-            ("login file", lambda name: _login() if name == NAMES["huggingface"][0] else "")
-        )
+        sources.append(("login file", _login))
     return sources
 
 
@@ -136,32 +119,34 @@ def _colab(name: str) -> str:
 
 
 def _secret(source: str, name: str, read: Callable[[str], str]) -> str:
-    """A secret's value, or "" where there is none or the service fails in any way. A source that
-    once did not answer in time is not asked again."""
+    """A secret's value; "" where it is absent or the service fails in any way.
+
+    A source that once did not answer in time is not asked again.
+    """
 
     def ask() -> str:
         try:
             value = read(name)
-        except (
-            BaseException
-        ):  # no module, no secret, no access, no network: all mean that it is absent
+        except BaseException:  # no module, secret, access or network: all mean that it is absent
             return ""
         return value.strip() if isinstance(value, str) else ""
 
-    value, asked = _answers.get((source, name), ("", float("-inf")))
-    if value or source in _silent or time.monotonic() - asked < ASK_AGAIN:
+    value, time_asked = _answers.get((source, name), ("", float("-inf")))
+    if value or source in _silent or time.monotonic() - time_asked < ASK_AGAIN:
         return value
-    found = within(PATIENCE, ask)
-    if found is None:
+    answer = within(PATIENCE, ask)
+    if answer is None:
         _silent.add(source)
-    _answers[source, name] = found or "", time.monotonic()
-    return found or ""
+    _answers[source, name] = answer or "", time.monotonic()
+    return answer or ""
 
 
-def _login() -> str:
-    """What huggingface_hub itself would send. On Colab it asks the secrets too, so it is left alone
-    where they do not answer."""
-    if "Colab secrets" in _silent:
+def _login(name: str) -> str:
+    """What huggingface_hub itself would send, under the first of its names.
+
+    On Colab it asks the secrets too, so it is left alone where they did not answer.
+    """
+    if name != NAMES["huggingface"][0] or "Colab secrets" in _silent:
         return ""
 
     def ask() -> str | None:
@@ -173,8 +158,10 @@ def _login() -> str:
 
 
 def _present() -> set[str]:
-    """Values that nobody need have asked for yet, as far as they can be had without a network."""
-    values = {_environment(name) for names in NAMES.values() for name in names}
+    """The values that can be read without a network, whether or not anybody asked for them."""
+    values: set[str] = set()
+    for names in NAMES.values():
+        values.update(map(_environment, names))
     with suppress(Exception):
         from huggingface_hub import constants
 
@@ -183,6 +170,5 @@ def _present() -> set[str]:
 
 
 def _encoded(character: str) -> str:
-    """A pattern for a percent-encoded character, encoded again any number of times as in nested
-    redirects."""
+    """A pattern for a percent-encoded character, encoded again any number of times."""
     return "".join(f"%(?:25)*(?i:{byte:02x})" for byte in character.encode())

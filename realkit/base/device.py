@@ -1,4 +1,4 @@
-"""The device and the number format that this machine runs models in, and what its memory holds."""
+"""The device and number format in which this machine runs models, and the room of its memory."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from realkit.base.errors import RequestError
 if TYPE_CHECKING:
     import torch
 
+DTYPES = ("float32", "float16", "bfloat16")
 
-def device_for(asked: str | None) -> torch.device:
+
+def device_for(name: str | None) -> torch.device:
+    """The device of this name, or the default one for None. Raises RequestError."""
     import torch
 
-    found = default_device()
-    if asked not in (None, "cpu", "cuda"):
-        raise RequestError(f"device {asked!r}: expected 'cuda' or 'cpu'")
-    if asked == "cuda" and found.type != "cuda":
+    if name not in (None, "cpu", "cuda"):
+        raise RequestError(f"device {name!r}: expected 'cuda' or 'cpu'")
+    default = default_device()
+    if name == "cuda" and default.type != "cuda":
         raise RequestError(
-            "device 'cuda': this machine has no GPU that this torch build serves. What is wrong,"
-            " and the mend: realkit doctor"
+            "device 'cuda': this machine has no GPU that this torch build supports. To find out why"
+            " and to fix this, run: realkit doctor"
         )
-    return torch.device(asked) if asked else found
-
-
-DTYPES = ("float32", "float16", "bfloat16")
+    return torch.device(name) if name else default
 
 
 def default_device() -> torch.device:
@@ -41,9 +41,9 @@ def default_device() -> torch.device:
         return torch.device("cpu")
     if has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()):
         return torch.device("cuda")
-    name = torch.cuda.get_device_name()
     warnings.warn(
-        f"{name} is not used: this torch build has no kernels for it. The mend: realkit doctor",
+        f"{torch.cuda.get_device_name()} is not used: this torch build has no kernels for it."
+        " To fix this, run: realkit doctor",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -54,40 +54,33 @@ def has_kernels(capability: tuple[int, int], built: list[str]) -> bool:
     """Whether a torch build's architectures ("sm_75", "sm_90a", …) serve a device of this
     capability: the same major, no newer minor.
 
-    `torch.cuda.is_available()` says True on a P100 whose kernels the build lacks; the first
-    operation then dies.
+    `torch.cuda.is_available()` is True on a P100 whose kernels the build lacks; the first
+    operation then fails.
     """
-    numbers = [arch.removeprefix("sm_").rstrip("af") for arch in built if arch.startswith("sm_")]
-    return any(
-        int(number[:-1]) == capability[0] and int(number[-1]) <= capability[1] for number in numbers
-    )
+    for arch in built:
+        if not arch.startswith("sm_"):
+            continue
+        number = arch.removeprefix("sm_").rstrip("af")
+        major, minor = int(number[:-1]), int(number[-1])
+        if major == capability[0] and minor <= capability[1]:
+            return True
+    return False
 
 
 def dtype_for(
-    on: torch.device, asked: str | None = None, half_overflows: bool = False
+    on: torch.device, name: str | None = None, half_overflows: bool = False
 ) -> torch.dtype:
-    """float32 on a CPU, where half precision is many times slower; bfloat16 from capability 8.0 on;
-    else float16, or float32 where that overflows.
+    """The number format of this name, else the fastest one that the device computes well.
 
-    `asked` overrides it, by name; raises RequestError for float16 on a CPU and for a name that is
-    none.
+    float32 on a CPU, where half precision is many times slower; bfloat16 from capability 8.0 on;
+    else float16, or float32 where the family's values overflow float16. Raises RequestError for
+    float16 where it is slow or overflows, and for an unknown name.
     """
     import torch
 
-    if asked is not None:
-        if asked not in DTYPES:
-            raise RequestError(f"dtype {asked!r}: expected one of {', '.join(DTYPES)}")
-        if asked == "float16" and on.type == "cpu":
-            raise RequestError(
-                "dtype 'float16' on a CPU: it is 10 to 50 times slower there than float32, take"
-                " float32 or bfloat16"
-            )
-        if asked == "float16" and half_overflows:
-            raise RequestError(
-                "dtype 'float16': this family's values overflow it, take bfloat16 (from capability"
-                " 8.0 on) or float32"
-            )
-        return getattr(torch, asked)  # type: ignore[no-any-return]
+    if name is not None:
+        _check_dtype(on, name, half_overflows)
+        return getattr(torch, name)  # type: ignore[no-any-return]
     if on.type != "cuda":
         return torch.float32
     if torch.cuda.get_device_capability(on)[0] >= 8:
@@ -95,38 +88,50 @@ def dtype_for(
     return torch.float32 if half_overflows else torch.float16
 
 
+def _check_dtype(on: torch.device, name: str, half_overflows: bool) -> None:
+    if name not in DTYPES:
+        raise RequestError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
+    if name == "float16" and on.type == "cpu":
+        raise RequestError(
+            "dtype 'float16' on a CPU: it is 10 to 50 times slower there than float32, take float32"
+            " or bfloat16"
+        )
+    if name == "float16" and half_overflows:
+        raise RequestError(
+            "dtype 'float16': this family's values overflow it, take bfloat16 (from capability 8.0"
+            " on) or float32"
+        )
+
+
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is memory that could not be had."""
+    """Whether an error or one of its causes is a failed allocation."""
     import torch
 
+    texts = ("CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
     while error is not None:
-        said = str(error)
-        if (
-            isinstance(error, (torch.OutOfMemoryError, MemoryError))
-            or "CUBLAS_STATUS_ALLOC_FAILED" in said
-            or "can't allocate memory" in said
-        ):
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        if any(text in str(error) for text in texts):
             return True
         error = error.__cause__
     return False
 
 
 def release() -> None:
-    """Give back the memory of what is no longer referenced: to Python, to the driver, and to the
-    system."""
+    """Give unreferenced memory back: to Python, to the driver, and to the system."""
     import torch
 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # of another C library
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def batch_limit(on: torch.device, pixels: int) -> int:
-    """Images a denoising batch may hold: by free GPU memory at 2.5 GiB a 512×512 image, or 8 on a
-    CPU."""
+    """Images in a denoising batch: 1 to 16 by half the free GPU memory at 2.5 GiB per 512×512
+    image; 8 on a CPU."""
     import torch
 
     if on.type != "cuda":

@@ -1,4 +1,9 @@
-"""The errors a person's request can meet."""
+"""The errors of a person's request, and their wording in one line without secrets.
+
+RequestError (exit code 2: nothing was started)
+└── RunError (exit code 1: something outside refused after the start)
+    └── WriteError, in `files.py` (the results folder cannot be written)
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,16 @@ from realkit.base import credentials
 
 
 class RequestError(ValueError):
-    """A request that cannot be met as written. One line, without secrets: what was given, what was
-    expected, what to do. Exit code 2."""
+    """A request that is wrong as written: one line of what was given, what was expected, what to
+    do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(credentials.scrub(message).splitlines()))
 
 
 class RunError(RequestError):
-    """What was asked for was right, was begun, and could not be gone on with: the disk, the cluster
-    or Kaggle refused. What is done is kept. Exit code 1."""
+    """A correct request that the disk, the cluster or Kaggle refused on the way; what is done is
+    kept."""
 
 
 _BRIEF = reprlib.Repr()
@@ -26,7 +31,7 @@ _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
 
 
 def shown(value: object) -> str:
-    """What was given, for an error's line: its repr, at most 80 characters of it."""
+    """A given value for an error's line: its repr, at most 80 characters."""
     try:
         text = " ".join(_BRIEF.repr(value).split())
     except ValueError:  # Python writes no number of thousands of digits
@@ -48,11 +53,9 @@ def one_line(error: BaseException, most: int = 500) -> str:
 
 
 def _problem(item: Any) -> str:
-    place = ".".join(
-        str(part)
-        for part in item["loc"]
-        if isinstance(part, (int, str)) and not str(part).startswith(("function-", "union"))
-    )
-    message = item["msg"].removeprefix("Value error, ")
-    given = "" if item["type"] in ("missing", "value_error") else f" (given {shown(item['input'])})"
-    return f"{place}: {message}{given}" if place else f"{message}{given}"
+    names = [str(part) for part in item["loc"] if isinstance(part, (int, str))]
+    place = ".".join(name for name in names if not name.startswith(("function-", "union")))
+    text = item["msg"].removeprefix("Value error, ")
+    if item["type"] not in ("missing", "value_error"):
+        text += f" (given {shown(item['input'])})"
+    return f"{place}: {text}" if place else text

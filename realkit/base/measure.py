@@ -1,4 +1,4 @@
-"""Timing, memory and the facts about the machine that a number must not be read without."""
+"""Time and memory, measured."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,87 +15,82 @@ if TYPE_CHECKING:
 
 
 def forget_peak() -> None:
-    """Let the process's peak memory count from now, where the system can (Linux)."""
-    try:
+    """Count the process's peak memory from now on, where the system can (Linux)."""
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
 
 
-def or_else(otherwise: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
+def or_else(default: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
+    """A fact about the machine, or the default: a fact that cannot be read is missing, whatever
+    the reason."""
     try:
         return ask(*arguments)
-    except Exception:  # a fact that cannot be found is one that is missing, whatever the reason
-        return otherwise
+    except Exception:
+        return default
 
 
 def ram_free() -> float | None:
-    """GiB of memory that this process may still take: of the machine, or of its control group where
-    that allows less."""
+    """GiB that this process may still take: of the machine, or of its control group where that
+    allows less."""
     free = or_else(None, _meminfo)
     if free is None:
-        import psutil  # what accelerate brings along, for systems without /proc
+        import psutil  # for systems without /proc; accelerate requires it
 
         free = psutil.virtual_memory().available
     return round(min([free, *or_else([], _group_free)]) / 2**30, 2)
 
 
 def _meminfo() -> int | None:
-    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    return int(found[1]) * 1024 if found else None
+    match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(match[1]) * 1024 if match else None
 
 
 def _group_free(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> list[int]:
-    """Bytes that each memory limit above this process leaves it, for control groups of version 2
+    """Bytes that each memory limit above this process leaves it, by control groups of version 2
     and 1."""
     free: list[int] = []
     for line in own.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            top, limit, used = root, "memory.max", "memory.current"
+            top, limit, usage = root, "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            top, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            top, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
         inner = top / path.strip("/")
         for folder in (inner, *inner.parents):
             if folder.is_relative_to(top):
-                free += or_else([], _left, folder, limit, used)
+                with suppress(OSError, ValueError):  # no such file here, or no limit: "max"
+                    free.append(_left(folder, limit, usage))
     return free
 
 
-def _left(folder: Path, limit: str, used: str) -> list[int]:
-    """Limit less use; the file cache, which makes room when asked, is not counted as use. Raises
-    ValueError where there is no limit ("max")."""
-    stat = (
-        folder / "memory.stat"
-    )  # version 1 has the value twice, the second time with all groups below
-    cache = (
-        re.findall(r"^(?:total_)?inactive_file (\d+)", stat.read_text(), re.M)
-        if stat.is_file()
-        else []
-    )
-    return [
-        int((folder / limit).read_text())
-        - int((folder / used).read_text())
-        + max(map(int, cache), default=0)
-    ]
+def _left(folder: Path, limit: str, usage: str) -> int:
+    """Limit less usage. The file cache does not count as usage: it makes room when asked."""
+    left = int((folder / limit).read_text()) - int((folder / usage).read_text())
+    stat = folder / "memory.stat"
+    if not stat.is_file():
+        return left
+    # Version 1 has the value twice, the second time with all groups below: the larger one.
+    values = re.findall(r"^(?:total_)?inactive_file (\d+)", stat.read_text(), re.M)
+    return left + max(map(int, values), default=0)
 
 
 class Stopwatch:
-    """Wall-clock seconds of a block, the device synchronised at both ends; on CUDA also peak
-    memory, GiB."""
+    """Wall-clock seconds of a block, the device synchronised at both ends.
+
+    On CUDA it also restarts the count of peak memory, which `memory` reads.
+    """
 
     seconds = 0.0
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
         self._device = device
 
     def __enter__(self) -> Stopwatch:
-        if self._cuda:
+        if self._device.type == "cuda":
             import torch
 
             torch.cuda.synchronize(self._device)
@@ -103,7 +99,7 @@ class Stopwatch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._cuda:
+        if self._device.type == "cuda":
             import torch
 
             torch.cuda.synchronize(self._device)
@@ -111,26 +107,23 @@ class Stopwatch:
 
 
 def memory(device: torch.device) -> dict[str, float | None]:
-    """Peak memory in GiB: of the GPU since the last stopwatch started, of this process since it
-    started (None on Windows)."""
-    gpu: dict[str, float | None] = {"peak_vram_gib": None, "peak_vram_reserved_gib": None}
+    """Peak memory in GiB: of the GPU since the last stopwatch started (None on a CPU), of this
+    process since its start (None on Windows)."""
+    peaks: dict[str, float | None] = {"peak_vram_gib": None, "peak_vram_reserved_gib": None}
     if device.type == "cuda":
         import torch
 
-        gpu = {
-            "peak_vram_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 4),
-            "peak_vram_reserved_gib": round(torch.cuda.max_memory_reserved(device) / 2**30, 4),
-        }
-    return gpu | {"peak_ram_gib": _peak_ram()}
+        allocated = torch.cuda.max_memory_allocated(device)
+        peaks["peak_vram_gib"] = round(allocated / 2**30, 4)
+        reserved = torch.cuda.max_memory_reserved(device)
+        peaks["peak_vram_reserved_gib"] = round(reserved / 2**30, 4)
+    return peaks | {"peak_ram_gib": _peak_ram()}
 
 
 def _peak_ram() -> float | None:
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # Windows
         return None
-    return round(
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / (2**30 if sys.platform == "darwin" else 2**20),
-        3,
-    )
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux KiB
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 3)

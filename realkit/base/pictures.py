@@ -1,4 +1,4 @@
-"""Pictures as they come from people's disks → plain sRGB, and their way to an exact size."""
+"""Pictures from people's disks → plain sRGB, and their resampling to an exact size."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from realkit.base.errors import RequestError, shown
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# A picture of another aspect fills the size with its middle (crop), or lies within it whole (keep).
 Fit = Literal["crop", "keep"]
-FITS: tuple[Fit, ...] = (
-    "crop",
-    "keep",
-)  # of another aspect: the middle, filling the size; or the whole picture, within it
-FINISH = (  # the filter from an upscaler's own scale to the exact size; Pillow's, antialiased
-    "LANCZOS"
-)
+FITS: tuple[Fit, ...] = ("crop", "keep")
+FINISH = "LANCZOS"  # Pillow's filter from an upscaler's own scale to the exact size, antialiased
 MOST = 32_768  # pixels a side
 
 
 def plain(image: Image) -> Image:
-    """A picture as people see it, in 8-bit sRGB, or in RGBA where it has transparency: turned
-    upright, its colour profile applied, 16-bit grey scaled."""
+    """A picture as people see it: upright, in 8-bit sRGB, RGB or RGBA where it has transparency.
+
+    Its colour profile is applied, and 16-bit grey scaled. Raises RequestError for floating-point
+    pixels.
+    """
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -35,10 +34,10 @@ def plain(image: Image) -> Image:
     if image.mode == "F":
         raise RequestError(
             "A picture of floating-point numbers has no known white: expected 8 or 16 bits a"
-            " channel, scale it to them first"
+            " channel, scale it first"
         )
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("La", "RGBa"):  # multiplied by their transparency
+    if image.mode in ("La", "RGBa"):  # premultiplied by transparency
         image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):
         grey = np.asarray(image.convert("I")).clip(0, 65_535) / 257
@@ -47,53 +46,44 @@ def plain(image: Image) -> Image:
 
 
 def _in_srgb(image: Image) -> Image:
-    """RGB or RGBA in sRGB, by the picture's own profile where it has one that can be read."""
+    """RGB or RGBA in sRGB, by the picture's own profile where it has a readable one."""
     from PIL import ImageCms
 
     mode = "RGBA" if image.has_transparency_data else "RGB"
     profile = image.info.get("icc_profile")
     if not profile:
         return image.convert(mode)
-    base = (
-        image
-        if image.mode in ("RGB", "L", "CMYK", "LAB")
-        else image.convert("L" if image.mode in ("LA", "1") else "RGB")
-    )
+    base = image
+    if image.mode not in ("RGB", "L", "CMYK", "LAB"):
+        base = image.convert("L" if image.mode in ("LA", "1") else "RGB")
     try:
-        seen = ImageCms.profileToProfile(
-            base,
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-            ImageCms.createProfile("sRGB"),
-            outputMode="RGB",
-        )
-    except (
-        ImageCms.PyCMSError,
-        OSError,
-        ValueError,
-    ):  # of another kind of picture, or damaged: what other programs do too
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        colours = ImageCms.profileToProfile(base, own, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        # A damaged profile, or of another kind of picture: other programs ignore it too.
         return image.convert(mode)
-    assert seen is not None
+    assert colours is not None
     if mode == "RGBA":
-        seen.putalpha(image.convert("RGBA").getchannel("A"))
-    seen.info = {key: value for key, value in image.info.items() if key != "icc_profile"}
-    return seen
+        colours.putalpha(image.convert("RGBA").getchannel("A"))
+    colours.info = {key: value for key, value in image.info.items() if key != "icc_profile"}
+    return colours
 
 
 def opaque(image: Image) -> Image:
-    """The plain picture without transparency: on white."""
+    """The plain picture on white, RGB."""
     from PIL import Image
 
     image = plain(image)
-    return (
-        Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        if image.mode == "RGBA"
-        else image
-    )
+    if image.mode == "RGB":
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def under_transparency(image: Image) -> Image:
-    """The colours of an RGBA picture, RGB; where nothing is seen of them, those of the nearest
-    pixel that is seen, so that none shine through at edges."""
+    """The colours of an RGBA picture, RGB. Fully transparent pixels get the colour of the nearest
+    visible one, so that hidden colours do not bleed into edges when the picture is resized."""
     import numpy as np
     from PIL import Image
     from scipy.ndimage import distance_transform_edt
@@ -106,7 +96,7 @@ def under_transparency(image: Image) -> Image:
 
 
 def is_grey(image: Image) -> bool:
-    """Whether a picture has no colour by its mode."""
+    """Whether a picture's mode has no colour."""
     return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
@@ -124,19 +114,20 @@ def checked_target(to: object) -> int | tuple[int, int]:
 
 def written_target(text: str) -> int | tuple[int, int]:
     """A target as a person writes it: 2048, or 2048x1536."""
-    sides = text.lower().split("x")
-    if not all(side.strip().isdecimal() for side in sides) or len(sides) > 2:
+    parts = text.lower().split("x")
+    if not all(part.strip().isdecimal() for part in parts) or len(parts) > 2:
         raise RequestError(f"Target size {shown(text)}: expected pixels, such as 2048 or 2048x1536")
-    return checked_target(int(sides[0]) if len(sides) == 1 else tuple(int(side) for side in sides))
+    sides = [int(part) for part in parts]
+    return checked_target(sides if len(sides) == 2 else sides[0])
 
 
 def target_size(
     native: tuple[int, int], to: int | tuple[int, int], fit: Fit = "crop"
 ) -> tuple[int, int]:
-    """(width, height) to make of a picture of this size; an int is the longer side, the other
-    follows to the nearest pixel.
+    """(width, height) that a picture of this size gets; an int is its longer side.
 
-    With `fit` "keep" a pair is a box that the picture fills in one direction.
+    With `fit` "keep" a pair is a box that the picture fills in one direction. The side that follows
+    is rounded to the nearest pixel.
     """
     if isinstance(to, int):
         scale = to / max(native)
@@ -149,22 +140,20 @@ def target_size(
 
 
 def frame(native: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the middle of a picture that has the aspect of `size`; all of
-    it where rounding alone tells them apart."""
-    width, height = native
-    scale = max(size[0] / width, size[1] / height)
-    inner = size[0] / scale, size[1] / scale
-    within = [
-        side if abs(side - part) * scale < 1 else part
-        for side, part in zip(native, inner, strict=True)
-    ]
-    left, top = (width - within[0]) / 2, (height - within[1]) / 2
-    return left, top, width - left, height - top
+    """(left, top, right, bottom) of a picture's middle with the aspect of `size`; the whole picture
+    where the aspects differ by rounding alone."""
+    scale = max(size[0] / native[0], size[1] / native[1])
+    margins = []
+    for side, target in zip(native, size, strict=True):
+        margin = side - target / scale
+        margins.append(margin / 2 if abs(margin) * scale >= 1 else 0.0)
+    left, top = margins
+    return left, top, native[0] - left, native[1] - top
 
 
 def resized(image: Image, size: tuple[int, int], kernel: str = FINISH) -> Image:
-    """The middle of a picture with the aspect of `size`, resampled to it by one of Pillow's
-    filters, antialiased."""
+    """A picture's middle with the aspect of `size`, resampled to it by a filter of Pillow's,
+    antialiased."""
     from PIL import Image
 
     box = frame(image.size, size)
@@ -174,6 +163,6 @@ def resized(image: Image, size: tuple[int, int], kernel: str = FINISH) -> Image:
 
 
 def framed(image: Image, size: tuple[int, int]) -> Image:
-    """The picture cut to the whole pixels that `resized` will look at."""
+    """The picture cropped to the whole pixels that `resized` reads."""
     left, top, right, bottom = frame(image.size, size)
     return image.crop((math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)))

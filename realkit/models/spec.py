@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat
@@ -13,8 +13,7 @@ from realkit.base.errors import RequestError, shown
 from realkit.catalog.lookup import Spec, Table, find
 from realkit.samplers.table import SAMPLERS
 from realkit.weights import reference
-from realkit.weights.reference import HUB_FILE, HUB_ID
-from realkit.weights.sources import civitai
+from realkit.weights.reference import Reference
 
 
 class Settings(Spec):
@@ -120,77 +119,49 @@ def identify(name: str) -> tuple[str, ModelSpec]:
 def _identified(name: str) -> tuple[str, ModelSpec]:
     if name in MODELS:
         return name, MODELS[name]
-    name = reference.plain(
-        f"https://{name}" if name.startswith(("huggingface.co/", "hf.co/")) else name
-    )
-    if name.strip() and _is_reference(name):
-        known = _listed(name)
-        return (known, MODELS[known]) if known else (name, ModelSpec(source=name))
+    ref = reference.parse(name)
+    if ref.kind not in ("hub", "name") or reference.existing_path(name):
+        if listed := _listed(ref):
+            return listed, MODELS[listed]
+        return name, ModelSpec(source=name)
     try:
-        known = find(MODELS, name)
+        listed = find(MODELS, str(ref))
     except RequestError:
         if name.startswith("rehearsal/"):
             raise
-        if match := HUB_ID.match(name) or HUB_FILE.match(name):
-            return _of_hub(name, match)
-        if (swapped := re.fullmatch(r"(.+?)(:[\w-]+)(@.+)", name)) and HUB_ID.match(
-            right := swapped[1] + swapped[3] + swapped[2]
-        ):
+        if ref.kind == "hub":
+            return _of_hub(ref)
+        if swapped := reference.with_variant_last(name):
             raise RequestError(
-                f"Unknown model {shown(name)}: the revision comes before the variant, {right!r}"
+                f"Unknown model {shown(name)}: the revision comes before the variant, {swapped!r}"
             ) from None
         raise
-    return known, MODELS[known]
+    return listed, MODELS[listed]
 
 
-def _of_hub(name: str, match: re.Match[str]) -> tuple[str, ModelSpec]:
-    """A hub reference with the entry of the same repository, which may have moved, or with an empty
-    one."""
-    given = match.groupdict()
-    for known, spec in MODELS.items():
-        home = HUB_ID.match(spec.source) or HUB_FILE.match(spec.source)
-        if (
-            not home
-            or spec.loras
-            or spec.then
-            or "unet" in spec.parts
-            or given["id"] not in (home["id"], *spec.aliases)
-        ):
+def _of_hub(ref: Reference) -> tuple[str, ModelSpec]:
+    """A hub reference with the entry of its repository, which may have moved, or an empty entry."""
+    for name, spec in MODELS.items():
+        home = reference.parse(spec.source)
+        composed = spec.loras or spec.then or "unet" in spec.parts
+        if composed or home.kind != "hub" or ref.name not in (home.name, *spec.aliases):
             continue
-        revision = f"@{given['revision']}" if given["revision"] else ""
-        file = given.get("file") or home.groupdict().get(
-            "file"
-        )  # the entry knows which file of a repository is meant
-        variant = "" if file else given["variant"] or home["variant"] or ""
-        source = home["id"] + revision + (f"/{file}" if file else f":{variant}" if variant else "")
-        return (
-            (known, spec)
-            if source == spec.source
-            else (name, spec.model_copy(update={"source": source}))
-        )
-    return name, ModelSpec(source=name)
+        file = ref.file or home.file  # the entry knows which file of a repository is meant
+        variant = "" if file else ref.variant or home.variant
+        source = str(replace(home, revision=ref.revision, file=file, variant=variant))
+        if source == spec.source:
+            return name, spec
+        return str(ref), spec.model_copy(update={"source": source})
+    return str(ref), ModelSpec(source=str(ref))
 
 
-def _is_reference(name: str) -> bool:
-    if name.endswith((".safetensors", ".ckpt")) and not HUB_FILE.match(name):
-        return True
-    if name.startswith(
-        ("/", ".", "~", "kaggle:", "http://", "https://")
-    ) or name.lower().startswith("civitai:"):
-        return True
-    try:
-        return Path(name).exists()
-    except OSError:  # too long to be one
-        return False
-
-
-def _listed(name: str) -> str | None:
-    """The entry that has a Civitai model (no version of it named) or a hub file among its aliases
-    or as its source."""
-    alias = str(found) if (found := civitai.parse(name)) else name
-    return next(
-        (known for known, spec in MODELS.items() if alias in (spec.source, *spec.aliases)), None
-    )
+def _listed(ref: Reference) -> str | None:
+    """The entry that has a reference as its source or among its aliases; a Civitai model is listed
+    without a version."""
+    for name, spec in MODELS.items():
+        if str(ref) in (spec.source, *spec.aliases):
+            return name
+    return None
 
 
 def _check_settings(name: str, spec: ModelSpec) -> None:

@@ -13,11 +13,9 @@ from realkit.base import credentials
 from realkit.base.errors import RequestError, shown
 from realkit.catalog.lookup import Spec, Table, find
 from realkit.weights import reference
-from realkit.weights.reference import HUB_FILE, HUB_ID, PACKAGE
 from realkit.weights.sources import disk
 
 ORIGINAL = "realesrgan:"  # before a name: by the realesrgan package instead of spandrel
-SINGLES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 NETWORKS = ("spandrel", "transformers", "realesrgan")
 DETECTOR = "opencv/face_detection_yunet/face_detection_yunet_2023mar.onnx"
 USES = Literal[
@@ -74,7 +72,7 @@ def chain(name: str) -> list[tuple[str, Upscaler]]:
         return [(find(UPSCALERS, name), Upscaler(engine="resample"))]  # raises
     parts = (
         [name]
-        if name in UPSCALERS or _exists(name)
+        if name in UPSCALERS or reference.existing_path(name)
         else [part.strip() for part in re.split(r"\s\+(?:\s|$)", name)]
     )
     return [_tool(part) for part in parts]
@@ -100,38 +98,16 @@ def _tool(name: str) -> tuple[str, Upscaler]:
         known = find(UPSCALERS, name)
         return known, UPSCALERS[known]
     except RequestError:
-        if not name or not _is_reference(name):
+        ref = reference.parse(name)
+        if ref.kind == "name" and not reference.existing_path(name):
             raise
-    ref = reference.plain(name)
-    if listed := next(
-        (known for known, spec in UPSCALERS.items() if spec.source and ref == spec.source), None
-    ):
-        return listed, UPSCALERS[listed]
-    single = Path(ref.partition("?")[0]).suffix.lower() in SINGLES or (
-        _exists(ref) and Path(ref).expanduser().is_file()
-    )
-    return name, Upscaler(engine="spandrel" if single else "transformers", source=ref)
-
-
-def _is_reference(name: str) -> bool:
-    if (
-        name.startswith(("/", ".", "~", "kaggle:", "http://", "https://", PACKAGE))
-        or HUB_FILE.match(name)
-        or HUB_ID.match(name)
-    ):
-        return True
-    return Path(name).suffix.lower() in SINGLES or _exists(name)
-
-
-def _exists(name: str) -> bool:
-    try:
-        return bool(name.strip()) and Path(name).expanduser().exists()
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ):  # too long to be one, of nobody's home, or with a null in it
-        return False
+    source = str(ref)
+    for known, spec in UPSCALERS.items():
+        if source == spec.source:
+            return known, spec
+    path = reference.existing_path(source)
+    single = ref.single or (path and path.is_file())
+    return name, Upscaler(engine="spandrel" if single else "transformers", source=source)
 
 
 def canonical(name: str) -> str:
@@ -156,12 +132,9 @@ def _check(name: str, spec: Upscaler) -> None:
             f"Upscaler {name!r} has the source {spec.source!r}: expected an interpolation of"
             " OpenCV's, such as INTER_LANCZOS4"
         )
-    elsewhere = HUB_FILE.match(spec.source) or spec.source.startswith(("http://", "https://"))
-    if (
-        Path(spec.source).suffix.lower() in SINGLES
-        and not elsewhere
-        and disk.local(spec.source) is None
-    ):
+    ref = reference.parse(spec.source)
+    on_disk = ref.single and ref.kind not in ("hub", "url", "civitai")
+    if on_disk and disk.local(spec.source) is None:
         raise RequestError(
             f"Upscaler file {shown(spec.source)} is not there: expected a catalogue name (realkit"
             " list upscalers), a hub file, or an existing file"

@@ -1,13 +1,12 @@
-"""Checkpoints in one file, in the layout of the original code: which kind one is, and the configs
-shipped for it, so that loading asks no network.
+"""Checkpoints in one file, in the layout of the original code: their kind, and the shipped configs
+of that kind, so that loading asks no network.
 
-settings = single_file.arguments(single_file.identify(path))
+settings = checkpoints.arguments(checkpoints.identify(path))
 StableDiffusionXLPipeline.from_single_file(path, local_files_only=True, **settings)
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,34 +15,31 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base.errors import RequestError
+from realkit.base.files import json_object
 from realkit.weights import clip_tokenizer
 
 NETWORK = "model.diffusion_model."
-WORDS = (  # its last axis is the width of the text that is attended to
-    "transformer_blocks.{}.attn2.to_k.weight"
-)
+# A cross-attention's keys, whose last axis is the width of the text encoding
+WORDS = "transformer_blocks.{}.attn2.to_k.weight"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one is told: shapes of tensors of its denoiser (None: not there), and a tensor of each of
-    its other parts."""
+    """The marks of a kind: shapes of tensors of its denoiser (None: absent), and a tensor's name
+    for each other part."""
 
     network: Mapping[str, tuple[int, ...] | None]
     parts: Mapping[str, str]
 
 
 def _unet(text: int) -> dict[str, tuple[int, ...] | None]:
-    blocks = {
-        "input_blocks.1": 320,
-        "input_blocks.8": 1280,
-        "middle_block": 1280,
-        "output_blocks.11": 320,
-    }
-    attends: dict[str, tuple[int, ...] | None] = {
-        f"{block}.1.{WORDS.format(0)}": (width, text) for block, width in blocks.items()
-    }
-    return attends | {"input_blocks.0.0.weight": (320, 4, 3, 3), "label_emb.0.0.weight": None}
+    """Stable Diffusion 1 and 2 differ in the width of the text encoding."""
+    words = f"1.{WORDS.format(0)}"
+    return {
+        f"input_blocks.1.{words}": (320, text), f"input_blocks.8.{words}": (1280, text),
+        f"middle_block.{words}": (1280, text), f"output_blocks.11.{words}": (320, text),
+        "input_blocks.0.0.weight": (320, 4, 3, 3), "label_emb.0.0.weight": None,
+    }  # fmt: skip
 
 
 def _mmdit(positions: int, second: tuple[int, ...] | None) -> dict[str, tuple[int, ...] | None]:
@@ -92,10 +88,10 @@ KINDS = {  # each has its folder in catalog/configs
 }  # fmt: skip
 SUPPORTED = (
     "supported are whole checkpoints of Stable Diffusion 1, 2, 3 medium and 3.5 medium, SDXL and"
-    " its refiner, in the original layout; for another give a catalogue entry a `config` folder"
+    " its refiner, in the original layout; for any other, give a catalogue entry a `config` folder"
 )
 EMBEDDING = "a textual inversion embedding: give it to a model, not as one"
-# What a file is that is no such checkpoint: the first line of which a tensor's name matches
+# Other files, by a pattern that one of their tensors' names matches: the first match counts
 OTHERS = {
     r"^lora_(unet|te|transformer)|[._]lora[_.](A|B|up|down|linear)|\.(hada_w\d|lokr_w\d|oft_)": (
         "a LoRA: give it to a model, not as one"
@@ -129,32 +125,32 @@ ALONE = {
 def kind_of(
     keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]], *, name: str = "The file"
 ) -> str:
-    """The config folder that a checkpoint belongs to, from the names and shapes of its tensors
-    alone.
+    """The kind of a checkpoint, by its tensors' names and shapes alone: a key of KINDS.
 
-    Stable Diffusion 2 is taken for "sd2", the 768 pixel v-prediction model: the epsilon one of 512
-    pixels, "sd2-base", differs in nothing a header shows. Raises RequestError with what was found
-    instead; `name` begins its line.
+    Stable Diffusion 2 is read as "sd2", the 768 pixel v-prediction model: the 512 pixel epsilon
+    model "sd2-base" has the same tensors. Raises RequestError with what the file holds instead;
+    `name` begins its line.
     """
     keys = list(keys)
-    network = {
-        key.removeprefix(NETWORK): shapes[key]
-        for key in keys
-        if key.startswith(NETWORK) and key in shapes
-    }
-    found = _first(OTHERS, keys) or (
-        _kind(network)
-        if network
-        else _first(ALONE, keys) or _embedding(keys, shapes) or _strange(keys)
-    )
-    if found in KINDS:
-        return found
-    raise RequestError(f"{name} holds {found}; {SUPPORTED}")
+    network = {}
+    for key in keys:
+        if key.startswith(NETWORK) and key in shapes:
+            network[key.removeprefix(NETWORK)] = shapes[key]
+    other = _first(OTHERS, keys)
+    if not other and network:
+        kind = _network_kind(network)
+        if kind in KINDS:
+            return kind
+        other = kind
+    other = other or _first(ALONE, keys) or _embedding(keys, shapes)
+    if not other:
+        other = f"unknown tensors ({_names(keys)})" if keys else "no tensors"
+    raise RequestError(f"{name} holds {other}; {SUPPORTED}")
 
 
 def identify(path: Path) -> str:
-    """The kind of a .safetensors checkpoint, of which only the header is read. Raises RequestError
-    where it is none of KINDS."""
+    """The kind of a .safetensors checkpoint, by its header alone. Raises RequestError where it is
+    not supported."""
     keys, shapes = header(path)
     return kind_of(keys, shapes, name=f"File {path.name!r}")
 
@@ -171,71 +167,65 @@ def header(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
 def missing(kind: str, keys: Iterable[str]) -> list[str]:
     """The parts ("vae", "text_encoder", …) that a checkpoint of a kind lacks, so that they must
     come from elsewhere."""
-    held = set(keys)
-    return [
-        part
-        for part, key in KINDS[kind].parts.items()
-        if key not in held and key.replace("first_stage_model.", "vae.") not in held
-    ]
+    keys, parts = set(keys), []
+    for part, key in KINDS[kind].parts.items():
+        if not keys & {key, key.replace("first_stage_model.", "vae.")}:
+            parts.append(part)
+    return parts
 
 
 def folder(kind: str) -> Path:
-    """The shipped folder with the diffusers configs of a kind; the vocabularies of its tokenizers
-    are not in it."""
+    """The shipped folder of a kind's diffusers configs, without the tokenizers' vocabularies."""
     return Path(str(resources.files("realkit.catalog"))) / "configs" / kind
 
 
 def arguments(kind: str) -> dict[str, Any]:
     """What `from_single_file` needs to ask no network: the config folder, the tokenizers, and None
     for the parts left out (Stable Diffusion 3's T5)."""
-    place = folder(kind)
-    pads = {
-        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["pad_token"]
-        for path in sorted(place.glob("tokenizer*/tokenizer_config.json"))
-    }
-    index = json.loads((place / "model_index.json").read_text(encoding="utf-8"))
-    left_out = {part: None for part, value in index.items() if value == [None, None]}
-    return (
-        {"config": str(place)}
-        | left_out
-        | {part: clip_tokenizer.load(pad) for part, pad in pads.items()}
-    )
+    configs = folder(kind)
+    arguments: dict[str, Any] = {"config": str(configs)}
+    for part, value in json_object(configs / "model_index.json").items():
+        if value == [None, None]:
+            arguments[part] = None
+    for path in sorted(configs.glob("tokenizer*/tokenizer_config.json")):
+        arguments[path.parent.name] = clip_tokenizer.load(json_object(path)["pad_token"])
+    return arguments
 
 
-def _kind(network: Mapping[str, tuple[int, ...]]) -> str:
-    """The kind of a denoiser, or what it is instead."""
-    for kind, known in KINDS.items():
-        if all(network.get(key) == shape for key, shape in known.network.items()):
-            return kind
+def _network_kind(network: Mapping[str, tuple[int, ...]]) -> str:
+    """The kind of a denoiser, or a description of an unsupported one."""
+    for name, kind in KINDS.items():
+        if all(network.get(key) == shape for key, shape in kind.network.items()):
+            return name
     first = network.get("input_blocks.0.0.weight") or network.get("x_embedder.proj.weight")
     if first is None:
-        return f"an unknown network ({_some(network)})"
+        return f"an unknown network ({_names(network)})"
     if first[1] == 9:
         return "an inpainting model (9 input channels)"
-    text = next(
-        (shape[-1] for key, shape in network.items() if key.endswith("attn2.to_k.weight")), None
-    )
-    attends = f", text width {text}" if text else ""
-    return f"an unknown network ({first[1]} input channels, first width {first[0]}{attends})"
+    widths = [shape[-1] for key, shape in network.items() if key.endswith("attn2.to_k.weight")]
+    text = f", text width {widths[0]}" if widths else ""
+    return f"an unknown network ({first[1]} input channels, first width {first[0]}{text})"
 
 
 def _first(table: Mapping[str, str], keys: list[str]) -> str | None:
-    return next(
-        (what for pattern, what in table.items() if any(re.search(pattern, key) for key in keys)),
-        None,
-    )
+    """The meaning of the table's first pattern that a tensor's name matches."""
+    for pattern, meaning in table.items():
+        if any(re.search(pattern, key) for key in keys):
+            return meaning
+    return None
 
 
 def _embedding(keys: list[str], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    few = 0 < len(keys) <= 2 and all(
-        len(shapes.get(key, ())) in (1, 2) and shapes[key][-1] in (768, 1024, 1280) for key in keys
-    )
-    return EMBEDDING if few else None
+    """One or two tensors as wide as a text encoder are a textual inversion embedding."""
+    if not 0 < len(keys) <= 2:
+        return None
+    for key in keys:
+        shape = shapes.get(key, ())
+        if len(shape) not in (1, 2) or shape[-1] not in (768, 1024, 1280):
+            return None
+    return EMBEDDING
 
 
-def _strange(keys: list[str]) -> str:
-    return f"unknown tensors ({_some(keys)})" if keys else "no tensors"
-
-
-def _some(keys: Iterable[str]) -> str:
+def _names(keys: Iterable[str]) -> str:
+    """The first two tensors' names, at most 60 characters of each."""
     return ", ".join(key if len(key) <= 60 else f"{key[:57]}…" for key in sorted(keys)[:2])

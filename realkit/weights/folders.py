@@ -1,5 +1,5 @@
-"""Which files of a folder or repository a loader reads: of the pipeline's parts one set of weights
-each, by variant."""
+"""Which files of a folder or repository a loader reads: one set of weights for each part of a
+pipeline, by variant."""
 
 from __future__ import annotations
 
@@ -13,89 +13,76 @@ READ = (".json", ".txt", ".model")  # configs, vocabularies, sentencepiece model
 NOT_READ = {"figures.json"}
 # Weights of a part as diffusers and transformers name them:
 # STEM[.VARIANT][-00001-of-00002].safetensors, or .bin
+STEM = r"^(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
 PART = re.compile(
-    r"^(?P<stem>diffusion_pytorch_model|model|pytorch_model)(\.(?P<variant>[\w-]+?))?(?P<shard>-\d{5}-of-\d{5})?\.(?P<kind>safetensors|bin)$"
+    STEM + r"(\.(?P<variant>[\w-]+?))?(?P<shard>-\d{5}-of-\d{5})?\.(?P<kind>safetensors|bin)$"
 )
-INDEX = re.compile(
-    r"^(?P<stem>diffusion_pytorch_model|model|pytorch_model)\.(?P<kind>safetensors|bin)\.index(\.(?P<variant>[\w-]+))?\.json$"
-)
-UNUSED = {
-    "safety_checker",
-    "feature_extractor",
-    "image_encoder",
-    "prior_image_encoder",
-}  # parts of a pipeline that are never loaded
+INDEX = re.compile(STEM + r"\.(?P<kind>safetensors|bin)\.index(\.(?P<variant>[\w-]+))?\.json$")
+UNUSED = {  # parts of a pipeline that are never loaded
+    "safety_checker", "feature_extractor", "image_encoder", "prior_image_encoder",
+}  # fmt: skip
 
 
 def chosen(names: list[str], index: dict[str, Any], variant: str = "") -> tuple[str, list[str]]:
-    """(variant found, files read) of a listing: a pipeline's parts by its model_index.json,
-    `index`, else the folder itself.
+    """(variant of the weights, files read) of a listing.
 
-    Each part's weights are those of the variant where it has them, else the plain ones, else the
-    only other variant there is; pickled ones only where there is no .safetensors. An open_clip
-    folder or a loose collection is taken as it is.
+    `index` is the pipeline's model_index.json, whose parts are read; {} reads every folder. Each
+    part's weights are those of the variant where it has them, else the plain ones, else the first
+    other variant; pickled ones only where there is no .safetensors. An open_clip folder or a loose
+    collection of weights is read whole.
     """
-    if index:
-        parts = [
-            name
-            for name, value in index.items()
-            if isinstance(value, list) and value[0] and name not in UNUSED
-        ]
-        places = [
-            f"{part}/" for part in parts if any(name.startswith(f"{part}/") for name in names)
-        ]
-        kept = ["model_index.json"]
-    else:
-        places, kept = sorted({name[: name.rfind("/") + 1] for name in names}), []
-    found = ""
-    for place in places:
-        own = [
-            name for name in names if name.startswith(place) and "/" not in name.removeprefix(place)
-        ]
-        heavy, took = _weights([name.removeprefix(place) for name in own], variant)
-        found = found or took
-        plain = [
-            name
-            for name in own
-            if PurePosixPath(name).suffix in READ
-            and PurePosixPath(name).name not in (*NOT_READ, "model_index.json")
-        ]
-        kept += [name for name in plain if not INDEX.match(PurePosixPath(name).name)] + [
-            place + name for name in heavy
-        ]
-    if not index and not any(PurePosixPath(name).suffix in (*WEIGHTS, *PICKLED) for name in kept):
-        kept = [
-            name
-            for name in names
-            if PurePosixPath(name).suffix in (*READ, *WEIGHTS)
-            and PurePosixPath(name).name not in NOT_READ
-        ]
-    return found, sorted(set(kept))
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folder, slash, own = name.rpartition("/")
+        folders.setdefault(folder + slash, []).append(own)
+    files = ["model_index.json"] if index else []
+    first_variant = ""
+    for folder in _parts(index) if index else sorted(folders):
+        weights, of_variant = _weights(folders.get(folder, []), variant)
+        first_variant = first_variant or of_variant
+        for own in folders.get(folder, []):
+            config = _is_read(own) and own != "model_index.json" and not INDEX.match(own)
+            if config or own in weights:
+                files.append(folder + own)
+    if not index and not any(name.endswith((*WEIGHTS, *PICKLED)) for name in files):
+        files = [name for name in names if name.endswith(WEIGHTS) or _is_read(name)]
+    return first_variant, sorted(set(files))
+
+
+def _parts(index: dict[str, Any]) -> list[str]:
+    """The folders of the parts that a model_index.json names and a loader reads."""
+    folders = []
+    for name, value in index.items():
+        if isinstance(value, list) and value[0] and name not in UNUSED:
+            folders.append(f"{name}/")
+    return folders
+
+
+def _is_read(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix in READ and path.name not in NOT_READ
 
 
 def variants(names: list[str]) -> list[str]:
     """The variants of which a listing has .safetensors."""
-    return sorted(
-        {
-            match["variant"]
-            for name in names
-            if (match := PART.match(PurePosixPath(name).name))
-            and match["variant"]
-            and match["kind"] == "safetensors"
-        }
-    )
+    variants = set()
+    for name in names:
+        match = PART.match(PurePosixPath(name).name)
+        if match and match["variant"] and match["kind"] == "safetensors":
+            variants.add(match["variant"])
+    return sorted(variants)
 
 
 def canonical(name: str, variant: str) -> str:
-    """The name of a chosen file in the plain layout: without its variant, and .safetensors where it
-    is pickled. Shards keep theirs: their index lists them."""
+    """A chosen file's name in the plain layout: without its variant, and as .safetensors.
+
+    Shards keep their names, which their index lists.
+    """
     path = PurePosixPath(name)
     if match := PART.match(path.name):
-        stem = (
-            {"pytorch_model": "model"}.get(match["stem"], match["stem"])
-            if match["kind"] == "bin"
-            else match["stem"]
-        )
+        stem = match["stem"]
+        if match["kind"] == "bin" and stem == "pytorch_model":
+            stem = "model"  # transformers calls its pickled weights so
         return name if match["shard"] else str(path.with_name(f"{stem}.safetensors"))
     if match := INDEX.match(path.name):
         return str(path.with_name(f"{match['stem']}.{match['kind']}.index.json"))
@@ -103,22 +90,22 @@ def canonical(name: str, variant: str) -> str:
 
 
 def _weights(names: list[str], variant: str) -> tuple[list[str], str]:
-    """One part's weight files and the variant they are."""
+    """One part's weight files and their variant."""
     for kind in ("safetensors", "bin"):
         sets: dict[str, list[str]] = {}
         for name in names:
-            if (match := PART.match(name) or INDEX.match(name)) and match["kind"] == kind:
+            match = PART.match(name) or INDEX.match(name)
+            if match and match["kind"] == kind:
                 sets.setdefault(match["variant"] or "", []).append(name)
-        sets = {which: _one(found) for which, found in sets.items()}
-        for which in (variant, ""):
-            if which in sets:
-                return sets[which], which
-        if sets:
-            return next((found, which) for which, found in sorted(sets.items()))
+        for of_variant in (variant, "", *sorted(sets)):
+            if of_variant in sets:
+                return _whole(sets[of_variant]), of_variant
     return [], ""
 
 
-def _one(names: list[str]) -> list[str]:
-    """The whole file where there is one, else the shards with their index."""
-    whole = [name for name in names if (match := PART.match(name)) and not match["shard"]]
-    return whole[:1] or names
+def _whole(names: list[str]) -> list[str]:
+    """The unsharded file where there is one, else the shards with their index."""
+    for name in names:
+        if (match := PART.match(name)) and not match["shard"]:
+            return [name]
+    return names

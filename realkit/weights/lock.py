@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 from realkit.weights.folders import canonical
 
-SINGLE = ".safetensors"  # the name in a lock of the one file that it is
+SINGLE = ".safetensors"  # a single file's name in its lock
 
 
 @dataclass(frozen=True)
 class Lock:
-    """What a reference meant when it was first met: the SHA-256 of each file that is loaded.
+    """What a reference meant when it was first met.
 
-    `revision` is the hub's commit or Civitai's version, "" where contents came from a disk. A
-    single file stands under the name ".safetensors".
+    `files` is SHA-256 by name; a single file has the name ".safetensors". `revision` is the hub's
+    commit or Civitai's version, "" where the contents came from a disk.
     """
 
     ref: str
@@ -33,22 +33,20 @@ class Lock:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what determines results: contents, not where they lie."""
+        """The hash of what determines results: contents, not where they lie."""
         return self.digest()
 
     def digest(self, within: str = "", without: str | None = None) -> str:
-        """The fingerprint of a folder's part: of files below `within`, or of those not below
-        `without`. A single file is one whole."""
-        kept = {
-            canonical(name, self.variant): sha
-            for name, sha in self.files.items()
-            if self.single or _concerns(name, within, without)
-        }
-        return hashlib.sha256(json.dumps({"files": kept}, sort_keys=True).encode()).hexdigest()
+        """The fingerprint of the files below `within`, or of those not below `without`.
+
+        A single file has one fingerprint, whatever part is asked for.
+        """
+        files = {}
+        for name, sha in self.files.items():
+            left_out = without is not None and name.startswith(without)
+            if self.single or (name.startswith(within) and not left_out):
+                files[canonical(name, self.variant)] = sha
+        return hashlib.sha256(json.dumps({"files": files}, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def _concerns(name: str, within: str, without: str | None) -> bool:
-    return name.startswith(within) and not (without is not None and name.startswith(without))

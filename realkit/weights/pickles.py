@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -13,11 +13,10 @@ from typing import Any
 from realkit.base import cache
 from realkit.base.errors import RequestError, one_line
 from realkit.weights.folders import WEIGHTS
-from realkit.weights.sources import web
 
-ALLOW_PICKLE = (  # "1": read pickled checkpoints too, by torch's restricted, weights-only unpickler
-    "REALKIT_ALLOW_PICKLE"
-)
+ALLOW_PICKLE = "REALKIT_ALLOW_PICKLE"  # environment: "1" reads pickled checkpoints too
+TENSORS_UNDER = ("state_dict", "params_ema", "params", "model")  # keys that hold a checkpoint
+DEEPEST = 4  # levels of such keys; a pickle can contain itself
 _PICKLES = ContextVar("pickles", default=False)
 
 
@@ -27,18 +26,21 @@ def pickles_allowed() -> bool:
 
 @contextmanager
 def reading_pickles() -> Iterator[None]:
-    """Within it pickled weights are read, by the restricted unpickler: upscalers are published so,
-    and there is no other file to take."""
-    before = _PICKLES.set(True)
+    """Allow pickled weights within the block: upscalers are published in no other format."""
+    token = _PICKLES.set(True)
     try:
         yield
     finally:
-        _PICKLES.reset(before)
+        _PICKLES.reset(token)
 
 
-def allow_pickle(name: str, pickled: bool) -> None:
-    """Raise RequestError for pickled weights, unless they were asked for."""
-    if pickled and not pickles_allowed():
+def is_pickle(name: str) -> bool:
+    return Path(name).suffix not in WEIGHTS
+
+
+def allow_pickle(name: str) -> None:
+    """Raise RequestError for a pickled weight file, unless pickles are allowed."""
+    if is_pickle(name) and not pickles_allowed():
         raise RequestError(
             f"Weight file {Path(name).name!r}: expected .safetensors; pickled checkpoints can run"
             f" code when loaded. Take another file, convert it, or set {ALLOW_PICKLE}=1 to read it"
@@ -46,13 +48,24 @@ def allow_pickle(name: str, pickled: bool) -> None:
         )
 
 
+def allow_pickles(holder: str, names: Iterable[str]) -> None:
+    """Raise RequestError for a folder or repository whose chosen weights are pickled."""
+    for name in names:
+        if is_pickle(name) and not pickles_allowed():
+            raise RequestError(
+                f"{holder} holds {name!r} without a .safetensors file beside it: pickled weights"
+                " can run code when loaded. Take another model or one of its single files, convert"
+                f" them, or set {ALLOW_PICKLE}=1 to read them by the restricted unpickler"
+            )
+
+
 def check_safetensors(path: Path) -> None:
-    """Raise RequestError when a file is not .safetensors, when its header is not one or does not
-    fit its length, or when it holds no tensor."""
+    """Raise RequestError for a damaged .safetensors header, for a file without tensors, and for a
+    pickle that is not allowed."""
     from safetensors import SafetensorError, safe_open
 
-    allow_pickle(path.name, path.suffix not in WEIGHTS)
-    if path.suffix not in WEIGHTS:
+    allow_pickle(path.name)
+    if is_pickle(path.name):
         return
     try:
         with safe_open(path, framework="np") as file:
@@ -67,88 +80,68 @@ def check_safetensors(path: Path) -> None:
         raise RequestError(f"Weight file {str(path)!r} holds no tensor: download it again")
 
 
-def is_pickle(name: str) -> bool:
-    return Path(name).suffix not in WEIGHTS
-
-
 def plain_file(path: Path, sha: str) -> Path:
-    """The file itself, or where it is pickled what the restricted unpickler reads of it, as
-    .safetensors."""
-    if not is_pickle(path.name):
-        check_safetensors(path)
-        return path
-
-    allow_pickle(path.name, True)
-    return converted(path, sha)
-
-
-KNOWN = ("state_dict", "params_ema", "params", "model")  # under what checkpoints keep their tensors
-DEEPEST = 4  # of these within each other; a pickle can hold itself
+    """The checked file itself, or the .safetensors conversion of a pickle."""
+    check_safetensors(path)
+    return converted(path, sha) if is_pickle(path.name) else path
 
 
 def converted(path: Path, sha: str) -> Path:
     """The tensors of a pickled checkpoint (.bin, .ckpt, .pt, .pth) as a .safetensors file in the
     cache. Raises RequestError where it holds anything else."""
-    made = cache.cache_folder("converted") / f"{sha}.safetensors"
-    if made.is_file():
-        return made
+    target = cache.cache_folder("converted") / f"{sha}.safetensors"
+    if target.is_file():
+        return target
     tensors = _tensors(path)
-    called, needed = (
-        f"Checkpoint {path.name!r} as .safetensors",
-        sum(value.numel() * value.element_size() for value in tensors.values()),
-    )
-    cache.room(made.parent, needed, called)
+    called = f"Checkpoint {path.name!r} as .safetensors"
+    size = sum(value.numel() * value.element_size() for value in tensors.values())
+    cache.room(target.parent, size, called)
     try:
-        _save(tensors, made)
+        _save(tensors, target)
     except Exception as error:
-        if number := re.search(
-            r"os error (\d+)", str(error)
-        ):  # safetensors gives a system's error in words
+        # safetensors puts a system's error into words
+        if number := re.search(r"os error (\d+)", str(error)):
             error = OSError(int(number[1]), os.strerror(int(number[1])))
         if isinstance(error, OSError):
-            raise cache.unwritten(called, made.parent, error, needed) from None
+            raise cache.unwritten(called, target.parent, error, size) from None
         raise RequestError(
-            f"Checkpoint {path.name!r} cannot be made a .safetensors file"
-            f" ({web.scrubbed(error)[:160]}): take one"
+            f"Checkpoint {path.name!r} cannot be converted to .safetensors"
+            f" ({type(error).__name__}: {one_line(error, 140)}): take a .safetensors file"
         ) from None
-    return made
+    return target
 
 
-def _save(tensors: dict[str, Any], made: Path) -> None:
+def _save(tensors: dict[str, Any], target: Path) -> None:
     """Write a file, whole or not at all."""
     from safetensors.torch import save_file
 
-    part = made.with_name(f"{made.name}.{os.getpid()}")
+    part = target.with_name(f"{target.name}.{os.getpid()}")
     try:
         save_file(tensors, part, metadata={"format": "pt"})
-        part.replace(made)
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _tensors(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds by name, contiguous and each in memory of its own."""
+    """A checkpoint's tensors by name, contiguous and each in memory of its own."""
     import torch
 
-    found = _read(path)
+    content = _read(path)
     for _ in range(DEEPEST):
-        if not isinstance(found, dict) or any(
-            isinstance(value, torch.Tensor) for value in found.values()
-        ):
+        inner = _inner(content)
+        if inner is None:
             break
-        found = next((found[key] for key in KNOWN if isinstance(found.get(key), dict)), {})
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict):
+        content = inner
+    if not isinstance(content, dict):
         raise RequestError(
-            f"Checkpoint {path.name!r} holds {type(found).__name__}, expected tensors by name: take"
-            " a .safetensors file"
+            f"Checkpoint {path.name!r} holds {type(content).__name__}, expected tensors by name:"
+            " take a .safetensors file"
         )
-    tensors = {
-        str(name): value.contiguous().clone()
-        for name, value in found.items()
-        if isinstance(value, torch.Tensor)
-    }
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, torch.Tensor):
+            tensors[str(name)] = value.contiguous().clone()
     if not tensors:
         raise RequestError(
             f"Checkpoint {path.name!r} holds no tensors under any known name: take a .safetensors"
@@ -157,9 +150,22 @@ def _tensors(path: Path) -> dict[str, Any]:
     return tensors
 
 
+def _inner(content: Any) -> dict[Any, Any] | None:
+    """The dictionary below one of TENSORS_UNDER; "state_dict" also beside loose tensors."""
+    import torch
+
+    if not isinstance(content, dict):
+        return None
+    flat = any(isinstance(value, torch.Tensor) for value in content.values())
+    for key in TENSORS_UNDER[:1] if flat else TENSORS_UNDER:
+        if isinstance(content.get(key), dict):
+            return content[key]
+    return None
+
+
 def _read(path: Path) -> Any:
-    """What the restricted unpickler makes of a file. Of torch's error only the name of what it
-    refuses is said: its advice is to read the file unrestricted."""
+    """What the restricted unpickler reads. Of torch's error only the refused name is repeated: its
+    advice is to read the file unrestricted."""
     import pickle
 
     import torch
@@ -167,18 +173,16 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # it refuses in many ways; each means that the file is not read
-        said, lost = str(error), "take a .safetensors file"
+        message, advice = str(error), "take a .safetensors file"
         if isinstance(error, OSError) and error.filename:
-            why = f"cannot be read: {error.strerror}"
-        elif isinstance(error, MemoryError) or "allocate memory" in said:
-            why, lost = (
-                "does not fit into memory",
-                "shut down other programs, or take a .safetensors file",
-            )
-        elif refused := re.search(r"GLOBAL ([\w.]{1,80})|(TorchScript) archive", said):
-            why = f"holds more than tensors (refused: {refused[1] or refused[2]})"
+            reason = f"cannot be read: {error.strerror}"
+        elif isinstance(error, MemoryError) or "allocate memory" in message:
+            reason = "does not fit into memory"
+            advice = "shut down other programs, or take a .safetensors file"
+        elif refused := re.search(r"GLOBAL ([\w.]{1,80})|(TorchScript) archive", message):
+            reason = f"holds more than tensors (refused: {refused[1] or refused[2]})"
         elif isinstance(error, pickle.UnpicklingError):
-            why = "holds more than tensors, or is damaged"
+            reason = "holds more than tensors, or is damaged"
         else:
-            why, lost = "is damaged", "fetch it again, or take a .safetensors file"
-        raise RequestError(f"Checkpoint {path.name!r} {why}: {lost}") from None
+            reason, advice = "is damaged", "fetch it again, or take a .safetensors file"
+        raise RequestError(f"Checkpoint {path.name!r} {reason}: {advice}") from None

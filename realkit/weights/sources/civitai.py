@@ -1,58 +1,32 @@
-"""Civitai's references: civitai:MODEL, civitai:MODEL@VERSION and the site's URLs → the file of a
-version, its hash and where to fetch it.
-
-A version's model file is meant, or the one that the query of a download address describes:
-civitai:MODEL@VERSION?type=VAE&format=SafeTensor.
-"""
+"""Civitai: the file of a model's version, its published hash, and where to fetch it."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from realkit.base import credentials
+from realkit.base.cache import cache_folder, sha256
 from realkit.base.errors import RequestError
-from realkit.weights.sources import web
-from realkit.weights.sources.web import TIMEOUT_S, TRIES, WAITED_FOR
-
-ENDPOINT = "CIVITAI_ENDPOINT"  # another address of the service, for mirrors
-SITE = "https://civitai.com"
-SHORT = re.compile(
-    r"civitai:(?P<model>\d+)?(@(?P<version>\d+))?(\?(?P<asked>.+))?", re.IGNORECASE | re.ASCII
+from realkit.weights.lock import SINGLE, Lock
+from realkit.weights.pickles import allow_pickle
+from realkit.weights.reference import (
+    CIVITAI_QUERY,
+    FILES,
+    Reference,
+    civitai_endpoint,
+    opens_with_civitai_token,
+    parse,
+    written_query,
 )
-ASKED = (
-    "type",
-    "format",
-    "size",
-    "fp",
-)  # what tells the files of a version apart, as the site's download addresses name it
+from realkit.weights.sources import web
+
 LOGIN = (
     "Make one at civitai.com/user/account and set CIVITAI_TOKEN (environment, Kaggle or Colab"
     " secrets)"
 )
-HOSTS = re.compile(r"(www\.)?civitai\.(com|green|red)")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A model, a version of it, or both; the newest version where none is named. `asked`: of ASKED,
-    what the file must be."""
-
-    model: str = ""
-    version: str = ""
-    asked: tuple[tuple[str, str], ...] = ()
-
-    def __str__(self) -> str:
-        return (
-            f"civitai:{self.model}"
-            + (f"@{self.version}" if self.version else "")
-            + _query(self.asked)
-        )
 
 
 @dataclass(frozen=True)
@@ -63,139 +37,103 @@ class Published:
     name: str
     sha256: str
     url: str
-    pickled: bool
-    stem: str  # what it is called in the cache
+    stem: str  # its name in the cache, without suffix
 
 
-def parse(ref: str) -> Reference | None:
-    """What a reference names on Civitai; None where it is not of Civitai. Raises RequestError for
-    an address there that names no model."""
-    if ref.lower().startswith("civitai:"):
-        short = SHORT.fullmatch(ref)
-        if not short or not (short["model"] or short["version"]):
-            raise RequestError(
-                f"Civitai reference {ref!r}: expected civitai:MODEL or civitai:MODEL@VERSION, both"
-                " numbers, such as civitai:4201@245598"
-            )
-        return Reference(
-            short["model"] or "", short["version"] or "", _asked(ref, short["asked"] or "")
-        )
-    if not ref.startswith(("http://", "https://")):
-        return None
-    try:
-        url = urlsplit(ref)
-    except ValueError as error:
-        raise RequestError(
-            f"Address {credentials.scrub(ref)!r} is none that can be read ({error}): correct it"
-        ) from None
-    if not HOSTS.fullmatch(url.hostname or "") and f"{url.scheme}://{url.netloc}" != _endpoint():
-        return None
-    if found := re.match(r"/models/([0-9]+)(/|$)", url.path):
-        version = parse_qs(url.query, keep_blank_values=True).get("modelVersionId", [None])[0]
-        if version is None or re.fullmatch("[0-9]+", version):
-            return Reference(found[1], version or "")
-    if found := re.match(r"/api/download/models/([0-9]+)/?$", url.path):
-        return Reference("", found[1], _asked(ref, url.query, only=False))
-    if found := re.match(r"/api/v1/model-versions/([0-9]+)/?$", url.path):
-        return Reference("", found[1])
-    raise RequestError(
-        f"Civitai address {credentials.scrub(ref)!r}: expected …/models/NUMBER, with"
-        " ?modelVersionId=NUMBER for one version"
-    )
+def lock(ref: Reference) -> Lock:
+    """Pin a reference to a version. The file is downloaded only where no hash is published."""
+    published = look_up(ref)
+    allow_pickle(published.name)
+    pinned = str(replace(ref, revision=published.version))
+    sha = published.sha256 or sha256(_download(pinned, published, ""))
+    return Lock(pinned, "civitai", published.version, files={SINGLE: sha})
 
 
-def _asked(ref: str, query: str, only: bool = True) -> tuple[tuple[str, str], ...]:
-    """What a query says of the file. An address may say other things too, a reference of our own
-    (`only`) may not."""
-    found = parse_qs(query, keep_blank_values=True)
-    if only and (unknown := [name for name in found if name not in ASKED]):
-        raise RequestError(
-            f"Civitai reference {credentials.scrub(ref)!r} asks for {unknown[0]!r}: expected some"
-            f" of {', '.join(ASKED)}, such as ?type=VAE"
-        )
-    return tuple((name, found[name][0]) for name in ASKED if found.get(name, [""])[0])
+def fetch(locked: Lock) -> Path:
+    """The locked file, from the cache where it is whole there: then the site is not asked."""
+    sha = locked.files[SINGLE]
+    for name in (sha, f"civitai-{locked.revision}"):
+        for path in cache_folder("files").glob(f"{name}[.-]*"):
+            if path.suffix in FILES and sha256(path) == sha:
+                return path
+    return _download(locked.ref, look_up(parse(locked.ref), sha), sha)
 
 
-def _query(asked: tuple[tuple[str, str], ...]) -> str:
-    return "?" + urlencode(asked, quote_via=quote) if asked else ""
-
-
-def _described(file: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """A published file in the words of ASKED, as far as the site describes it."""
-    known = (
-        {"type": "Model"}
-        | (file.get("metadata") or {})
-        | ({"type": file["type"]} if file.get("type") else {})
-    )
-    return tuple((name, str(known[name])) for name in ASKED if known.get(name))
-
-
-def _meets(file: dict[str, Any], asked: tuple[tuple[str, str], ...]) -> bool:
-    """Whether a file is what is asked for; where no type is named, a model."""
-    known = {name: value.lower() for name, value in _described(file)}
-    return all(known.get(name) == value.lower() for name, value in asked) and (
-        "type" in dict(asked) or known["type"] in ("model", "pruned model")
-    )
-
-
-def published(ref: Reference, sha: str = "") -> Published:
-    """The file of a version that the reference describes, else its model: the one with this
-    SHA-256, else the primary one. Raises RequestError."""
-    version = _ask(f"model-versions/{ref.version}", ref) if ref.version else _newest(ref)
-    if ref.model and ref.version and str(version.get("modelId", ref.model)) != ref.model:
-        raise RequestError(
-            f"Civitai version {ref.version} belongs to model {version['modelId']}, not {ref.model}:"
-            " correct the reference"
-        )
-    listed = version.get("files") or []
-    files = [file for file in listed if _meets(file, ref.asked)]
-    if ref.asked and not files:
-        there = (
-            ", ".join(f"{_query(_described(file))} ({file['name']})" for file in listed[:8])
-            or "no file"
-        )
-        raise RequestError(f"{ref} does not offer such a file: it has {there}. Take one of these")
-    if sha:
-        files = [file for file in files if _sha(file) in (sha, "")]
-    safe = [file for file in files if file["name"].endswith(".safetensors")]
-    chosen = next((file for file in safe if file.get("primary")), None) or next(
-        iter(safe or files), None
-    )
-    if chosen is None:
-        wanted = f"the file with SHA-256 {sha[:12]}…" if sha else "a model file"
-        raise RequestError(f"{ref} does not offer {wanted} (any more): take another version")
-    url = (
-        chosen.get("downloadUrl")
-        or f"{_endpoint()}/api/download/models/{version['id']}{_query(_described(chosen))}"
-    )
-    stem = _sha(chosen) or f"civitai-{version['id']}" + (
-        f"-{hashlib.sha256(_query(ref.asked).encode()).hexdigest()[:8]}" if ref.asked else ""
-    )
-    return Published(
-        str(version["id"]),
-        chosen["name"],
-        _sha(chosen),
-        url,
-        not chosen["name"].endswith(".safetensors"),
-        stem,
-    )
+def _download(ref: str, published: Published, sha: str) -> Path:
+    path = cache_folder("files") / f"{published.stem}{Path(published.name).suffix}"
+    url, called = published.url, f"{ref} ({published.name})"
+    sha = published.sha256 or sha
+    web.download(url, path, called=called, sha=sha, token=token(url), login=LOGIN)
+    return path if published.sha256 else web.check_download(path)
 
 
 def token(url: str) -> str | None:
-    """The token, for the service's own addresses: whatever else an answer names gets none."""
-    at = urlsplit(url)
-    own = f"{at.scheme}://{at.netloc}" == _endpoint() or (
-        at.scheme == "https" and HOSTS.fullmatch(at.hostname or "")
-    )
-    return credentials.token("civitai") if own else None
+    """The token, for the service's own addresses: any other that an answer names gets none."""
+    return credentials.token("civitai") if opens_with_civitai_token(url) else None
+
+
+def look_up(ref: Reference, sha: str = "") -> Published:
+    """The file of a version that the reference describes, or the version's model file.
+
+    Of several, the one with the SHA-256 `sha`, else the primary one; .safetensors comes first.
+    Raises RequestError.
+    """
+    version = _ask(f"model-versions/{ref.revision}", ref) if ref.revision else _newest(ref)
+    owner = str(version.get("modelId", ref.name))
+    if ref.name and ref.revision and owner != ref.name:
+        raise RequestError(
+            f"Civitai version {ref.revision} belongs to model {owner}, not {ref.name}: correct the"
+            " reference"
+        )
+    all_files = version.get("files") or []
+    files = [file for file in all_files if _meets(file, ref.query)]
+    if ref.query and not files:
+        names = [f"{written_query(describe(file))} ({file['name']})" for file in all_files[:8]]
+        raise RequestError(
+            f"{ref} does not offer such a file: it has {', '.join(names) or 'no file'}."
+            " Take one of these"
+        )
+    if sha:
+        files = [file for file in files if _sha(file) in (sha, "")]
+    if not files:
+        wanted = f"the file with SHA-256 {sha[:12]}…" if sha else "a model file"
+        raise RequestError(f"{ref} does not offer {wanted} (any more): take another version")
+    safe = [file for file in files if file["name"].endswith(SINGLE)]
+    primary = [file for file in safe if file.get("primary")]
+    return _published(str(version["id"]), (primary or safe or files)[0], ref)
+
+
+def _published(version: str, file: dict[str, Any], ref: Reference) -> Published:
+    described = f"{civitai_endpoint()}/api/download/models/{version}{written_query(describe(file))}"
+    stem = _sha(file) or f"civitai-{version}"
+    if not _sha(file) and ref.query:  # several files of a version may lie in the cache
+        stem += "-" + hashlib.sha256(written_query(ref.query).encode()).hexdigest()[:8]
+    url = file.get("downloadUrl") or described
+    return Published(version, file["name"], _sha(file), url, stem)
+
+
+def describe(file: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """A published file in the words of CIVITAI_QUERY, as far as the site describes it."""
+    words = {"type": "Model"} | (file.get("metadata") or {})
+    if file.get("type"):
+        words["type"] = file["type"]
+    return tuple((name, str(words[name])) for name in CIVITAI_QUERY if words.get(name))
+
+
+def _meets(file: dict[str, Any], query: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a file is what the query asks for; a model, where the query names no type."""
+    words = dict(describe(file))
+    for name, value in query:
+        if words.get(name, "").lower() != value.lower():
+            return False
+    return "type" in dict(query) or words["type"].lower() in ("model", "pruned model")
 
 
 def _newest(ref: Reference) -> dict[str, Any]:
-    found = _ask(f"models/{ref.model}", ref)
-    if not (versions := found.get("modelVersions")):
+    versions: list[dict[str, Any]] = _ask(f"models/{ref.name}", ref).get("modelVersions") or []
+    if not versions:
         raise RequestError(f"{ref} has no version that can be downloaded: take another model")
-    newest: dict[str, Any] = versions[0]
-    return newest
+    return versions[0]
 
 
 def _sha(file: dict[str, Any]) -> str:
@@ -203,42 +141,29 @@ def _sha(file: dict[str, Any]) -> str:
 
 
 def _ask(path: str, ref: Reference) -> dict[str, Any]:
+    """The API's answer, a JSON object."""
     import requests
 
+    from realkit.weights.sources.retries import session
+
     token = credentials.token("civitai")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    for attempt in range(TRIES):
-        last = attempt == TRIES - 1
-        try:
-            answer = requests.get(
-                f"{_endpoint()}/api/v1/{path}", headers=headers, timeout=TIMEOUT_S
-            )
-            if answer.status_code in WAITED_FOR and not last:
-                time.sleep(web.asked_to_wait(answer.headers.get("Retry-After"), attempt))
-                continue
-            answer.raise_for_status()
-            found = answer.json()
-            if not isinstance(found, dict):
-                raise ValueError("no JSON object")
-            return found
-        except requests.HTTPError:
-            status = answer.status_code
-            raise RequestError(
-                f"{ref} cannot be looked up: {web.refusal(status, token, LOGIN)}"
-            ) from None
-        except ValueError:
-            raise RequestError(
-                f"{ref} cannot be looked up: the answer is not what Civitai's API gives. Try again"
-                " later"
-            ) from None
-        except requests.RequestException as error:
-            if last or isinstance(error, requests.ConnectionError):
-                raise RequestError(
-                    f"{ref} cannot be looked up: {type(error).__name__}. Turn the internet on, or"
-                    " attach the file and give its path"
-                ) from None
-    raise AssertionError("unreachable")
-
-
-def _endpoint() -> str:
-    return os.environ.get(ENDPOINT, SITE).rstrip("/")
+    url = f"{civitai_endpoint()}/api/v1/{path}"
+    try:
+        answer = session().get(url, headers=web.bearer(token), timeout=web.TIMEOUT_S)
+        content = answer.json() if answer.ok else {}
+    except requests.JSONDecodeError:
+        content = None
+    except requests.RequestException as error:
+        raise RequestError(
+            f"{ref} cannot be looked up: {type(error).__name__}. Turn the internet on, or attach"
+            " the file and give its path"
+        ) from None
+    if not answer.ok:
+        reason = web.refusal(answer.status_code, token, LOGIN)
+        raise RequestError(f"{ref} cannot be looked up: {reason}")
+    if not isinstance(content, dict):
+        raise RequestError(
+            f"{ref} cannot be looked up: the answer is not what Civitai's API gives. Try again"
+            " later"
+        )
+    return content

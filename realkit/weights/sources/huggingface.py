@@ -1,104 +1,143 @@
-"""The Hugging Face hub: what a repository holds at a commit, and its files on disk, verified. Every
-failure is one line."""
+"""The Hugging Face hub: what a repository holds at a commit, and its files on disk, verified.
+
+A repository or file among the inputs comes before the network.
+"""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from realkit.base import credentials
-from realkit.base.cache import cache_folder, free_bytes, note, sha256
+from realkit.base.cache import cache_folder, note, sha256
 from realkit.base.errors import RequestError
+from realkit.base.files import json_object
 from realkit.weights.folders import PICKLED, WEIGHTS, chosen, variants
-from realkit.weights.sources import inputs, web
-from realkit.weights.sources.web import TRIES, WAITED_FOR
+from realkit.weights.lock import SINGLE, Lock
+from realkit.weights.pickles import allow_pickle, allow_pickles
+from realkit.weights.reference import Reference, parse
+from realkit.weights.sources import disk, hub_failures, inputs
 
 T = TypeVar("T")
 
 
-def repository(
-    name: str, revision: str | None, variant: str, *, pickles: bool, asked: bool
-) -> tuple[str, str, dict[str, str]]:
-    """(commit, variant, SHA-256 by file) of what is loaded of a repository. Weights are not fetched
-    where their hash is published.
+def lock(ref: Reference, variant: str, weights: bool) -> Lock:
+    """The lock of a repository or of one of its files; `variant` where the reference names none.
 
-    `asked`: the reference names the variant itself, so that it must be there. Without a network,
-    what the hub's cache holds.
+    Weights are not fetched where their hash is published. Without a network, of what the hub's
+    cache holds. Raises RequestError.
     """
-    commit, listed = _listing(name, revision)
-    if asked and variant not in variants(list(listed)):
+    if ref.file:
+        allow_pickle(ref.file)
+        if path := inputs.file(Path(ref.file).name, ref.name):
+            files = disk.lock(str(path), path).files
+            return Lock(str(ref), "hub", ref.revision, files=files)
+        commit, files = file(ref.name, ref.revision, ref.file)
+        return Lock(str(ref), "hub", commit, files={SINGLE: files[ref.file]})
+    if folder := inputs.repository(ref.name, ref.revision):
+        mounted = disk.lock(str(folder), folder, ref.variant or variant, weights)
+        return Lock(str(ref), "hub", ref.revision, mounted.variant, mounted.files)
+    return _lock_repository(ref, ref.variant or variant)
+
+
+def _lock_repository(ref: Reference, variant: str) -> Lock:
+    name = ref.name
+    commit, listed = _listing(name, ref.revision)
+    offered = variants(list(listed))
+    if ref.variant and ref.variant not in offered:
         raise RequestError(
-            f"Hub model {name!r} has no variant {variant!r}: leave it out, or take one of"
-            f" {', '.join(variants(list(listed))) or 'none'}"
+            f"Hub model {name!r} has no variant {ref.variant!r}: leave it out, or take one of"
+            f" {', '.join(offered) or 'none'}"
         )
     index: dict[str, Any] = {}
     if "model_index.json" in listed:
-        from realkit.base.files import json_object
-
-        index = json_object(small(name, commit, "model_index.json"))
-    found, kept = chosen(list(listed), index, variant)
-    heavy = [file for file in kept if file.endswith((*WEIGHTS, *PICKLED))]
+        index = json_object(_file_at(name, commit, "model_index.json"))
+    variant, names = chosen(list(listed), index, variant)
+    heavy = [file for file in names if file.endswith((*WEIGHTS, *PICKLED))]
     if not heavy:
         raise RequestError(
             f"Hub model {name!r} holds no .safetensors weights: give another repository, or a file"
-            " of it that is"
+            " of it"
         )
-    for file in heavy:
-        if file.endswith(PICKLED) and not pickles:
-            raise RequestError(
-                f"Hub model {name!r} holds {file!r} without a .safetensors file beside it: pickled"
-                " weights can run code when loaded. Take another repository or one of its single"
-                " files, or set REALKIT_ALLOW_PICKLE=1 to read it by the restricted unpickler"
-            )
-    return commit, found, {file: listed[file] or sha256(small(name, commit, file)) for file in kept}
+    allow_pickles(f"Hub model {name!r}", heavy)
+    files = {file: listed[file] or sha256(_file_at(name, commit, file)) for file in names}
+    return Lock(str(ref), "hub", commit, variant, files)
+
+
+def fetch(locked: Lock) -> Path:
+    """The folder or file that a lock of the hub means, verified. Raises RequestError."""
+    ref = parse(locked.ref)
+    if not locked.single:
+        mounted = _mounted(ref, locked)
+        return mounted or snapshot(ref.name, locked.revision, locked.files)
+    path, sha = inputs.file(Path(ref.file).name, ref.name), locked.files[SINGLE]
+    if path and sha256(path) == sha:
+        return path
+    return snapshot(ref.name, locked.revision or ref.revision, {ref.file: sha}) / ref.file
+
+
+def small_file(locked: Lock, name: str) -> Path:
+    """One small file of a locked repository, without its weights."""
+    ref = parse(locked.ref)
+    mounted = _mounted(ref, locked)
+    return mounted / name if mounted else _file_at(ref.name, locked.revision, name)
+
+
+def _mounted(ref: Reference, locked: Lock) -> Path | None:
+    """The folder among the inputs that holds a lock's files: of its revision, or of another with
+    the same contents."""
+    for revision in dict.fromkeys((locked.revision, "")):
+        folder = inputs.repository(ref.name, revision)
+        if folder and all(_is_file(folder / file, sha) for file, sha in locked.files.items()):
+            return folder
+    return None
+
+
+def _is_file(path: Path, sha: str) -> bool:
+    return path.is_file() and sha256(path) == sha
 
 
 def file(name: str, revision: str | None, path: str) -> tuple[str, dict[str, str]]:
     """(commit, {path: SHA-256}) of one file of a repository."""
-    commit, listed = _listing(name, revision)
+    commit, listed = _listing(name, revision or "")
     if path not in listed:
         near = [other for other in listed if other.endswith(WEIGHTS) and "/" not in other]
         raise RequestError(
             f"Hub model {name!r} has no file {path!r}: it has"
             f" {', '.join(near[:6]) or 'no .safetensors file at its top'}"
         )
-    return commit, {path: listed[path] or sha256(small(name, commit, path))}
+    return commit, {path: listed[path] or sha256(_file_at(name, commit, path))}
 
 
 def snapshot(name: str, commit: str, files: dict[str, str]) -> Path:
-    """The folder of these files, SHA-256 by name, at a commit. One whose hash differs is removed.
-    Raises RequestError."""
+    """The folder of these files, SHA-256 by name, at a commit.
+
+    Raises RequestError. A file whose hash differs is removed first: the next run fetches it.
+    """
     from huggingface_hub import snapshot_download
 
     patterns = [file.replace("[", "[[]") for file in files]
-    folder = Path(
-        _asking(
-            name,
-            lambda: snapshot_download(
-                name,
-                revision=commit or None,
-                allow_patterns=patterns,
-                token=credentials.token("huggingface"),
-            ),
-        )
-    )
+
+    def download() -> str:
+        token = credentials.token("huggingface")
+        revision = commit or None
+        return snapshot_download(name, revision=revision, allow_patterns=patterns, token=token)
+
+    folder = Path(_asking(name, download))
     for file, sha in files.items():
         path = folder / file
         if not path.is_file():
             raise RequestError(
-                f"Hub model {name!r} has no file {file!r} any more: use the revision that was"
-                " locked, or a new results folder"
+                f"Hub model {name!r} has no file {file!r} any more: use the locked revision, or a"
+                " new results folder"
             )
         if sha256(path) != sha:
-            target = path.resolve()
+            blob = path.resolve()
             path.unlink()
-            target.unlink(missing_ok=True)
+            blob.unlink(missing_ok=True)
             raise RequestError(
                 f"File {file!r} of hub model {name!r} does not have the published SHA-256: it is"
                 " removed, run again to fetch it anew"
@@ -106,192 +145,104 @@ def snapshot(name: str, commit: str, files: dict[str, str]) -> Path:
     return folder
 
 
-def small(name: str, commit: str, file: str) -> Path:
+def _file_at(name: str, commit: str, file: str) -> Path:
     """One file of a repository at a commit."""
     from huggingface_hub import hf_hub_download
 
-    return Path(
-        _asking(
-            name,
-            lambda: hf_hub_download(
-                name, file, revision=commit or None, token=credentials.token("huggingface")
-            ),
-            file,
-        )
-    )
+    def download() -> str:
+        token = credentials.token("huggingface")
+        return hf_hub_download(name, file, revision=commit or None, token=token)
+
+    return Path(_asking(name, download, file))
 
 
-def _listing(name: str, revision: str | None) -> tuple[str, dict[str, str]]:
+def _listing(name: str, revision: str) -> tuple[str, dict[str, str]]:
     """(commit, SHA-256 or "" by file) as the hub lists them; without a network, as it listed them
-    last, else those in its cache."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    last, else the files in its cache."""
+    from huggingface_hub import HfApi
 
     def ask() -> Any:
-        return HfApi(token=credentials.token("huggingface")).model_info(
-            name, revision=revision, timeout=20, files_metadata=True
-        )
+        api = HfApi(token=credentials.token("huggingface"))
+        return api.model_info(name, revision=revision or None, timeout=20, files_metadata=True)
 
     try:
-        found = _asking(name, ask, reached=False)
+        info = _asking(name, ask, listing=True)
     except _Unreachable as error:
-        if kept := _noted(name, revision):
-            return kept
-        try:
-            folder = Path(
-                snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])
-            )  # the folder, whole or not
-        except Exception:
-            offline = isinstance(error.reason, OfflineModeIsEnabled)
-            raise RequestError(
-                f"Hub model {name!r} cannot be reached: {_unreachable(name, offline, error.reason)}"
-            ) from None
-        return folder.name, {
-            path.relative_to(folder).as_posix(): sha256(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-    commit, listed = (
-        found.sha or "",
-        {item.rfilename: str(item.lfs.sha256) if item.lfs else "" for item in found.siblings or []},
-    )
-    note(_note_of(name, revision), json.dumps([commit, listed]))
-    return commit, listed
+        listing = _noted(name, revision) or _cached(name, revision)
+        if listing is None:
+            reason = hub_failures.unreachable(name, error.reason)
+            raise RequestError(f"Hub model {name!r} cannot be reached: {reason}") from None
+        return listing
+    listed = {}
+    for item in info.siblings or []:
+        listed[item.rfilename] = str(item.lfs.sha256) if item.lfs else ""
+    note(_note_path(name, revision), json.dumps([info.sha or "", listed]))
+    return info.sha or "", listed
 
 
-def _noted(name: str, revision: str | None) -> tuple[str, dict[str, str]] | None:
-    """What the hub listed last, so that a lock made without a network equals the one made with
-    it."""
+def _noted(name: str, revision: str) -> tuple[str, dict[str, str]] | None:
+    """The hub's last listing, so that a lock made without a network equals one made with it."""
     try:
-        commit, listed = json.loads(_note_of(name, revision).read_text(encoding="ascii"))
+        commit, listed = json.loads(_note_path(name, revision).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return commit, listed
 
 
-def _note_of(name: str, revision: str | None) -> Path:
-    return (
-        cache_folder("listings")
-        / hashlib.sha256(f"{name}@{revision or 'main'}".encode()).hexdigest()[:32]
-    )
+def _cached(name: str, revision: str) -> tuple[str, dict[str, str]] | None:
+    """What the hub's own cache holds, complete or not."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                name, revision=revision or None, local_files_only=True, allow_patterns=[]
+            )
+        )
+    except Exception:  # the hub's client raises many kinds; each means that nothing is cached
+        return None
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = sha256(path)
+    return folder.name, files
+
+
+def _note_path(name: str, revision: str) -> Path:
+    key = hashlib.sha256(f"{name}@{revision or 'main'}".encode()).hexdigest()[:32]
+    return cache_folder("listings") / key
 
 
 class _Unreachable(Exception):
+    """No connection to the hub while a listing was asked for."""
+
     def __init__(self, reason: Exception) -> None:
         self.reason = reason
 
 
-def _asking(name: str, call: Callable[[], T], file: str = "", reached: bool = True) -> T:
-    """What a call to the hub gives; asked again where the hub says to wait. Raises RequestError, or
-    _Unreachable where `reached` is False."""
+def _asking(name: str, call: Callable[[], T], file: str = "", listing: bool = False) -> T:
+    """What a call to the hub returns, repeated by the retry policy.
+
+    Raises RequestError; `_Unreachable` where a `listing` finds no connection.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
+    from realkit.weights.sources.retries import POLICY, TEMPORARY, another_try
+
     what = f"{file!r} of hub model {name!r}" if file else f"Hub model {name!r}"
-    for attempt in range(TRIES):
+    failure = f"{what} cannot be {'reached' if listing else 'fetched'}"
+    policy = POLICY
+    while True:
         try:
             return call()
-        except RequestError:
-            raise
         except HfHubHTTPError as error:
-            status = getattr(getattr(error, "response", None), "status_code", 0)
-            if status in WAITED_FOR and attempt < TRIES - 1:
-                time.sleep(web.asked_to_wait(error.response.headers.get("Retry-After"), attempt))
-                continue
-            raise RequestError(
-                f"{what} {'cannot be fetched' if reached else 'cannot be reached'}:"
-                f" {_refusal(name, error)}"
-            ) from None
+            following = None
+            if hub_failures.status(error) in TEMPORARY:
+                following = another_try(policy, error, error.response)
+            if following is None:
+                raise RequestError(f"{failure}: {hub_failures.refusal(name, error)}") from None
+            policy = following
         except Exception as error:  # of whatever library carries the connection
-            if not reached:
+            if listing:
                 raise _Unreachable(error) from error
-            raise RequestError(f"{what} cannot be fetched: {_broken(name, error)}") from None
-    raise AssertionError("unreachable")
-
-
-def _refusal(name: str, error: Any) -> str:
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    page = f"https://huggingface.co/{name}"
-    token = (
-        "the token does not open it" if credentials.token("huggingface") else "there is no token"
-    )
-    if isinstance(error, GatedRepoError):
-        return (
-            f"it is gated and {token}. Accept its licence at {page}, then set HF_TOKEN"
-            " (environment, Kaggle or Colab secrets)"
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return "it has no such revision: leave @revision out, or take one of its page"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"there is no such repository, or it is private and {token}. Look at {page}"
-    if isinstance(error, EntryNotFoundError):
-        return "there is no such file. Take another revision, or another repository"
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    if status in (401, 403):
-        return (
-            f"the hub answered {status} and {token}. Look at {page}, then set HF_TOKEN"
-            " (environment, Kaggle or Colab secrets)"
-        )
-    return (
-        "the hub asks to wait (429): try again later, with HF_TOKEN set the limits are wider"
-        if status == 429
-        else f"the hub answered {status}: try again later"
-    )
-
-
-def _broken(name: str, error: Exception) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    said, cause = web.scrubbed(error), error.__cause__
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(
-        cause, HfHubHTTPError
-    ):  # the hub did answer
-        return _refusal(name, cause)
-    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
-        why = cause if isinstance(cause, Exception) else error
-        return _unreachable(name, isinstance(why, OfflineModeIsEnabled), why)
-    if "onsistency check" in said or "should be of size" in said:
-        return "a file came shorter than announced. Run again: what is whole is kept"
-    if _full(error):
-        from huggingface_hub import constants
-
-        cache = Path(constants.HF_HUB_CACHE)
-        name = (
-            "HF_HUB_CACHE"
-            if os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-            else "HF_HOME"
-        )
-        free = f"{str(cache)!r} has {free_bytes(cache) / 2**30:.1f} GiB free"
-        return (
-            f"the disk of the hub's cache is full ({free}): make room, or set {name} to a folder on"
-            " another disk"
-        )
-    return f"{said[:200]}. Run again: what is whole is kept"
-
-
-def _full(error: BaseException | None) -> bool:
-    """Whether a disk is full, by the error or what it came of; the hub's fast transfer gives a
-    system's error in words."""
-    if error is None:
-        return False
-    return (
-        (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
-        or "No space left on device" in str(error)
-        or _full(error.__cause__)
-    )
-
-
-def _unreachable(name: str, offline: bool, error: Exception) -> str:
-    why = "HF_HUB_OFFLINE is set" if offline else f"no connection ({type(error).__name__})"
-    there = inputs.offered()
-    attach = (
-        f"among the inputs {there}: attach a dataset or model called {name.split('/')[1]!r}, or"
-        if there
-        else "in the cache:"
-    )
-    return f"{why}, and it is not {attach} turn the internet on"
+            raise RequestError(f"{failure}: {hub_failures.broken(name, error)}") from None

@@ -1,5 +1,7 @@
-"""Folders of inputs looked through before any network: Kaggle's mounts in their old and new form,
-or $REALKIT_INPUTS."""
+"""Folders of inputs, searched before any network: Kaggle's mounts, or $REALKIT_INPUTS.
+
+Kaggle mounts an input as KIND/OWNER/SLUG/… or, in older notebooks, as SLUG/…
+"""
 
 from __future__ import annotations
 
@@ -8,202 +10,154 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from realkit.base.errors import RequestError
+from realkit.weights.reference import KAGGLE_KINDS, of_mount, parse
 
 INPUTS = "REALKIT_INPUTS"  # folders of inputs, separated as in $PATH
 KAGGLE = Path("/kaggle/input")
-KINDS = (
-    "datasets",
-    "models",
-    "notebooks",
-)  # first folder of the new form: KIND/OWNER/SLUG/…; the old form begins with SLUG
-DEEPEST = (
-    8  # folders below the inputs: models/owner/slug/framework/variation/version/… and one more
-)
-SAYING_NOTHING = {
-    "model",
-    "pytorch_model",
-    "diffusion_pytorch_model",
-    "pytorch_lora_weights",
-    "adapter_model",
-}  # names of files in many repositories
-HEADS = (
-    "model_index.json",
-    "config.json",
-    "open_clip_config.json",
-)  # of a folder that a loader can read
+KINDS = KAGGLE_KINDS
+DEEPEST = 8  # levels searched: models/owner/slug/framework/variation/version/… and one more
+GENERIC = {  # stems of files that many repositories have
+    "model", "pytorch_model", "diffusion_pytorch_model", "pytorch_lora_weights", "adapter_model",
+}  # fmt: skip
+HEADS = ("model_index.json", "config.json", "open_clip_config.json")  # of a folder with a model
 
 
 def roots() -> list[Path]:
     """The folders of inputs that exist here."""
-    own = os.environ.get(INPUTS)
-    return [
-        path for path in (map(Path, own.split(os.pathsep)) if own else [KAGGLE]) if path.is_dir()
-    ]
+    names = os.environ.get(INPUTS) or str(KAGGLE)
+    return [Path(name) for name in names.split(os.pathsep) if Path(name).is_dir()]
 
 
-def explicit(ref: str) -> Path | None:
-    """The path that kaggle:OWNER/SLUG[/…] names, or a path below the inputs written in the other
-    form; None for any other reference.
+def explicit(text: str) -> Path | None:
+    """The input that a Kaggle reference names, or a path below the inputs in either form of mount.
 
-    Raises RequestError with what to attach where such a reference names nothing here.
+    None for any other reference. Raises RequestError with what to attach where it is not here.
     """
-    if ref.startswith("kaggle:"):
-        owner, _, rest = ref.removeprefix("kaggle:").strip("/").partition("/")
-        if not owner or not rest:
-            raise RequestError(
-                f"Kaggle reference {ref!r}: expected kaggle:OWNER/SLUG, for a model"
-                " kaggle:OWNER/SLUG/FRAMEWORK/VARIATION/VERSION"
-            )
-        forms = [*(f"{kind}/{owner}/{rest}" for kind in KINDS), rest]
-        wanted = f"{owner}/{rest}"
-    else:
-        below = next(
-            (
-                Path(ref).relative_to(root)
-                for root in [*roots(), KAGGLE]
-                if Path(ref).is_relative_to(root)
-            ),
-            None,
-        )
-        if below is None or not below.parts:
+    ref = parse(text)
+    if ref.kind != "kaggle":
+        below = _below_inputs(Path(text))
+        if below is None:
             return None
-        parts = below.parts
-        new = parts[0] in KINDS and len(parts) > 2
-        forms = (
-            [below.as_posix(), Path(*parts[2:]).as_posix()]
-            if new
-            else [below.as_posix(), *(f"{kind}/*/{below.as_posix()}" for kind in KINDS)]
-        )
-        wanted = "/".join(parts[1:]) if new else below.as_posix()
+        ref = of_mount(below)
+    slug = ref.name.partition("/")[2]
     for root in roots():
-        for form in forms:
-            if found := sorted(root.glob(form)):
-                return found[0]
+        for pattern in (*(f"{kind}/{ref.name}" for kind in KINDS), slug):
+            if paths := sorted(root.glob(pattern)):
+                return paths[0]
     raise RequestError(
-        f"{ref!r} is not among the inputs: attach {wanted!r} (Add Input in the notebook's side"
-        " panel), then run again"
+        f"{text!r} is not among the inputs: attach {ref.name.removeprefix('*/')!r} (Add Input in"
+        " the notebook's side panel), then run again"
     )
+
+
+def _below_inputs(path: Path) -> Path | None:
+    for root in (*roots(), KAGGLE):
+        if path != root and path.is_relative_to(root):
+            return path.relative_to(root)
+    return None
 
 
 def repository(name: str, revision: str = "") -> Path | None:
-    """The folder among the inputs that holds the hub repository OWNER/NAME: below a folder called
-    like it, or the hub's own cache.
+    """The folder among the inputs that holds the hub repository OWNER/NAME, or None.
 
-    Where several do, one whose path bears the owner too comes first, then by path. Of a cache, the
-    snapshot of this revision and no other.
+    It lies below a folder called like the repository, or in a copy of the hub's cache: there, the
+    snapshot of this revision alone. Of several, one below a folder called like the owner too comes
+    first, then a pipeline, then the one closest to the top.
     """
-    found = []
-    for folder, heads in _folders():
-        if _bears(folder, name) and _of_revision(folder, revision):
-            found.append(
-                (
-                    not _bears(folder, name, owner=True),
-                    HEADS.index(heads[0]),
-                    len(folder.parts),
-                    folder,
-                )
-            )
-    return min(found)[3] if found else None
+    choices = []
+    for root in roots():
+        for folder, _, names in _walk(root):
+            heads = [index for index, head in enumerate(HEADS) if head in names]
+            if heads and _is_called(folder, name) and _has_revision(folder, revision):
+                other_owner = not _is_called(folder, name, owner=True)
+                choices.append((other_owner, heads[0], len(folder.parts), folder))
+    return min(choices)[3] if choices else None
 
 
 def file(name: str, repo: str) -> Path | None:
-    """The file of this name among the inputs: below a folder called like its repository OWNER/NAME,
-    else the one closest to the top.
+    """The file of this name among the inputs, or None.
 
-    A file whose name is that of many is taken only from such a folder.
+    One below a folder called like its repository OWNER/NAME comes first, then the one closest to
+    the top. A file with a generic name is taken only from its own repository.
     """
-    found = [
-        Path(folder) / name for root in roots() for folder, _, names in _walk(root) if name in names
-    ]
-    if Path(name).stem in SAYING_NOTHING:
-        found = [path for path in found if _bears(path.parent, repo)]
-    return (
-        min(found, key=lambda path: (not _bears(path.parent, repo), len(path.parts), path))
-        if found
-        else None
-    )
+    choices = []
+    for root in roots():
+        for folder, _, names in _walk(root):
+            elsewhere = not _is_called(folder, repo)
+            if name in names and not (elsewhere and Path(name).stem in GENERIC):
+                choices.append((elsewhere, len(folder.parts), folder / name))
+    return min(choices)[2] if choices else None
 
 
-def _bears(folder: Path, name: str, owner: bool = False) -> bool:
-    """Whether a folder's path bears a repository's name, alone or (with `owner`, only) with its
-    owner's."""
+def _is_called(folder: Path, name: str, owner: bool = False) -> bool:
+    """Whether a folder's path holds a repository's name; with `owner`, its owner's too."""
     whose, _, repo = name.partition("/")
     parts = {_fold(part) for part in folder.parts}
-    both = {_fold(f"models--{whose}--{repo}"), _fold(f"{whose}-{repo}")}
-    return bool(parts & both) or (_fold(repo) in parts and (not owner or _fold(whose) in parts))
+    if parts & {_fold(f"models--{whose}--{repo}"), _fold(f"{whose}-{repo}")}:
+        return True
+    return _fold(repo) in parts and (not owner or _fold(whose) in parts)
 
 
-def _of_revision(folder: Path, revision: str) -> bool:
-    """Whether a folder is of this revision, as far as it can be told: in the hub's cache,
+def _has_revision(folder: Path, revision: str) -> bool:
+    """Whether a folder may be of this revision. Only a copy of the hub's cache tells:
     models--OWNER--NAME/snapshots/COMMIT."""
     if "snapshots" not in folder.parts:
         return True
     place = folder.parts.index("snapshots")
-    main = Path(*folder.parts[:place], "refs", revision or "main")
-    wanted = main.read_text(encoding="utf-8").strip() if main.is_file() else revision
-    return not wanted or folder.parts[place + 1 : place + 2] == (wanted,)
+    branch = Path(*folder.parts[:place], "refs", revision or "main")
+    commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
+    return not commit or folder.parts[place + 1 : place + 2] == (commit,)
 
 
 def holding(*names: str) -> list[Path]:
     """The folders among the inputs that hold files of all these names, in a fixed order."""
-    return [
-        Path(place)
-        for root in roots()
-        for place, _, found in _walk(root)
-        if set(names) <= set(found)
-    ]
+    folders = []
+    for root in roots():
+        folders += [folder for folder, _, files in _walk(root) if set(names) <= set(files)]
+    return folders
 
 
 def offered() -> str:
     """What is attached, for an error's line; "" where there are no inputs at all."""
-    names = sorted({path.name for root in roots() for path in root.iterdir() if path.is_dir()})
-    return (
-        f"{', '.join(str(root) for root in roots())} ({', '.join(names) or 'empty'})"
-        if roots()
-        else ""
-    )
-
-
-def model_in(folder: Path) -> Path:
-    """What a mounted folder holds to load: itself, the one folder below it that is a pipeline, or
-    its one .safetensors file."""
-    if any((folder / head).is_file() for head in HEADS):
-        return folder
-    pipelines, files = [], []
-    for place, _, names in _walk(folder):
-        pipelines += [Path(place)] if "model_index.json" in names else []
-        files += [Path(place) / name for name in names if name.endswith(".safetensors")]
-    if len(pipelines) == 1:
-        return pipelines[0]
-    if not pipelines and len(files) == 1:
-        return files[0]
-    if not pipelines and not files:
-        return folder
-    choices = [path.relative_to(folder).as_posix() for path in pipelines or files]
-    raise RequestError(
-        f"{str(folder)!r} holds {len(choices)} models: give the path of one, such as"
-        f" {str(folder / sorted(choices)[0])!r}"
-    )
-
-
-def _folders() -> Iterator[tuple[Path, list[str]]]:
+    if not roots():
+        return ""
+    names: set[str] = set()
     for root in roots():
-        for place, _, names in _walk(root):
-            if heads := [head for head in HEADS if head in names]:
-                yield Path(place), heads
+        names |= {path.name for path in root.iterdir() if path.is_dir()}
+    return f"{', '.join(map(str, roots()))} ({', '.join(sorted(names)) or 'empty'})"
 
 
-def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """os.walk in a fixed order, DEEPEST folders down."""
-    top = len(root.parts)
-    for place, folders, names in os.walk(root, followlinks=True):
-        folders[:] = (
-            sorted(name for name in folders if not name.startswith("."))
-            if len(Path(place).parts) - top < DEEPEST
-            else []
+def model_in(path: Path) -> Path:
+    """What a mount holds to load: itself, the one pipeline below it, or its one .safetensors file.
+
+    Raises RequestError where it holds several.
+    """
+    if path.is_file() or any((path / head).is_file() for head in HEADS):
+        return path
+    pipelines, files = [], []
+    for folder, _, names in _walk(path):
+        if "model_index.json" in names:
+            pipelines.append(folder)
+        files += [folder / name for name in names if name.endswith(".safetensors")]
+    choices = sorted(pipelines or files)
+    if len(choices) > 1:
+        raise RequestError(
+            f"{str(path)!r} holds {len(choices)} models: give the path of one, such as"
+            f" {str(choices[0])!r}"
         )
-        yield place, folders, names
+    return choices[0] if choices else path
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """os.walk in a fixed order, DEEPEST levels down."""
+    top = len(root.parts)
+    for name, folders, files in os.walk(root, followlinks=True):
+        place = Path(name)
+        visible = [folder for folder in folders if not folder.startswith(".")]
+        folders[:] = sorted(visible) if len(place.parts) - top < DEEPEST else []
+        yield place, folders, files
 
 
 def _fold(name: str) -> str:
+    """The letters and digits of a name: Kaggle's slugs change the rest."""
     return "".join(c for c in name.lower() if c.isalnum())

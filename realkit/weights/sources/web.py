@@ -1,35 +1,70 @@
-"""Files from plain URLs, resumed and verified, in a cache; and the SHA-256 of files, computed once
-for each state of a file."""
+"""Plain web addresses: files downloaded into the cache, resumed after a cut, and verified."""
 
 from __future__ import annotations
 
-import re
-import time
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from realkit.base import credentials
-from realkit.base.cache import digest, room, sha256, unwritten
+from realkit.base.cache import cache_folder, digest, room, sha256, unwritten
 from realkit.base.errors import RequestError
+from realkit.weights.lock import SINGLE, Lock
+from realkit.weights.pickles import allow_pickle, check_safetensors
+from realkit.weights.reference import Reference
 
-STEP = 1 << 16  # bytes read at once: what has come of such a piece is lost when the connection ends
-TRIES = 6  # of a connection that is refused, cut or asked to wait
-WAIT_S = 120  # the longest wait that a server may ask for
-TIMEOUT_S = (15, 60)  # to connect, and between bytes
-WAITED_FOR = {408, 429, 500, 502, 503, 504}
+if TYPE_CHECKING:
+    import requests
+
+STEP = 1 << 16  # bytes read at once; a cut loses at most these
+TIMEOUT_S = (15, 60)  # to connect, and between two reads
+
+
+def lock(ref: Reference) -> Lock:
+    """Download an address to learn its hash: nothing publishes it."""
+    allow_pickle(urlsplit(ref.name).path)
+    return Lock(str(ref), "url", files={SINGLE: sha256(_cached(ref.name))})
+
+
+def fetch(locked: Lock) -> Path:
+    """The locked file. Raises RequestError where the address serves another file now."""
+    path = _cached(locked.ref)
+    if sha256(path) != locked.files[SINGLE]:
+        raise RequestError(
+            f"{credentials.scrub(locked.ref)!r} is another file than when it was locked: restore"
+            " the old file, or use a new results folder"
+        )
+    return path
+
+
+def _cached(url: str) -> Path:
+    name = hashlib.sha256(url.encode()).hexdigest()[:32]
+    path = cache_folder("files") / f"{name}{Path(urlsplit(url).path).suffix or SINGLE}"
+    if not path.is_file():
+        download(url, path, called=credentials.scrub(url))
+    return check_download(path)
+
+
+def check_download(path: Path) -> Path:
+    """A downloaded file that no published hash verifies; removed where its header is damaged."""
+    try:
+        check_safetensors(path)
+    except RequestError:
+        path.unlink()
+        raise
+    return path
 
 
 def download(
     url: str, path: Path, *, called: str, sha: str = "", token: str | None = None, login: str = ""
 ) -> Path:
-    """Fetch a URL to `path`: whole and, where `sha` is given, verified, or not at all. What an
-    interruption left is resumed.
+    """Fetch a URL to `path`: whole and, where `sha` is given, verified, or not at all.
 
-    `called` names it in errors and progress, `login` says how to come by a token. The token goes to
-    the first host only, never to where it redirects. Raises RequestError.
+    An interrupted download is resumed. `called` names the file in errors and in the progress bar,
+    `login` says where to get a token. The token goes to the first host only, never to a redirect.
+    Raises RequestError.
     """
-    import requests
     from filelock import FileLock
 
     part = path.with_name(f"{path.name}.part")
@@ -37,32 +72,12 @@ def download(
         with FileLock(path.with_name(f".{path.name}.lock")):
             if path.is_file() and (not sha or sha256(path) == sha):
                 return path
-            for attempt in range(TRIES):
-                try:
-                    _stream(url, part, called, token, login)
-                    break
-                except requests.HTTPError as error:
-                    refusing = error.response
-                    assert refusing is not None
-                    status = refusing.status_code
-                    if status not in WAITED_FOR or attempt == TRIES - 1:
-                        raise RequestError(
-                            f"{called} cannot be downloaded: {refusal(status, token, login)}"
-                        ) from None
-                    time.sleep(asked_to_wait(refusing.headers.get("Retry-After"), attempt))
-                except requests.RequestException as error:
-                    if attempt == TRIES - 1:
-                        reason = f"{type(error).__name__} at {urlsplit(url).hostname}"
-                        raise RequestError(
-                            f"{called} cannot be downloaded: {reason}. Run again to go on where it"
-                            " stopped, or attach the file"
-                        ) from None
-                    time.sleep(asked_to_wait(None, attempt))
-            if sha and (found := digest(part)) != sha:
+            _complete(url, part, called, token, login)
+            if sha and (actual := digest(part)) != sha:
                 part.unlink()
                 raise RequestError(
-                    f"{called} was downloaded with SHA-256 {found[:12]}…, expected {sha[:12]}…: it"
-                    " is removed, run again or report it to its source"
+                    f"{called} was downloaded with SHA-256 {actual[:12]}…, expected {sha[:12]}…:"
+                    " it is removed, run again or report it to its source"
                 )
             part.replace(path)
     except OSError as error:
@@ -70,84 +85,110 @@ def download(
     return path
 
 
-def _stream(url: str, part: Path, called: str, token: str | None, login: str) -> None:
-    """Append to `part` what is missing of a URL; raise requests' errors where the server refuses or
-    the connection ends too early."""
-    import requests
-    from tqdm import tqdm
+def _complete(url: str, part: Path, called: str, token: str | None, login: str) -> None:
+    """Stream to `part` until it is whole, as often as the retry policy allows."""
+    from realkit.weights.sources.retries import POLICY, TRIES, another_try
 
-    have = part.stat().st_size if part.exists() else 0
+    policy = POLICY
+    while not _stream(url, part, called, token, login):
+        following = another_try(policy, ConnectionError("the connection ended early"))
+        if following is None:
+            raise RequestError(
+                f"{called} cannot be downloaded: the connection to {urlsplit(url).hostname} ended"
+                f" early {TRIES} times. Run again to resume, or attach the file"
+            )
+        policy = following
+
+
+def _stream(url: str, part: Path, called: str, token: str | None, login: str) -> bool:
+    """Append the missing bytes of a URL to `part`; return whether it is whole now.
+
+    Raises RequestError where the server refuses or cannot be reached.
+    """
+    import requests
+
+    from realkit.weights.sources.retries import session
+
+    size = part.stat().st_size if part.exists() else 0
     mark = part.with_name(f"{part.name}.etag")
-    headers = {"Accept-Encoding": "identity"} | (
-        {"Authorization": f"Bearer {token}"} if token else {}
-    )
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
-        if answer.status_code == 416:  # nothing is missing, or what is there is no beginning of it
+    headers = {"Accept-Encoding": "identity"} | bearer(token)  # Content-Length then counts bytes
+    if size:
+        headers["Range"] = f"bytes={size}-"
+    try:
+        answer = session().get(url, headers=headers, stream=True, timeout=TIMEOUT_S)
+    except requests.RequestException as error:
+        raise RequestError(
+            f"{called} cannot be downloaded: {type(error).__name__} at {urlsplit(url).hostname}."
+            " Run again to resume, or attach the file"
+        ) from None
+    with answer:
+        if answer.status_code == 416:  # `part` is longer than the file, or of another file
             part.unlink()
-            raise requests.ConnectionError("began anew")
-        answer.raise_for_status()
+            return False
+        if not answer.ok:
+            reason = refusal(answer.status_code, token, login)
+            raise RequestError(f"{called} cannot be downloaded: {reason}")
         if answer.headers.get("Content-Type", "").startswith("text/html"):
             raise RequestError(
                 f"{called} cannot be downloaded: the server answered with a web page, which usually"
                 f" {_wanted(token, login)}"
             )
         etag = answer.headers.get("ETag", "")
-        known = mark.read_text(encoding="utf-8") if mark.exists() else ""
-        resumed = answer.status_code == 206 and have > 0 and etag == known
-        if answer.status_code == 206 and not resumed:
-            part.unlink(missing_ok=True)
-            raise requests.ConnectionError("another file than before")
-        have = have if resumed else 0
+        if answer.status_code == 206:
+            earlier = mark.read_text(encoding="utf-8") if mark.exists() else ""
+            if not size or etag != earlier:  # `part` is the beginning of another file
+                part.unlink(missing_ok=True)
+                return False
+        else:
+            size = 0  # the server sends everything again
         missing = int(answer.headers.get("Content-Length") or 0)
         room(part.parent, missing, called)
         mark.write_text(etag, encoding="utf-8")
-        got = 0
-        with (
-            part.open("ab" if resumed else "wb") as file,
-            tqdm(
-                total=have + missing or None,
-                initial=have,
-                desc=called[:40],
-                unit="B",
-                unit_scale=True,
-            ) as bar,
-        ):
+        received = _append(answer, part, size, missing, called)
+    if received < missing:
+        return False
+    mark.unlink(missing_ok=True)
+    return True
+
+
+def _append(answer: requests.Response, part: Path, size: int, missing: int, called: str) -> int:
+    """Write a response's body after the first `size` bytes of `part`; return the bytes received.
+
+    A connection that breaks is no error here: fewer bytes are returned than are missing, or -1.
+    """
+    import requests
+    from tqdm import tqdm
+
+    received = 0
+    bar = tqdm(
+        total=size + missing or None, initial=size, desc=called[:40], unit="B", unit_scale=True
+    )
+    with part.open("ab" if size else "wb") as file, bar:
+        try:
             for chunk in answer.iter_content(STEP):
                 file.write(chunk)
-                got += len(chunk)
+                received += len(chunk)
                 bar.update(len(chunk))
-        if missing and got < missing:
-            raise requests.ConnectionError("the connection ended early")
-    mark.unlink(missing_ok=True)
+        except requests.RequestException:
+            return -1
+    return received
 
 
-def asked_to_wait(header: str | None, attempt: int) -> float:
-    if header and re.fullmatch(r"\d{1,6}", header.strip()):
-        return min(int(header), WAIT_S)
-    return min(0.5 * 2.0**attempt, WAIT_S)
+def bearer(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def refusal(status: int, token: str | None, login: str = "") -> str:
-    """What an HTTP status means for the one who asked; `login` says how to come by a token."""
+    """What an HTTP status means to a person; `login` says where to get a token."""
     if status in (401, 403):
         return f"the server answered {status}: it {_wanted(token, login)}"
-    return {
+    reasons = {
         404: "the server has no such file (404)",
         429: "the server asks to wait (429): try again later",
-    }.get(status, f"the server answered {status}: try again later")
+    }
+    return reasons.get(status, f"the server answered {status}: try again later")
 
 
 def _wanted(token: str | None, login: str) -> str:
-    return ("wants another token than the one it was given" if token else "wants a token") + (
-        f". {login}" if login else ""
-    )
-
-
-def scrubbed(error: Exception) -> str:
-    """The first line of an error, without secrets."""
-    first: Any = str(error).strip().splitlines()
-    return credentials.scrub(
-        f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
-    )
+    wanted = "wants another token than the one it was given" if token else "wants a token"
+    return f"{wanted}. {login}" if login else wanted
