@@ -1,10 +1,9 @@
-"""A record for each kind of model: how it encodes a prompt, which latents it has, what its pipeline
-takes, and how latents become a picture."""
+"""A record for each kind of model: its prompts, its latents, its pipeline's arguments, its VAE."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    Words = list[str]
     Size = tuple[int, int]  # (width, height), pixels
     Shape = tuple[int, int, int]  # (channels, height, width), latents of one picture
 
@@ -32,12 +32,7 @@ class LegInput:
 
 
 def _encode(
-    names: tuple[str, ...],
-    pipe: Any,
-    prompts: list[str],
-    negatives: list[str],
-    guided: bool,
-    **more: Any,
+    names: Sequence[str], pipe: Any, prompts: Words, negatives: Words, guided: bool, **more: Any
 ) -> dict[str, Any]:
     """The pipeline's embeddings of the prompts, by the names of its arguments."""
     embeddings = pipe.encode_prompt(
@@ -68,9 +63,7 @@ _encode_two_towers = partial(_encode, POOLED)
 _encode_three_towers = partial(_encode, POOLED, prompt_2=None, prompt_3=None)
 
 
-def _encode_cascade(
-    pipe: Any, prompts: list[str], negatives: list[str], guided: bool
-) -> dict[str, Any]:
+def _encode_cascade(pipe: Any, prompts: Words, negatives: Words, guided: bool) -> dict[str, Any]:
     batch = len(prompts)
     return _encode(CASCADE_EMBEDDINGS, pipe, prompts, negatives, guided, batch_size=batch)
 
@@ -184,15 +177,10 @@ class Family:
     half_overflows: bool = False
 
 
-UNCHECKED = {
-    "safety_checker": None,
-    "feature_extractor": None,
-    "image_encoder": None,
-    "requires_safety_checker": False,
-}
-TWO_TOWERS = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
-ONE_TOWER = {"text_encoder": None, "tokenizer": None, "add_watermarker": False}
 NO_IMAGES = {"feature_extractor": None, "image_encoder": None}
+UNCHECKED = NO_IMAGES | {"safety_checker": None, "requires_safety_checker": False}
+TWO_TOWERS = NO_IMAGES | {"add_watermarker": False}
+ONE_TOWER = {"text_encoder": None, "tokenizer": None, "add_watermarker": False}
 
 # Operations: counted (FlopCounterMode) for SD1.5 and SDXL; those of the refiner, SD3 medium and
 # Cascade are estimates from their parameters and token counts.

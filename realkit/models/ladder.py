@@ -1,5 +1,4 @@
-"""The memory ladder: rungs that hold less and less of a model on the device, climbed when memory
-runs out."""
+"""The memory ladder: rungs that hold ever less of a model on the device, climbed out of memory."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ WORKING = 2 << 30
 
 
 def checked_rung(rung: str | None, on: torch.device) -> str | None:
-    """The rung, or None for the first that fits. Raises RequestError for one that the device does
-    not have."""
+    """The rung, None where it is open. Raises RequestError for one that the device lacks."""
     rungs = LADDERS["both"][on.type]
     if rung is not None and rung not in rungs:
         device = "GPU" if on.type == "cuda" else "CPU"
@@ -68,11 +66,11 @@ def first_rung(on: torch.device, rungs: tuple[str, ...], parts: list[int]) -> st
     return rungs[-1]
 
 
-def part_bytes(pipe: Any) -> list[int]:
-    """Bytes of the weights of each network in a pipeline."""
+def part_bytes(tool: Any) -> list[int]:
+    """Bytes of the weights of each network in a pipeline, or of one network."""
     import torch
 
-    parts = pipe.components.values()
+    parts = tool.components.values() if hasattr(tool, "components") else [tool]
     return [module_bytes(part) for part in parts if isinstance(part, torch.nn.Module)]
 
 
@@ -82,8 +80,7 @@ def module_bytes(module: Any) -> int:
 
 
 class Placed:
-    """A tool on a rung of the memory ladder: the pipeline, or the one network, that its attribute
-    `_held` names. It can climb."""
+    """A tool on a rung, able to climb: `_held` names its pipeline, or its one network."""
 
     _held: ClassVar[str] = "pipe"
     device: torch.device

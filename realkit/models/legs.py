@@ -38,8 +38,8 @@ def check_legs(request: Request, lock: ModelLock) -> None:
 
 
 def second_leg(request: RequestT, spec: ModelSpec) -> RequestT:
-    """The request of the second leg's model: a refiner shares the first leg's settings, a decoder
-    of another kind has its own."""
+    """The request of the second leg: a refiner shares the first's settings, others have their
+    own."""
     if FAMILIES[spec.family].refines:
         return request
     advice = spec.settings

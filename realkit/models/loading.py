@@ -1,5 +1,4 @@
-"""Loading: a model's locked files → a pipeline on the device, in a number format and on a rung of
-memory that fits."""
+"""Loading: a model's locked files → a pipeline on the device, on a rung of memory that fits."""
 
 from __future__ import annotations
 
@@ -12,14 +11,7 @@ from realkit.base.device import device_for, dtype_for, out_of_memory
 from realkit.base.errors import RequestError, one_line
 from realkit.models import ladder
 from realkit.models.decoder import Decoder
-from realkit.models.ladder import (
-    LADDERS,
-    checked_rung,
-    climbing_load,
-    module_bytes,
-    part_bytes,
-    placed,
-)
+from realkit.models.ladder import LADDERS, checked_rung
 from realkit.models.lock import ModelLock, lock_model
 from realkit.models.model import Model
 from realkit.models.parts import class_at, load_part, load_vae, merge_lora
@@ -29,6 +21,11 @@ from realkit.weights.reference import CONFIG
 
 if TYPE_CHECKING:
     import torch
+
+# What diffusers, transformers and safetensors raise at files that do not fit.
+LIBRARY_ERRORS = (
+    OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError,
+)  # fmt: skip
 
 
 def load(
@@ -61,9 +58,8 @@ def load(
     began = time.perf_counter()
     with _one_line_errors(lock):
         with_vae = decoder and not family.refines
-        pipe = climbing_load(lambda: _pipeline(lock, pipeline, number, with_vae))
-        start = rung or ladder.first_rung(on, rungs, part_bytes(pipe))
-        rung = placed(pipe, start, rungs, on)
+        pipe = ladder.climbing_load(lambda: _pipeline(lock, pipeline, number, with_vae))
+        rung = _placed(pipe, rung, rungs, on)
     load_s = time.perf_counter() - began
     pipe.original_scheduler_config = lock.scheduler
 
@@ -98,15 +94,19 @@ def load_decoder(
     class_at(lock.family.vae_class)  # imports what it needs, before any clock starts
     quiet()
     with _one_line_errors(lock):
-        vae = climbing_load(lambda: load_vae(lock, number))
-        start = rung or ladder.first_rung(on, rungs, [module_bytes(vae)])
-        rung = placed(vae, start, rungs, on)
+        vae = ladder.climbing_load(lambda: load_vae(lock, number))
+        rung = _placed(vae, rung, rungs, on)
     return Decoder(vae, lock.spec.family, on, rung)
 
 
+def _placed(tool: Any, rung: str | None, rungs: tuple[str, ...], on: torch.device) -> str:
+    """Place a pipeline or network on a rung, by default the first that fits; return the rung."""
+    start = rung or ladder.first_rung(on, rungs, ladder.part_bytes(tool))
+    return ladder.placed(tool, start, rungs, on)
+
+
 def _pipeline(lock: ModelLock, pipeline: Any, number: torch.dtype, with_vae: bool) -> Any:
-    """The pipeline in main memory, of the given class: parts of the entry replace its own, LoRAs
-    are merged."""
+    """The pipeline in main memory, with the entry's parts and LoRAs."""
     family, spec = lock.family, lock.spec
     index = resolve.read_json(lock.configs, "model_index.json")
     accepted = modules(pipeline)
@@ -142,19 +142,10 @@ def modules(pipeline: Any) -> set[str]:
 
 @contextmanager
 def _one_line_errors(lock: ModelLock) -> Iterator[None]:
-    """Turn a library's error into one line that names the model. Out of memory stays itself, so
-    that it can climb."""
+    """Word a library's error in one line that names the model. Out of memory passes, to climb."""
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        TypeError,
-        ImportError,
-    ) as error:
+    except LIBRARY_ERRORS as error:
         if isinstance(error, RequestError) or out_of_memory(error):
             raise
         raise RequestError(

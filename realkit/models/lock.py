@@ -1,5 +1,4 @@
-"""The lock of a model: hashes of its references, its original scheduler config, and its entry
-completed from its files."""
+"""The lock of a model: hashes of its references, its scheduler config, its completed entry."""
 
 from __future__ import annotations
 
@@ -175,8 +174,7 @@ def _second(name: str, leg: Leg) -> ModelLock:
 
 
 def _completed(name: str, spec: ModelSpec, main: Lock) -> ModelSpec:
-    """The entry, completed from its files where it is silent: configs of a single file, family,
-    size, settings."""
+    """The entry with what its files say where it is silent: configs, family, size, settings."""
     if main.single:
         spec = _with_config(spec, main)
         configs = resolve.lock(spec.config)
@@ -205,8 +203,7 @@ def _completed(name: str, spec: ModelSpec, main: Lock) -> ModelSpec:
 
 
 def _native_size(configs: Lock, denoiser: str) -> int:
-    """The side in pixels that a denoiser's config names, held to 64 to 8192; 1024 where it names
-    none."""
+    """The side in pixels that a denoiser's config names, from 64 to 8192; by default 1024."""
     side = resolve.read_json(configs, f"{denoiser}/config.json").get("sample_size")
     if not isinstance(side, int):
         return 1024

@@ -1,5 +1,4 @@
-"""A loaded model: it denoises and decodes on a rung of the memory ladder, and climbs where memory
-runs out."""
+"""A loaded model: it denoises and decodes, and climbs the memory ladder where memory runs out."""
 
 from __future__ import annotations
 
@@ -63,8 +62,7 @@ class Model(Placed):
         rungs: tuple[str, ...],
         load_second: Callable[[str | None], Model] | None = None,
     ) -> None:
-        """`dtype` is the requested number format; `load_second(rung)` loads the second leg's
-        model."""
+        """`dtype` is the requested number format; `load_second(rung)` loads the second leg."""
         self.locked, self.name, self.spec, self.family = lock, lock.name, lock.spec, lock.family
         self.pipe, self.load_s, self.device = pipe, load_s, device
         self.rung, self.rungs = rung, rungs
@@ -222,8 +220,7 @@ class Model(Placed):
         return max(0, tokens - tokenizer.model_max_length)
 
     def _warm_up(self, run_pipeline: Callable[[], Any], shape: tuple[Any, ...]) -> None:
-        """Call the network once at a shape that is new to it, so that set-up costs are not
-        timed."""
+        """Call the network once at a new shape, so that its set-up is not timed."""
         if shape in self._warm_shapes:
             return
         self._warming = True
@@ -239,8 +236,7 @@ class Model(Placed):
 def first_noise(
     seeds: Sequence[int], shape: tuple[int, ...]
 ) -> tuple[torch.Tensor, list[torch.Generator]]:
-    """Unit noise (B, *shape), float32 on the CPU, each picture's from a generator of its own; and
-    the generators, for the noise of later steps."""
+    """Unit noise (B, *shape), float32 on the CPU, and each picture's generator for later steps."""
     import torch
 
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

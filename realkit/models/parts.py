@@ -1,5 +1,4 @@
-"""Parts of a model: the VAE and other parts that replace its own, and LoRAs merged into its
-weights."""
+"""Parts of a model: the VAE, other parts that replace its own, and LoRAs merged into it."""
 
 from __future__ import annotations
 
@@ -69,14 +68,12 @@ def load_part(name: str, of: Lock, number: torch.dtype, locked: ModelLock, index
             " config.json"
         )
     config = str(resolve.fetch(locked.configs) / name)
-    return part_class.from_single_file(
-        str(path), config=config, dtype=number, local_files_only=True
-    )
+    common = {"dtype": number, "local_files_only": True}
+    return part_class.from_single_file(str(path), config=config, **common)
 
 
 def merge_lora(pipe: Any, ref: str, path: Path, weight: float) -> None:
-    """Merge a LoRA into the weights at loading: denoising costs no more, and nothing else needs to
-    be offloaded."""
+    """Merge a LoRA into the weights once: denoising and offloading then need no care for it."""
     from safetensors.torch import load_file
 
     try:
@@ -95,5 +92,6 @@ def vae_dtype(config: dict[str, Any], number: torch.dtype) -> torch.dtype:
     """
     import torch
 
-    overflows = number == torch.float16 and config.get("force_upcast")
-    return torch.float32 if overflows else number
+    if number == torch.float16 and config.get("force_upcast"):
+        return torch.float32
+    return number

@@ -1,5 +1,4 @@
-"""What is written into each picture: parameters that the common web interfaces read, and all that
-determined it as JSON."""
+"""The record in each picture: parameters that web interfaces read, and all as JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from realkit.samplers.table import LABELS, SAMPLERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,8 +20,6 @@ def parameters(settings: dict[str, Any]) -> str:
 
     A1111 writes a sampler's noise schedule apart from its name.
     """
-    from realkit.samplers.table import LABELS, SAMPLERS
-
     sampler, spec = settings["sampler"], SAMPLERS.get(settings["sampler"])
     if spec and spec.solver and spec.schedule != "trailing":
         label = LABELS[spec.schedule]
@@ -36,8 +35,7 @@ def parameters(settings: dict[str, Any]) -> str:
 
 
 def annotate(image: Image, record: dict[str, Any]) -> Image:
-    """Note in a picture in memory what made it: its settings under `cell`, all that determined it,
-    and the run, if any."""
+    """Note in a picture in memory what made it; `record["cell"]` holds its settings."""
     if record.get("cell"):
         image.info["parameters"] = parameters(record["cell"])
     image.info[CHUNK] = json.dumps(record, ensure_ascii=False, sort_keys=True)

@@ -119,35 +119,18 @@ def completed(name: str, spec: ModelSpec, settings: Mapping[str, Any]) -> Reques
 
     Raises RequestError for a number of steps that the sampler or the model cannot take.
     """
-    advice = spec.settings
-    chosen: dict[str, Any] = {
-        "sampler": advice.sampler,
-        "steps": advice.steps,
-        "guidance": advice.guidance,
-        "negative": advice.negative,
-        "size": (spec.size, spec.size),
-        "seed": 0,
-        "dtype": None,
-    }
-    chosen |= {setting: value for setting, value in settings.items() if value is not None}
+    chosen = {"seed": 0, "size": (spec.size, spec.size), **spec.settings.model_dump()}
+    for setting in KINDS:
+        if settings.get(setting) is not None:
+            chosen[setting] = settings[setting]
     steps = chosen["steps"]
     check_steps(chosen["sampler"], steps)
     if spec.steps and not spec.steps[0] <= steps <= spec.steps[1]:
         made_for = " to ".join(dict.fromkeys(str(count) for count in spec.steps))
         raise RequestError(
             f"steps {steps} with model {name!r}: it is distilled for {made_for} steps. Link them:"
-            f" {{model: {name}, steps: {advice.steps}}}"
+            f" {{model: {name}, steps: {spec.settings.steps}}}"
         )
-    width, height = chosen["size"]
-    return Request(
-        model=name,
-        sampler=chosen["sampler"],
-        prompt=chosen["prompt"],
-        negative=chosen["negative"],
-        seed=chosen["seed"],
-        steps=steps,
-        guidance=float(chosen["guidance"]),
-        width=width,
-        height=height,
-        dtype=chosen["dtype"],
-    )
+    width, height = chosen.pop("size")
+    chosen |= {"model": name, "guidance": float(chosen["guidance"])}
+    return Request(**chosen, width=width, height=height)

@@ -36,8 +36,7 @@ class Settings(Spec):
 
 
 class Leg(Spec):
-    """The second leg of denoising: a model of the catalogue, and the share of the noise schedule at
-    which it takes over."""
+    """The second leg: a catalogue model, and the share of the schedule at which it takes over."""
 
     model: str
     at: Annotated[float, Field(gt=0, le=1)]

@@ -1,5 +1,4 @@
-"""The sampler laboratory: convergence on a mixture of Gaussians in the plane, whose ideal denoiser
-has a closed form."""
+"""The sampler laboratory: convergence on a mixture of Gaussians with a closed-form denoiser."""
 
 from __future__ import annotations
 
@@ -23,6 +22,8 @@ from realkit.samplers.table import SAMPLERS, Sampler
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
+    Settings = dict[str, Any]
 
 MEANS = ((-0.9, 0.3), (0.7, 0.9), (0.4, -0.8))
 SCALES = (0.25, 0.35, 0.2)  # standard deviation of each, the same in every direction
@@ -96,12 +97,7 @@ def run(
 
 
 def _solve(
-    spec: Sampler,
-    x: torch.Tensor,
-    steps: int,
-    generator: torch.Generator,
-    to_zero: bool,
-    settings: dict[str, Any],
+    spec: Sampler, x: torch.Tensor, steps: int, generator: Any, to_zero: bool, settings: Settings
 ) -> End:
     """A run of one of our solvers."""
     solver = SOLVERS[spec.solver]
@@ -132,12 +128,7 @@ def _no_noise(now: float, then: float) -> torch.Tensor:
 
 
 def _schedule(
-    name: str,
-    x: torch.Tensor,
-    steps: int,
-    generator: torch.Generator,
-    to_zero: bool,
-    settings: dict[str, Any],
+    name: str, x: torch.Tensor, steps: int, generator: Any, to_zero: bool, settings: Settings
 ) -> End:
     """A run of one of diffusers' schedulers."""
     import torch
@@ -179,14 +170,12 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def order(steps: Sequence[int], errors: Sequence[float]) -> float:
-    """The slope of error against steps on logarithmic axes: 2 where twice the steps leave a quarter
-    of the error."""
+    """The slope of error against steps on log axes: 2 where twice the steps quarter the error."""
     return float(-np.polyfit(np.log2(steps), np.log2(errors), 1)[0])
 
 
 def with_schedule(name: str, schedule: str) -> str:
-    """The table's name of a sampler with a schedule such as "Karras"; without, where the table has
-    no such entry."""
+    """The table's name of a sampler with a schedule ("Karras"), or without where it has none."""
     name = find(SAMPLERS, name)
     try:
         return find(SAMPLERS, f"{name} {schedule}")

@@ -1,5 +1,4 @@
-"""Sampler name → scheduler, built from a model's original config with everything that matters
-pinned. Names are those of the table: whoever takes one from a person looks it up first."""
+"""Sampler name, as the table spells it → scheduler, with everything that matters pinned."""
 
 from __future__ import annotations
 
@@ -62,8 +61,7 @@ def build(name: str, original: dict[str, Any]) -> Any:
 
 
 def swap(pipe: Any, name: str) -> dict[str, Any]:
-    """Give a pipeline a sampler; return the resolved scheduler config. Swapping back restores the
-    first one exactly."""
+    """Give a pipeline a sampler; return the resolved config. Swapping back restores exactly."""
     if not hasattr(pipe, "original_scheduler_config"):
         pipe.original_scheduler_config = {
             **pipe.scheduler.config,
@@ -86,22 +84,22 @@ def call_settings(name: str) -> dict[str, Any]:
 
 
 def check(name: str, steps: int, original: dict[str, Any]) -> None:
-    """Raise RequestError where a sampler cannot run a model, given by its original scheduler
-    config, in this many steps."""
+    """Raise RequestError where a sampler cannot run a model (`original`) in this many steps."""
     check_model(name, original)
     check_steps(name, steps, original.get("num_train_timesteps", 1000))
 
 
 def check_steps(name: str, steps: int, training_steps: int = 1000) -> None:
-    """Raise RequestError where a sampler cannot take this many steps on so many training
-    timesteps."""
+    """Raise RequestError for a number of steps that the sampler cannot take."""
     if reason := SAMPLERS[name].refusal(steps, training_steps):
         raise RequestError(f"steps {steps} with sampler {name!r}: {reason}")
 
 
 def check_model(name: str, original: dict[str, Any]) -> None:
-    """Raise RequestError where a sampler cannot run a model, given by its original scheduler
-    config, or where the sampler's entry is wrong."""
+    """Raise RequestError where a sampler cannot run a model, or where its entry is wrong.
+
+    `original` is the model's own scheduler config.
+    """
     spec, kind = SAMPLERS[name], _kind(original)
     if spec.solver:
         _check_entry(name, spec.solver, spec.schedule)

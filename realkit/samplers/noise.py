@@ -1,5 +1,4 @@
-"""Noise for the steps of stochastic samplers: each image's own, drawn in float32 on the CPU, at any
-batch size and on any device."""
+"""Noise for the steps of stochastic samplers: each image's own, drawn in float32 on the CPU."""
 
 from __future__ import annotations
 

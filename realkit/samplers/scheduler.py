@@ -1,5 +1,4 @@
-"""The scheduler that runs a solver inside any diffusers pipeline: the pipeline's loop calls, the
-solver's coroutine answers."""
+"""The scheduler that runs a solver's coroutine inside the loop of any diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -50,14 +49,9 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(
                 f"prediction_type {prediction_type!r}: expected epsilon, v_prediction or sample"
             )
-        self.alphas_cumprod = DDPMScheduler(
-            num_train_timesteps,
-            beta_start,
-            beta_end,
-            beta_schedule,
-            trained_betas,
-            rescale_betas_zero_snr=rescale_betas_zero_snr,
-        ).alphas_cumprod
+        betas = (num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas)
+        trained = DDPMScheduler(*betas, rescale_betas_zero_snr=rescale_betas_zero_snr)
+        self.alphas_cumprod = trained.alphas_cumprod
         if self.alphas_cumprod[-1] == 0:
             self.alphas_cumprod[-1] = ALMOST_ZERO
         alphas = self.alphas_cumprod.double().numpy()
@@ -196,8 +190,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return self.config.num_train_timesteps
 
     def _denoised(self, output: torch.Tensor, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        """x₀ from the network's output at a level (arXiv 2206.00364, table 1; v: arXiv 2202.00512,
-        appendix D)."""
+        """x₀ from the network's output at a level (v: arXiv 2202.00512, appendix D)."""
         if self.config.prediction_type == "sample":
             return output
         if self.config.prediction_type == "v_prediction":

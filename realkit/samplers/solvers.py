@@ -121,8 +121,7 @@ def lms(x: Tensor, sigmas: list[float], noise: Noise, order: int = 4) -> Steps:
 
 
 def _lagrange_integrals(nodes: list[float], start: float, end: float) -> list[float]:
-    """∫ of each Lagrange basis polynomial of the nodes, by Gauss-Legendre points: exact to degree
-    7."""
+    """∫ of each Lagrange basis polynomial, by Gauss-Legendre points: exact to degree 7."""
     points, weights = np.polynomial.legendre.leggauss(4)
     at = start + (end - start) * (points + 1) / 2
     integrals = []
@@ -202,8 +201,7 @@ def dpmpp_3m_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0)
 
 @solver(calls_a_step=2)
 def dpmpp_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
-    """SDE-DPM-Solver++ single-step, second order, by the geometric midpoint (k-diffusion,
-    sample_dpmpp_sde)."""
+    """SDE-DPM-Solver++ of second order, by the geometric midpoint (as sample_dpmpp_sde)."""
     for now, then in pairwise(sigmas):
         denoised, x = yield x, now
         if then == 0:
@@ -219,8 +217,7 @@ def dpmpp_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) ->
 
 @solver(calls_a_step=2)
 def dpmpp_2s_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
-    """DPM-Solver++(2S) by the geometric midpoint, with ancestral noise (arXiv 2211.01095, algorithm
-    1)."""
+    """DPM-Solver++(2S) with ancestral noise, by the geometric midpoint (arXiv 2211.01095)."""
     for now, then in pairwise(sigmas):
         denoised, x = yield x, now
         down, up = ancestral_step(now, then, eta)

@@ -42,7 +42,7 @@ class Sampler(Spec):
     solver: str = ""
     overrides: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
-    schedules: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"uniform": {}})
+    schedules: dict[str, dict[str, Any]] = Field({"uniform": {}})
     schedule: str = "uniform"
     discard: bool = False
     calls: Literal["n", "n+1", "2n-1", "adaptive"]
@@ -67,8 +67,7 @@ class Sampler(Spec):
 
     @property
     def adaptive(self) -> bool:
-        """Whether it chooses its steps by the picture: it ignores `steps`, and takes one picture at
-        a time."""
+        """Whether it chooses its steps by the picture: it ignores `steps`, and takes no batch."""
         return self.calls == "adaptive"
 
     @property
@@ -99,8 +98,7 @@ class Sampler(Spec):
         return 1
 
     def refusal(self, steps: int, training_steps: int = 1000) -> str:
-        """Why the sampler cannot take this many steps on a model of so many training timesteps;
-        empty where it can."""
+        """Why the sampler cannot take this many steps of so many trained; empty where it can."""
         if self.adaptive:
             return ""
         if not 1 <= steps <= training_steps:
