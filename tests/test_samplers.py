@@ -6,7 +6,7 @@ import torch
 
 import realkit as rk
 from realkit.models.request import Request
-from realkit.samplers import build, table
+from realkit.samplers import build
 from realkit.samplers.table import Sampler, Samplers
 
 CONFIG = {
@@ -289,6 +289,6 @@ def test_deterministic_samplers_end_at_the_same_picture(base, name):
 def test_an_entry_of_ones_own_that_means_nothing_is_named(tmp_path, monkeypatch, entry, says):
     (tmp_path / "samplers.toml").write_text(f'["Mine"]\n{entry}\ncalls = "n"\norder = 1\npaper = "mine"\nreference = "none"\n')
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    monkeypatch.setattr(table, "SAMPLERS", Samplers("sampler", Sampler))
+    monkeypatch.setattr(build, "SAMPLERS", Samplers("sampler", Sampler))
     with pytest.raises(rk.RequestError, match=says):
         build.build("Mine", CONFIG)

@@ -112,12 +112,12 @@ class Sampler(Spec):
         if steps == training_steps and one_more:
             return f"it lays out one timestep more than steps. Use {training_steps - 1} or fewer"
         # Leading timesteps are whole strides from 0: what the division leaves is missing at the
-        # top, where the noise begins. A tenth of the range is too much. Distilled samplers begin
-        # elsewhere.
+        # top, where the noise begins. A tenth of the range is too much. Distilled samplers lay out
+        # their timesteps otherwise.
         stride, rest = divmod(training_steps, steps)
-        missing_tenths = 10 * rest * (steps - 1) / steps
+        too_low = 10 * rest * (steps - 1) > steps * training_steps
         distilled = self.most_steps < training_steps
-        if spacing == "leading" and not distilled and missing_tenths > training_steps:
+        if spacing == "leading" and too_low and not distilled:
             begins = stride * (steps - 1) + 1
             return (
                 f"its whole strides would begin at timestep {begins} of {training_steps}. Use"
