@@ -14,6 +14,7 @@ from tests.originals import single_file
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"
 
 
+
 def test_one_call_makes_the_picture_a_sweep_makes(base, tmp_path):
     image = base(PROMPT, sampler="Euler", steps=4, guidance=2.0, seed=5)
     done = rk.run(rk.Sweep(models="rehearsal/base", samplers="Euler", prompts=PROMPT, steps=4, guidance=2.0, seeds=[5]), tmp_path)
