@@ -18,7 +18,7 @@ _NAMES = {
     "Sweep": "sweeps.sweep", "Cell": "sweeps.cell", "RequestError": "base.errors",
     "run": "runs.loop", "read": "runs.folder", "Run": "runs.folder", "Ray": "runs.engines.ray",
     "load": "models.loading", "MODELS": "models.spec", "SAMPLERS": "samplers.table",
-    "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.table",
+    "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.chain",
     "score": "scorers.score", "SCORERS": "scorers.table",
     "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.divider",
 }  # fmt: skip
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from realkit.sweeps.cell import Cell as Cell
     from realkit.sweeps.sweep import Sweep as Sweep
     from realkit.upscalers import benchmark as fidelity  # noqa: F401
+    from realkit.upscalers.chain import canonical as canonical
     from realkit.upscalers.table import UPSCALERS as UPSCALERS
-    from realkit.upscalers.table import canonical as canonical
     from realkit.upscalers.upscale import upscale as upscale
 
 

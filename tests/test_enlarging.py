@@ -11,6 +11,8 @@ import realkit as rk
 from realkit.base import pictures
 from realkit.rehearsal.scenes import render
 from realkit.upscalers import upscale
+from realkit.upscalers.chain import Chain
+from realkit.upscalers.settings import Settings
 from realkit.upscalers.table import UPSCALERS, Upscaler
 
 PROMPT = "a photo of a shiny red cone on a checkered floor at noon"
@@ -31,8 +33,8 @@ def test_a_chain_works_in_its_order_and_ends_at_the_size():
 
 def test_passes_go_on_until_the_size_is_reached(monkeypatch):
     monkeypatch.setattr("realkit.upscalers.networks.Enlarger._pixels", lambda self: 1e9)
-    loaded = upscale.load_upscaler("rehearsal/compact-x4")
-    tool, sides = loaded.tools[0][1], []
+    loaded = upscale.load_upscaler(Chain.parse("rehearsal/compact-x4"))
+    tool, sides = loaded.tools[0], []
     run = tool.network.run
     tool.network.run = lambda x: sides.append(x.shape[-1] - 2 * tool.pre_pad) or run(x)
     for to, seen in ((8, [16]), (40, [16]), (64, [16]), (65, [16, 64]), (256, [16, 64]), (300, [16, 64, 256])):
@@ -89,11 +91,11 @@ def _with(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("rehearsal/redraw", {}, "draws what a prompt says, and was given none"),
-        ("sd-upscale", {"prompt": "a"}, "redraws with a model: say which, model=NAME"),
+        ("rehearsal/redraw", {}, "draws what a prompt says, and has no prompt"),
+        ("sd-upscale", {"prompt": "a"}, "redraws with a model: name one, model=NAME"),
         ("lanczos", {"strength": 0.5}, "does not use 'strength'"),
-        ("rehearsal/esrgan-x4", {"tile": 3}, "tile: Input should be greater than or equal to 16"),
-        ("rehearsal/redraw", {"prompt": "a", "strength": 0}, "strength: Input should be greater than or equal to 0.001"),
+        ("rehearsal/esrgan-x4", {"tile": 3}, "tile 3: Input should be greater than or equal to 16"),
+        ("rehearsal/redraw", {"prompt": "a", "strength": 0}, "strength 0: Input should be greater than or equal to 0.001"),
         ("rehearsal/redraw", {"prompt": "a", "sampler": "Nope"}, "Unknown sampler 'Nope'"),
         ("lanczos", {"banana": 1}, "Unknown setting 'banana' of an upscaler"),
         ("lanczos + nope", {}, "Unknown upscaler 'nope'"),
@@ -110,8 +112,9 @@ def test_a_bad_request_is_one_line_before_any_work(name, settings, says):
 
 
 def test_landmarks_go_with_the_picture():
-    moved = upscale._moved({"landmarks": [[(10, 20), (30, 20)]]}, (5.0, 0.0, 45.0, 40.0), (80, 80))
-    assert moved == {"landmarks": [[(10.0, 40.0), (50.0, 40.0)]]} and upscale._moved({}, (0, 0, 1, 1), (2, 2)) == {}
+    moved = upscale._moved(Settings(landmarks=[[(10, 20), (30, 20)]]), (5.0, 0.0, 45.0, 40.0), (80, 80))
+    assert moved.landmarks == [[(10.0, 40.0), (50.0, 40.0)]]
+    assert upscale._moved(Settings(), (0, 0, 1, 1), (2, 2)) == Settings()
 
 
 def test_what_is_downloaded_by_hand_says_from_where(tmp_path, monkeypatch, weights):

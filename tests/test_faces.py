@@ -6,6 +6,7 @@ from PIL import Image
 import realkit as rk
 from realkit.upscalers import faces
 from realkit.upscalers.faces import FEATHER, Restorer
+from realkit.upscalers.settings import Settings, checked
 from tests.cuts import thinned
 
 CPU = torch.device("cpu")
@@ -50,7 +51,7 @@ def square(side, angle, middle):
 
 
 def restored(picture, landmarks, network=None, **settings):
-    made = Restorer(network or Brighter(), None, CPU)(Image.fromarray(picture), {"landmarks": landmarks} | settings)
+    made = Restorer(network or Brighter(), None, CPU)(Image.fromarray(picture), checked({"landmarks": landmarks, **settings}))
     return np.asarray(made, int)
 
 
@@ -152,14 +153,14 @@ def test_a_face_comes_in_as_rgb_from_the_picture_before_any_was_restored():
     network = Brighter(10)
     tool = Restorer(network, None, CPU)
     both = [placed(200, 0, (300, 300)), placed(200, 0, (330, 300))]
-    made = np.asarray(tool(Image.fromarray(red), {"landmarks": both}), int)
+    made = np.asarray(tool(Image.fromarray(red), Settings(landmarks=both)), int)
     assert tool.used == {"faces": 2, "dtype": "float32"} and tool.scale == 1
     assert tuple(made[300, 315]) == (210, 30, 70)  # not brighter twice where they overlap
 
 
 def test_no_face_leaves_the_picture():
     tool, image = Restorer(Brighter(50), None, CPU), Image.fromarray(smooth())
-    assert tool(image, {"landmarks": []}).tobytes() == image.tobytes() and tool.used["faces"] == 0
+    assert tool(image, Settings(landmarks=[])).tobytes() == image.tobytes() and tool.used["faces"] == 0
 
 
 GOOD = placed(200, 0, (400, 300))
@@ -172,13 +173,13 @@ SWAPPED = GOOD[[1, 0, 2, 4, 3]]
         ([GOOD[:4]], "expected five"),
         (GOOD, "Landmarks of face 1, .* expected five"),  # one face, not a list of them
         ([GOOD, GOOD.ravel()], "Landmarks of face 2"),
-        ("auto", "Landmarks of face 1, 'auto': expected five"),
-        ([[(1, 2), (3,), (4, 5), (6, 7), (8, 9)]], "expected five"),
+        ("auto", "landmarks 'auto': expected for each face five"),
+        ([[(1, 2), (3,), (4, 5), (6, 7), (8, 9)]], "expected for each face five"),
         ([GOOD * np.nan], "expected five"),
         ([GOOD + np.array([400, 0])], r"they reach from \[7\d\d.*, expected within the picture's 800 × 600 pixels"),
         ([GOOD - np.array([0, 400])], "within the picture's 800 × 600 pixels"),
         ([GOOD * 0 + 50], r"in one spot, at \(50, 50\)"),
-        ([SWAPPED], "as no face's do"),
+        ([SWAPPED], "do not lie as a face's do"),
     ],
 )
 def test_landmarks_that_are_none_are_refused(landmarks, says):
@@ -190,18 +191,18 @@ def test_landmarks_that_are_none_are_refused(landmarks, says):
 @pytest.mark.parametrize("squeezed", [(0, 1), (0.3, 1), (1, 0.4)])
 def test_profiles_and_lowered_faces_are_faces(squeezed):
     points = placed(300, 20, (400, 300), (TEMPLATE - TEMPLATE.mean(0)) * squeezed + TEMPLATE.mean(0))
-    assert len(faces.given([points.tolist()], (WIDTH, HEIGHT))) == 1
+    assert len(faces.checked_landmarks([points.tolist()], (WIDTH, HEIGHT))) == 1
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.5, "half", True, float("nan")])
 def test_a_weight_out_of_range_is_refused(weight):
-    with pytest.raises(rk.RequestError, match="expected a number from 0"):
+    with pytest.raises(rk.RequestError, match=r"weight .*: Input should be"):
         restored(smooth(), [GOOD], weight=weight)
 
 
 def test_without_a_detector_and_landmarks_it_says_how_to_give_them():
     with pytest.raises(rk.RequestError, match=r"face_detection_yunet_2023mar.onnx.*landmarks=\[\["):
-        Restorer(Brighter(), None, CPU)(Image.fromarray(smooth()), {})
+        Restorer(Brighter(), None, CPU)(Image.fromarray(smooth()), Settings())
 
 
 def test_yunets_rows_are_read_in_the_templates_order():
@@ -296,11 +297,11 @@ def test_a_face_too_small_to_be_restored_is_left(detector, monkeypatch):
 def test_what_is_found_is_restored(detector):
     picture = spotted(640, 480, (40, 30))[0]
     tool = Restorer(Brighter(50), detector, CPU)
-    made = np.asarray(tool(Image.fromarray(picture), {}))
+    made = np.asarray(tool(Image.fromarray(picture), Settings()))
     assert tool.used["faces"] == 1 and made[260, 330, 0] == 50 and made[10, 10, 0] == 0
     black = Image.new("RGB", (64, 48))
-    assert tool(black, {}) is black and tool.used["faces"] == 0
-    assert tool(black, {"landmarks": [placed(40, 0, (32, 24))]}) is not black and tool.used["faces"] == 1
+    assert tool(black, Settings()) is black and tool.used["faces"] == 0
+    assert tool(black, Settings(landmarks=[placed(40, 0, (32, 24))])) is not black and tool.used["faces"] == 1
 
 
 def test_a_file_that_is_no_detector_is_refused(tmp_path, weights):
@@ -342,11 +343,11 @@ def test_files_that_are_no_restorer_are_refused(tmp_path, weights):
         (tmp_path / "face.txt", "'face.txt' does not load"),
     ):
         with pytest.raises(rk.RequestError, match=says) as error:
-            faces.load(path, None, CPU)
+            faces.load_restorer(path, None, CPU)
         assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(rk.RequestError, match=r"detector 'yunet.onnx' is not there"):
-        faces.load(weights / "esrgan-x4" / "model.safetensors", tmp_path / "yunet.onnx", CPU)
+        faces.load_restorer(weights / "esrgan-x4" / "model.safetensors", tmp_path / "yunet.onnx", CPU)
 
 
 class Evil:
@@ -367,7 +368,7 @@ def test_codeformer_says_which_package_it_needs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel_extra_arches", None)  # as where it is not installed
     save_file({name: torch.zeros(1) for name in ("idx_pred_layer.1.weight", "quantize.embedding.weight")}, tmp_path / "codeformer.safetensors")
     with pytest.raises(rk.RequestError, match=r"'codeformer.safetensors' is a CodeFormer.*: pip install spandrel_extra_arches$"):
-        faces.load(tmp_path / "codeformer.safetensors", None, CPU)
+        faces.load_restorer(tmp_path / "codeformer.safetensors", None, CPU)
 
 
 @pytest.mark.slow
@@ -377,8 +378,8 @@ def test_gfpgan_loads_at_its_own_size(tmp_path):
     torch.manual_seed(0)
     network = GFPGAN()
     torch.save({"params_ema": network.state_dict()}, tmp_path / "GFPGANv1.4.pth")
-    tool, image = faces.load(tmp_path / "GFPGANv1.4.pth", None, CPU), Image.fromarray(smooth())
-    made = np.asarray(tool(image, {"landmarks": [GOOD]}), int)
+    tool, image = faces.load_restorer(tmp_path / "GFPGANv1.4.pth", None, CPU), Image.fromarray(smooth())
+    made = np.asarray(tool(image, Settings(landmarks=[GOOD])), int)
     face = faces.align(smooth(), GOOD)[0]
     with torch.inference_mode():
         y = network.eval()(torch.from_numpy(face).permute(2, 0, 1)[None] / 127.5 - 1, randomize_noise=False)[0][0]
@@ -393,6 +394,6 @@ def test_codeformer_loads_and_heeds_its_weight(tmp_path):
     torch.manual_seed(0)
     network = codeformer.CodeFormer()
     torch.save({"params_ema": network.state_dict()}, tmp_path / "codeformer.pth")
-    tool = faces.load(tmp_path / "codeformer.pth", None, CPU)
-    made = [np.asarray(tool(Image.fromarray(smooth()), {"landmarks": [GOOD]} | settings)) for settings in ({"weight": 0}, {"weight": 1}, {}, {"weight": 0.5})]
+    tool = faces.load_restorer(tmp_path / "codeformer.pth", None, CPU)
+    made = [np.asarray(tool(Image.fromarray(smooth()), Settings(landmarks=[GOOD], **settings))) for settings in ({"weight": 0}, {"weight": 1}, {}, {"weight": 0.5})]
     assert (made[0] != made[1]).any() and (made[1] != made[2]).any() and (made[2] == made[3]).all()

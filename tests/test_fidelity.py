@@ -212,7 +212,7 @@ def test_what_cannot_be_a_truth_is_left_out_and_said(tmp_path):
     Image.new("RGB", (64, 31)).save(tmp_path / "a-small.png")
     (tmp_path / "b-broken.jpg").write_bytes(b"\xff\xd8 no more")
     Image.new("RGB", (64, 64)).save(tmp_path / "c.png")
-    with pytest.warns(UserWarning, match=r"1 pictures .* 2 left out, such as a-small.png is 64×31: expected 32×32"):
+    with pytest.warns(UserWarning, match=r"1 pictures .* 2 skipped, such as a-small.png is 64×31: expected 32×32"):
         assert [name for name, _ in benchmark.truths(tmp_path, 3, 32)] == ["c.png"]
 
 

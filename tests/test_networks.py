@@ -14,6 +14,7 @@ from PIL import Image
 import realkit as rk
 from realkit.rehearsal.scenes import render
 from realkit.upscalers import upscale
+from realkit.upscalers.chain import Chain
 from realkit.upscalers.networks import Enlarger
 from realkit.upscalers.table import UPSCALERS, Upscaler
 from tests import originals
@@ -115,7 +116,7 @@ def test_in_tiles_it_is_the_same_picture(name, most, height, tile):
 
 
 def test_the_reach_of_convolutions_is_what_changes_anything():
-    network = upscale.load_upscaler("rehearsal/compact-x4").tools[0][1].network
+    network = upscale.load_upscaler(Chain.parse("rehearsal/compact-x4")).tools[0].network
     assert network.reach is not None
     x = torch.rand(1, 3, 64, 64)
     y = x.clone()
@@ -124,21 +125,21 @@ def test_the_reach_of_convolutions_is_what_changes_anything():
         changed = ((network.run(x) - network.run(y)).abs().amax((0, 1)) > 0).nonzero()
     seen = max(32 - changed[:, 0].min().item() / 4, changed[:, 0].max().item() / 4 - 32)
     assert network.reach - 1 <= seen <= network.reach + 1
-    assert upscale.load_upscaler("rehearsal/swin2sr-x4").tools[0][1].network.reach is None
+    assert upscale.load_upscaler(Chain.parse("rehearsal/swin2sr-x4")).tools[0].network.reach is None
 
 
 def test_little_memory_means_tiles_and_the_same_picture(monkeypatch):
     image = scene(96)
     whole = rk.upscale(image, "rehearsal/compact-x4", 384)
     monkeypatch.setattr(Enlarger, "_pixels", lambda self: 64.0**2)
-    loaded = upscale.load_upscaler("rehearsal/compact-x4")
+    loaded = upscale.load_upscaler(Chain.parse("rehearsal/compact-x4"))
     made, used = loaded(image, (384, 384))
-    assert used["tile"] and used["overlap"] == loaded.tools[0][1].network.reach and apart(whole, made).max() <= 1
+    assert used["tile"] and used["overlap"] == loaded.tools[0].network.reach and apart(whole, made).max() <= 1
 
 
 def test_out_of_memory_halves_the_tiles(monkeypatch):
-    loaded = upscale.load_upscaler("rehearsal/compact-x4")
-    tool, sizes = loaded.tools[0][1], []
+    loaded = upscale.load_upscaler(Chain.parse("rehearsal/compact-x4"))
+    tool, sizes = loaded.tools[0], []
     run = tool.network.run
 
     def scarce(x):
@@ -154,8 +155,8 @@ def test_out_of_memory_halves_the_tiles(monkeypatch):
 
 
 def test_numbers_that_are_not_finite_are_no_picture():
-    loaded = upscale.load_upscaler("rehearsal/compact-x4")
-    loaded.tools[0][1].network.run = lambda x: torch.full((1, 3, 4 * x.shape[2], 4 * x.shape[3]), torch.nan)
+    loaded = upscale.load_upscaler(Chain.parse("rehearsal/compact-x4"))
+    loaded.tools[0].network.run = lambda x: torch.full((1, 3, 4 * x.shape[2], 4 * x.shape[3]), torch.nan)
     with pytest.raises(FloatingPointError, match="not finite"):
         loaded(noise(8, 8), (32, 32))
 
@@ -186,7 +187,7 @@ def test_realesrgan_and_spandrel_agree_on_the_same_weights(weights):
 
 
 def test_realesrgan_runs_only_what_it_knows(weights):
-    with pytest.raises(rk.RequestError, match="runs RRDBNet and Compact weights"):
+    with pytest.raises(rk.RequestError, match="'realesrgan' runs only upscalers of engine 'spandrel'"):
         rk.upscale(noise(8, 8), "realesrgan:lanczos", 32)
 
 

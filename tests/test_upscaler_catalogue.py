@@ -1,6 +1,7 @@
 """The catalogue of upscalers: what stands in it, and that every kind of source loads as it is published."""
 
 import json
+import pkgutil
 import shutil
 
 import numpy as np
@@ -12,7 +13,10 @@ import realkit as rk
 from realkit.apps.training.ship import WEIGHTS
 from realkit.catalog.lookup import _fold
 from realkit.upscalers import identity, upscale
-from realkit.upscalers.table import UPSCALERS, Upscaler, canonical
+from realkit.upscalers.chain import Chain, canonical
+from realkit.upscalers.engines import ENGINES
+from realkit.upscalers.settings import Settings
+from realkit.upscalers.table import UPSCALERS, Upscaler
 from realkit.weights.reference import HUB_FILE, HUB_ID, PACKAGE
 from tests import upscaler_miniatures
 from tests.hub_server import files, python, serving
@@ -39,7 +43,7 @@ def test_no_name_means_two():
 def test_an_entry_says_what_it_is_and_where_it_comes_from(name):
     spec = rk.UPSCALERS[name]
     assert name == name.lower() and spec.about and spec.licence != "unknown" and canonical(name) == name
-    if spec.engine in ("resample", "opencv", "redraw"):
+    if not ENGINES[spec.engine].weights:
         return
     assert spec.architecture and (spec.page.startswith("https://") or spec.source.startswith(PACKAGE) or HUB_ID.match(spec.source))
     assert bool(spec.source) != bool(spec.file)
@@ -61,8 +65,32 @@ def test_names_people_use_mean_their_entries(alias):
     assert canonical(alias) in ("realesrgan-x4plus", "4x-ultrasharp", "gfpgan")
 
 
+def test_every_engine_loads_by_a_function_that_is_there():
+    for name, engine in ENGINES.items():
+        assert callable(pkgutil.resolve_name(engine.loader)), name
+        assert set(engine.uses) | set(engine.accepts) <= set(Settings.model_fields), name
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"engine": "spandrell"}, "has the engine 'spandrell': expected one of resample, opencv, spandrel"),
+        ({"engine": "opencv", "source": "LANCZOS"}, "expected an interpolation of OpenCV"),
+    ],
+)
+def test_a_wrong_entry_is_one_line_when_it_is_named(entries, entry, says):
+    entries(mine=Upscaler(**entry))
+    with pytest.raises(rk.RequestError, match=says):
+        canonical("mine")
+
+
+def test_an_entry_uses_settings_that_there_are():
+    with pytest.raises(ValueError, match="unknown setting 'wieght': expected some of prompt"):
+        Upscaler(engine="faces", uses=("wieght",))
+
+
 def test_an_entry_with_a_published_hash_is_locked_without_asking_anyone():
-    locked = identity.lock_upscaler("realesrgan-x4plus + gfpgan")
+    locked = identity.lock_upscaler(Chain.parse("realesrgan-x4plus + gfpgan"))
     assert set(locked) == {"realesrgan-x4plus", "gfpgan"} and {lock.kind for lock in locked.values()} == {"url"}
 
 

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -14,7 +15,9 @@ from safetensors.torch import load_file, save_file
 import realkit as rk
 from realkit.apps.cli import main
 from realkit.rehearsal.scenes import render
-from realkit.upscalers import identity, settings, upscale
+from realkit.upscalers import identity, upscale
+from realkit.upscalers.chain import Chain
+from realkit.upscalers.settings import Settings
 
 REALESRGAN = all(map(importlib.util.find_spec, ("realesrgan", "basicsr")))
 PROMPT = "a photo of a shiny red cone on a checkered floor at noon"
@@ -89,7 +92,7 @@ def test_hidden_colours_do_not_shine_through(name):
 
 def test_the_tile_of_a_later_pass_is_in_the_row(monkeypatch):
     monkeypatch.setattr("realkit.upscalers.networks.Enlarger._pixels", lambda self: 3600.0)
-    assert upscale.load_upscaler("rehearsal/compact-x4")(scene(20), (300, 300))[1]["tile"]
+    assert upscale.load_upscaler(Chain.parse("rehearsal/compact-x4"))(scene(20), (300, 300))[1]["tile"]
 
 
 def test_pictures_of_other_sweeps_make_no_room(tmp_path, monkeypatch):
@@ -164,14 +167,26 @@ def test_settings_are_what_they_seem(given):
         rk.upscale(scene(), "rehearsal/compact-x4 + rehearsal/redraw", 128, prompt=PROMPT, **given)
 
 
+@pytest.mark.parametrize("strength", [0.0005, 0, 1.01, True])
+def test_a_plan_refuses_a_strength_in_the_words_of_an_upscaling(tmp_path, strength):
+    with pytest.raises(rk.RequestError) as error:
+        rk.upscale(scene(), "rehearsal/redraw", 128, prompt=PROMPT, strength=strength)
+    sweep = {"models": "rehearsal/base", "prompts": PROMPT, "upscalers": "rehearsal/redraw", "target": 128, "strength": strength}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    done = CliRunner().invoke(main.main, ["plan", str(tmp_path / "sweep.yaml")])
+    assert done.exit_code == 2 and str(error.value) in done.output and len(done.output.strip().splitlines()) == 1
+
+
 def test_what_is_inert_without_guidance_is_not_in_the_identity():
-    told = [identity.determined_upscale("rehearsal/redraw", {"prompt": "a", **given}) for given in ({"guidance": 1.0}, {"guidance": 0.5, "negative": "b"})]
-    assert told[0] == told[1] != identity.determined_upscale("rehearsal/redraw", {"prompt": "a", "guidance": 3.0})
+    chain = Chain.parse("rehearsal/redraw")
+    told = [identity.determined_upscale(chain, Settings(prompt="a", **given)) for given in ({"guidance": 1.0}, {"guidance": 0.5, "negative": "b"})]
+    assert told[0] == told[1] != identity.determined_upscale(chain, Settings(prompt="a", guidance=3.0))
 
 
 def test_landmarks_may_be_arrays_and_modes_any():
-    assert settings.checked("gfpgan", {"landmarks": [np.ones((5, 2))]}) == {"landmarks": [[[1.0, 1.0]] * 5]}
+    chain = Chain.parse("gfpgan")
+    assert chain.settings({"landmarks": [np.ones((5, 2))]}).landmarks == [[[1.0, 1.0]] * 5]
     with pytest.raises(rk.RequestError, match="expected for each face five"):
-        settings.checked("gfpgan", {"landmarks": "here"})
+        chain.settings({"landmarks": "here"})
     for mode in ("La", "RGBa"):
         assert rk.upscale(Image.new("RGBA", (8, 8), "red").convert("LA" if mode == "La" else "RGBA").convert(mode), "lanczos", 16).mode == "RGBA"

@@ -19,6 +19,7 @@ from realkit.sweeps.cost import BYTES_A_PIXEL
 from realkit.sweeps.ids import Ids, cell_id, ids, of_cell
 from realkit.sweeps.sweep import Sweep
 from realkit.upscalers import identity, upscale
+from realkit.upscalers.chain import Chain
 from realkit.weights import pickles, resolve
 
 if TYPE_CHECKING:
@@ -47,9 +48,12 @@ def lock_sweep(sweep: Sweep, store: Store) -> Locks:
         legs.check_legs(cell, found[cell.model])
         check.check_redraw(cell, found[cell.model])
     wanted = dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler)
-    more = {name: identity.lock_upscaler(name) for name in wanted if name not in kept.upscalers}
-    for name, tools in more.items():
-        upscale.probe(name, tools)
+    more = {}
+    for name in wanted:
+        if name not in kept.upscalers:
+            chain = Chain.parse(name)
+            more[name] = identity.lock_upscaler(chain)
+            upscale.probe(chain, more[name])
     with pickles.reading_pickles():
         for part in [
             part

@@ -24,7 +24,7 @@ from realkit.scorers.table import Rate
 from realkit.sweeps import ids
 from realkit.sweeps.cell import Cell
 from realkit.upscalers import upscale
-from realkit.upscalers.table import uses
+from realkit.upscalers.chain import Chain
 from realkit.upscalers.upscale import Loaded
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def stages(kit: Kit) -> Iterator[Stage]:
     def upscaler(tool: str) -> Loaded:
         name, model, number = parts(tool)
         return upscale.load_upscaler(
-            name, kit.tools[name], locks.get(model), dtype=number, **kit.where
+            Chain.parse(name), kit.tools[name], locks.get(model), dtype=number, **kit.where
         )
 
     def of_upscaler(tool: str) -> list[Lock]:
@@ -224,7 +224,7 @@ def _upscale_jobs(planned: list[Planned]) -> list[Job]:
 def _upscaler(cell: Cell) -> str:
     """What the upscale stage loads for a cell: an upscaler, and the model that it redraws with."""
     name = str(cell.upscaler)
-    return f"{name} by {_tool(cell.model, cell)}" if "model" in uses(name) else name
+    return f"{name} by {_tool(cell.model, cell)}" if Chain.parse(name).redraws else name
 
 
 def _by_tool(jobs: list[Job]) -> list[Job]:
@@ -242,7 +242,7 @@ def _upscale(
     size = pictures.target_size(native.size, item.cell.target)
     enlarge.warm(native.size, size)
     with Stopwatch(on) as upscaling:
-        image, used = enlarge(native, size, ids.settings_of(item.cell))
+        image, used = enlarge(native, size, ids.settings_of(item.cell, enlarge.chain))
     how = ids.of_cell(item.cell, tools, locks[item.cell.model])
     measured = {"upscale_s": upscaling.seconds, "device": on.type, **used, **measure.memory(on)}
     return [_drawn(locks, "upscale", item, item.ids.decoded, image, measured, how)]

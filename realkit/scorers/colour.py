@@ -1,10 +1,12 @@
-"""Mean colour in CIELAB: the colour cast."""
+"""Mean colour in CIELAB: the colour cast. A source is one of LAB."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from realkit.base.errors import RequestError
 from realkit.scorers.table import Rate
+from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -12,12 +14,21 @@ if TYPE_CHECKING:
 LAB = ("a", "b", "chroma")
 
 
-def lab_rate(which: str) -> Rate:
+def check(name: str, source: str) -> None:
+    """Raise RequestError for a source that is not in LAB."""
+    if source not in LAB:
+        raise RequestError(
+            f"Scorer {name!r} has the source {source!r}: expected one of {', '.join(LAB)}"
+        )
+
+
+def load(name: str, source: str, locked: Lock | None) -> Rate:
+    """The picture's mean a* or b*, or the chroma of both, √(a*² + b*²)."""
     import numpy as np
     from skimage.color import rgb2lab
 
     def rate(image: Image, prompt: str) -> float:
         _, a, b = rgb2lab(np.asarray(image)).reshape(-1, 3).mean(0)
-        return float({"a": a, "b": b, "chroma": np.hypot(a, b)}[which])
+        return float({"a": a, "b": b, "chroma": np.hypot(a, b)}[source])
 
     return rate

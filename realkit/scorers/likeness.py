@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from realkit.base import credentials
 from realkit.base.errors import one_line
 from realkit.weights.sources import inputs
 
@@ -16,13 +15,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
-# torchvision's weights, the backbone of LPIPS; the digits are the beginning of their SHA-256
+# torchvision's weights, the backbone of LPIPS; the digits are the beginning of their SHA-256.
 ALEXNET = "alexnet-owt-7be5be79.pth"
+ADDRESS = f"https://download.pytorch.org/models/{ALEXNET}"
 
 
 def psnr(truth: Image, restored: Image, shave: int = 0) -> float:
-    """Peak signal-to-noise ratio over RGB, dB: 10·log10(255² / mean squared error); infinite for
-    equal pictures. Without `shave` pixels of border."""
+    """Peak signal-to-noise ratio over RGB, dB: 10·log10(255² / mean squared error), infinite for
+    equal pictures. `shave` pixels of border do not count."""
     import numpy as np
 
     inner = np.s_[shave : truth.height - shave, shave : truth.width - shave]
@@ -36,25 +36,26 @@ def ssim(truth: Image, restored: Image) -> float:
     import numpy as np
     from skimage.metrics import structural_similarity
 
-    paper = {
-        "gaussian_weights": True,
-        "sigma": 1.5,
-        "use_sample_covariance": False,
-        "data_range": 255,
-    }
-    return float(
-        structural_similarity(np.asarray(truth), np.asarray(restored), channel_axis=2, **paper)
+    similarity = structural_similarity(
+        np.asarray(truth),
+        np.asarray(restored),
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
     )
+    return float(similarity)
 
 
 def sharpness(truth: Image, restored: Image) -> float | None:
     """Mean gradient (Sobel, of luma) of the restored picture over the truth's, where the truth's is
-    strong: its steepest twentieth. None without any edge."""
+    in its steepest twentieth. None without any edge."""
     from numpy import quantile
 
-    steep, made = _gradient(truth), _gradient(restored)
+    steep, restored_steep = _gradient(truth), _gradient(restored)
     edges = steep >= max(float(quantile(steep, 0.95)), 0.01)
-    return float(made[edges].mean() / steep[edges].mean()) if edges.any() else None
+    return float(restored_steep[edges].mean() / steep[edges].mean()) if edges.any() else None
 
 
 def _gradient(image: Image) -> npt.NDArray[Any]:
@@ -79,10 +80,10 @@ def colour_shift(truth: Image, restored: Image, block: int = 16) -> float:
 
 def lpips(download: bool = False) -> Callable[[Image, Image], float] | str:
     """Learned perceptual distance (Zhang et al. 2018, version 0.1, AlexNet) as a measure, or in one
-    line why it cannot be had.
+    line why it is unavailable.
 
     Needs the package lpips, and torchvision's AlexNet: attached as an input, in torch's cache, or
-    fetched (233 MB) where `download` asks for it.
+    downloaded (233 MB) where `download` asks for it.
     """
     import numpy as np
     import torch
@@ -91,47 +92,42 @@ def lpips(download: bool = False) -> Callable[[Image, Image], float] | str:
         from lpips import LPIPS
     except ImportError:
         return "the package lpips is not installed: pip install lpips"
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
-    path = inputs.file(ALEXNET, "") or (kept if kept.is_file() else None)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
+    path = inputs.file(ALEXNET, "") or (cached if cached.is_file() else None)
     if path is None and not download:
         return (
-            f"its backbone {ALEXNET} (233 MB) is neither an input nor in {kept.parent.name!r} of"
+            f"its backbone {ALEXNET} (233 MB) is neither an input nor in {cached.parent.name!r} of"
             " torch's cache: ask for its download, or attach it"
         )
     try:
-        if path is None:
-            address = f"https://download.pytorch.org/models/{ALEXNET}"
-            weights = torch.hub.load_state_dict_from_url(
-                address, map_location="cpu", check_hash=True, weights_only=True, progress=False
-            )
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-        with warnings.catch_warnings():  # it builds AlexNet in a way that torchvision calls old
+        weights = _alexnet(path)
+        with warnings.catch_warnings():  # it builds AlexNet in a way that torchvision deprecates
             warnings.simplefilter("ignore")
             network = LPIPS(net="alex", pnet_rand=True, verbose=False)
-        network.net.load_state_dict(
-            {
-                name: weights[f"features.{name.split('.', 1)[1]}"]
-                for name in network.net.state_dict()
-            }
-        )
-    except (
-        Exception
-    ) as error:  # what a download or a damaged file provokes: the other measures do not need it
-        return f"its backbone does not load: {credentials.scrub(one_line(error))[:160]}"
+        names = {name: f"features.{name.split('.', 1)[1]}" for name in network.net.state_dict()}
+        network.net.load_state_dict({name: weights[source] for name, source in names.items()})
+    except Exception as error:  # a download or a damaged file; the other measures do without it
+        return f"its backbone does not load: {one_line(error, 160)}"
+
+    def tensor(image: Image) -> torch.Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
 
     def distance(truth: Image, restored: Image) -> float:
         with torch.inference_mode():
-            return float(
-                network(
-                    *(
-                        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
-                        for image in (truth, restored)
-                    )
-                )
-            )
+            return float(network(tensor(truth), tensor(restored)))
 
     return distance
+
+
+def _alexnet(path: Path | None) -> dict[str, Any]:
+    """The backbone's weights from a file, or downloaded."""
+    import torch
+
+    if path:
+        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    return torch.hub.load_state_dict_from_url(
+        ADDRESS, map_location="cpu", check_hash=True, weights_only=True, progress=False
+    )
 
 
 class Measure(NamedTuple):
@@ -144,17 +140,11 @@ class Measure(NamedTuple):
 MEASURES = {
     "psnr_db": Measure("higher", "dB", "0 to ∞", "peak signal-to-noise ratio over RGB"),
     "psnr_shaved_db": Measure(
-        "higher",
-        "dB",
-        "0 to ∞",
-        "the same without a border of `scale` pixels, as the literature has it",
+        "higher", "dB", "0 to ∞", "the same without a border of `scale` pixels, as in publications"
     ),
     "ssim": Measure("higher", "none", "−1 to 1", "structural similarity, Gaussian window"),
     "lpips": Measure(
-        "lower",
-        "none",
-        "0 up",
-        "learned perceptual distance, AlexNet; empty where it cannot be had",
+        "lower", "none", "0 up", "learned perceptual distance, AlexNet; empty where unavailable"
     ),
     "sharpness": Measure(
         "nearer 1",

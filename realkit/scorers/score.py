@@ -8,88 +8,72 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import pictures
 from realkit.base.errors import RequestError, shown
+from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
-from realkit.scorers.clip import clip_rate
-from realkit.scorers.colour import LAB, lab_rate
+from realkit.scorers.engines import ENGINES, Engine
 from realkit.scorers.table import SCORERS, Rate
-from realkit.weights import resolve
 from realkit.weights.lock import Lock
-from realkit.weights.sources import disk
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+def _engine(name: str) -> Engine:
+    engine = SCORERS[name].engine
+    if engine not in ENGINES:
+        raise RequestError(
+            f"Scorer {name!r} has the engine {engine!r}: expected one of {', '.join(ENGINES)}"
+        )
+    return ENGINES[engine]
+
+
 def determined_score(name: str) -> dict[str, Any]:
     """What determines a scorer's number, apart from picture and prompt. Raises RequestError for a
     wrong entry."""
-    from realkit.catalog.columns import COLUMNS
-
-    spec, weights = SCORERS[name], SCORERS[name].source
+    entry = SCORERS[name]
     if name in COLUMNS:
         raise RequestError(
             f"Scorer {name!r} is named like a column of the table: give its catalogue entry another"
             " name"
         )
-    if spec.engine == "lab" and spec.source not in LAB:
-        raise RequestError(
-            f"Scorer {name!r} has the source {spec.source!r}: expected one of {', '.join(LAB)}"
-        )
-    if spec.engine == "open_clip":
-        if path := disk.local(spec.source):
-            if not path.is_dir():
-                raise RequestError(
-                    f"Scorer {name!r} has the source {spec.source!r}: expected a folder with"
-                    " open_clip's config and weights"
-                )
-            weights = resolve.lock(spec.source, weights=True).fingerprint
-        elif not all(spec.source.partition(":")):
-            raise RequestError(
-                f"Scorer {name!r} has the source {spec.source!r}: expected open_clip's"
-                " MODEL:WEIGHTS, or an existing folder"
-            )
-    return {"engine": spec.engine, "weights": weights, "version": spec.version}
+    _engine(name).check(name, entry.source)
+    locked = lock_scorer(name)
+    weights = locked.fingerprint if locked else entry.source
+    return {"engine": entry.engine, "weights": weights, "version": entry.version}
 
 
 def uses_prompt(name: str) -> bool:
-    return SCORERS[name].engine == "open_clip"
+    return _engine(name).prompted
 
 
 def lock_scorer(name: str) -> Lock | None:
-    """The weights of a scorer that lie in a folder; None where open_clip fetches them, or there are
-    none."""
-    spec = SCORERS[name]
-    return (
-        resolve.lock(spec.source, weights=True)
-        if spec.engine == "open_clip" and disk.local(spec.source)
-        else None
-    )
+    """The lock of a scorer's weights in a folder; None where it has none there."""
+    return _engine(name).lock(SCORERS[name].source)
 
 
 def load_scorer(name: str, locked: Lock | None = None) -> Rate:
-    """A function (RGB picture, prompt) → number. Raises RequestError when its weights cannot be
-    had."""
-    spec = SCORERS[find(SCORERS, name)]
-    return (
-        clip_rate(name, spec.source, locked)
-        if spec.engine == "open_clip"
-        else lab_rate(spec.source)
-    )
+    """A function (RGB picture, prompt) → number; `locked` is made where left out. Raises
+    RequestError where its weights cannot be loaded."""
+    return _engine(name).load(name, SCORERS[name].source, locked or lock_scorer(name))
 
 
 def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict[str, float]:
     """Numbers by scorer name, e.g. {"rehearsal/clip": 31.2}. A transparent picture is scored on
-    white."""
+    white. Raises RequestError for an unknown scorer, or one whose weights cannot be loaded."""
     if not isinstance(prompt, str):
         raise RequestError(
             f"prompt {shown(prompt)}: expected words, which may be empty for a scorer that needs"
             " none"
         )
     image = pictures.opaque(image)
-    names = [find(SCORERS, name) for name in ([scorers] if isinstance(scorers, str) else scorers)]
-    return {name: _loaded(name, str(determined_score(name)))(image, prompt) for name in names}
+    values = {}
+    for name in [scorers] if isinstance(scorers, str) else scorers:
+        name = find(SCORERS, name)
+        values[name] = _loaded(name, str(determined_score(name)))(image, prompt)
+    return values
 
 
 @lru_cache(maxsize=4)
-def _loaded(name: str, determined: str) -> Rate:  # keyed by the weights too: a file may change
+def _loaded(name: str, determined: str) -> Rate:
+    # Keyed by what determines the number too: a file of weights may change.
     return load_scorer(name)

@@ -1,5 +1,5 @@
-"""Scorers: a picture and its prompt → a number whose unit, direction, range and resize are stated
-in the catalogue."""
+"""The catalogue of scorers: a picture and its prompt → a number, whose unit, direction, range and
+resize each entry states."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 
 class Scorer(Spec):
-    engine: Literal["open_clip", "lab"]
-    source: str
+    """An entry of the catalogue."""
+
+    engine: str  # a row of engines.ENGINES
+    source: str  # what the engine computes, or with which weights
     unit: str
-    direction: Literal["higher", "lower", "none"]
+    direction: Literal["higher", "lower", "none"]  # which is better
     range: tuple[float, float]
-    resize: str
+    resize: str  # what the scorer sees of a picture
     about: str
     tflop: float = 0.0  # 10¹² operations a picture
     version: int = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realkit.base.errors import RequestError
 from realkit.models import legs
@@ -13,22 +13,20 @@ from realkit.models.lock import ModelLock, lock_model
 from realkit.scorers.score import determined_score
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.sweep import Sweep
-from realkit.upscalers import identity, upscale
-from realkit.upscalers.identity import redraws_with
-from realkit.upscalers.settings import Settings
-from realkit.upscalers.table import chain
-
-if TYPE_CHECKING:
-    pass
+from realkit.upscalers import upscale
+from realkit.upscalers.chain import Chain
+from realkit.upscalers.identity import lock_upscaler, redraws_with
 
 
 def check_redraw(cell: Cell, model: ModelLock) -> None:
     """Raise RequestError where what a cell's upscaler redraws with cannot redraw."""
-    from realkit.upscalers import redraw
+    if cell.upscaler is None or not (chain := Chain.parse(cell.upscaler)).redraws:
+        return
+    from realkit.upscalers import redraw  # loads numpy
 
-    for name, spec in chain(cell.upscaler) if cell.upscaler else ():
-        if spec.engine == "redraw":
-            redraw.check(redraws_with(name, spec, Settings(), model), cell.sampler, cell.steps)
+    for part in chain.parts:
+        if part.engine.redraws:
+            redraw.check(redraws_with(part, model), cell.sampler, cell.steps)
 
 
 def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
@@ -40,7 +38,7 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
         legs.check_legs(cell, locks[cell.model])
         check_redraw(cell, locks[cell.model])
     for name in dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler):
-        identity.lock_upscaler(name)
+        lock_upscaler(Chain.parse(name))
     check_pictures(cells)
     check_scorers(sweep.scorers)
     return sweep.describe()
@@ -71,6 +69,6 @@ def check_pictures(cells: list[Cell]) -> None:
     for name, width, height, size in {
         (cell.upscaler, cell.width, cell.height, cell.pixels) for cell in cells if cell.upscaler
     }:
-        upscale.check_memory(
-            name, (width, height), size, [(spec.engine, spec.scale) for _, spec in chain(name)]
-        )
+        chain = Chain.parse(name)
+        scales = [part.entry.scale for part in chain.parts]
+        upscale.check_memory(chain, (width, height), size, scales)

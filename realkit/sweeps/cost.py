@@ -56,7 +56,7 @@ def _family(spec: ModelSpec) -> Family:
 def tflop(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[str]) -> float:
     """Operations, in 10¹², of all stages of these cells, each distinct result made once."""
     from realkit.scorers.table import SCORERS
-    from realkit.upscalers import table
+    from realkit.upscalers.chain import Chain
 
     cells = list(cells)
     pictures = {denoised(cell): cell for cell in cells}
@@ -65,9 +65,9 @@ def tflop(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[
         spec = specs[cell.model]
         per_megapixel = spec.decode_tflop or _family(spec).decode_tflop
         total += per_megapixel * cell.width * cell.height / 1e6
-    total += sum(
-        table.tflop(cell.upscaler, (cell.width, cell.height)) for cell in cells if cell.upscaler
-    )
+    for cell in cells:
+        if cell.upscaler:
+            total += Chain.parse(cell.upscaler).tflop(cell.size)
     return total + len(cells) * sum(SCORERS[name].tflop for name in scorers)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from realkit.models.identity import denoise_determined, name_of
 from realkit.models.lock import ModelLock
 from realkit.sweeps.cell import Cell
+from realkit.upscalers.chain import Chain
 from realkit.upscalers.identity import determined_upscale
-from realkit.upscalers.table import chain
+from realkit.upscalers.settings import Settings
 from realkit.weights.lock import Lock
 
 
@@ -52,24 +53,18 @@ def cell_id(cell: Cell, made: Ids) -> str:
     return name_of("cell", {"settings": settings, "image": made.image})
 
 
-def settings_of(cell: Cell) -> dict[str, Any]:
-    """What a cell's upscaler is given: the cell's own settings, as far as the upscaler uses
-    them."""
-    found = {
-        "prompt": cell.prompt,
-        "negative": cell.negative,
-        "seed": cell.seed,
-        "strength": cell.strength,
-    }
-    specs = [spec for _, spec in chain(str(cell.upscaler))]
-    if any(spec.engine == "redraw" for spec in specs):  # which goes on with what made the picture
-        found |= {"steps": cell.steps, "guidance": cell.guidance, "sampler": cell.sampler}
-    used = {use for spec in specs for use in spec.uses}
-    return {key: value for key, value in found.items() if key in used and value is not None}
+def settings_of(cell: Cell, chain: Chain) -> Settings:
+    """The settings of a cell's upscaler: the cell's own, as far as the upscaler uses them. Raises
+    RequestError for a value that the upscaler cannot take."""
+    names = {"prompt", "negative", "seed", "strength"}
+    if chain.redraws:  # which continues with what made the picture
+        names |= {"steps", "guidance", "sampler"}
+    return chain.settings({name: getattr(cell, name) for name in names & chain.uses})
 
 
 def of_cell(cell: Cell, locks: Mapping[str, Mapping[str, Lock]], model: ModelLock) -> Any:
     """What determines how a cell's picture is enlarged; None where it is not."""
     if cell.upscaler is None:
         return None
-    return determined_upscale(cell.upscaler, settings_of(cell), locks[cell.upscaler], model)
+    chain = Chain.parse(cell.upscaler)
+    return determined_upscale(chain, settings_of(cell, chain), locks[cell.upscaler], model)

@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    FiniteFloat,
     StrictInt,
     StrictStr,
     Tag,
@@ -35,8 +34,8 @@ from realkit.scorers.table import SCORERS
 from realkit.sweeps import cost
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.prompts import expanded_prompts
-from realkit.upscalers.settings import Settings
-from realkit.upscalers.table import canonical, uses
+from realkit.upscalers.chain import Chain, canonical
+from realkit.upscalers.settings import Settings, Strength
 
 Side = Annotated[StrictInt, Field(ge=1, le=32_768)]
 Pair = Annotated[tuple[Side, Side], BeforeValidator(tuple)]
@@ -57,7 +56,7 @@ AXES = {
 AFTER: dict[str, TypeAdapter[Any]] = {
     "upscaler": TypeAdapter(StrictStr | None),
     "target": TypeAdapter(Target | None),
-    "strength": TypeAdapter(Annotated[FiniteFloat, Field(strict=True, gt=0, le=1)] | None),
+    "strength": TypeAdapter(Strength | None),
 }
 
 
@@ -290,6 +289,6 @@ def _cell(settings: dict[str, Any], name: str, spec: ModelSpec, equal_nfe: bool)
 
 def _strength(upscaler: str, asked: float | None) -> float | None:
     """The strength of a cell's redraw; None where its upscaler has none, whatever is asked."""
-    if "strength" not in uses(upscaler):
+    if "strength" not in Chain.parse(upscaler).uses:
         return None
     return Settings().strength if asked is None else asked

@@ -1,4 +1,4 @@
-"""Downscale and restore with a known truth: which upscaler gives back most of a picture, and what
+"""Downscale and restore with a known truth: which upscaler restores most of a picture, and what
 that costs."""
 
 from __future__ import annotations
@@ -11,33 +11,30 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit.base import credentials, measure, pictures
+from realkit.base import measure, pictures
 from realkit.base.device import release
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.measure import Stopwatch, forget_peak
 from realkit.base.pictures import MOST
-from realkit.models.lock import lock_model
 from realkit.scorers.likeness import MEASURES, colour_shift, lpips, psnr, sharpness, ssim
 from realkit.upscalers import upscale
-from realkit.upscalers.settings import Settings, checked
-from realkit.upscalers.table import NETWORKS, canonical, chain, uses
+from realkit.upscalers.chain import Chain
+from realkit.upscalers.settings import check_names
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
+
+    Measures = dict[str, Callable[[Image, Image], float | None]]
+    Row = dict[str, Any]
 
 REHEARSAL = "rehearsal"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 LEAST = 32  # pixels a side: SSIM's window takes 11
 Truths = Sequence[tuple[str, "Image"]]
 NUMBERS = (
-    *MEASURES,
-    "seconds",
-    "load_s",
-    "peak_vram_gib",
-    "peak_vram_reserved_gib",
-    "peak_ram_gib",
-)
+    *MEASURES, "seconds", "load_s", "peak_vram_gib", "peak_vram_reserved_gib", "peak_ram_gib",
+)  # fmt: skip
 COLUMNS = (
     "upscaler", "picture", *NUMBERS, "tile", "dtype", "device", "input_width", "input_height",
     "image_width", "image_height", "status", "error",
@@ -48,8 +45,8 @@ def truths(source: str | Path, count: int, size: int = 512) -> list[tuple[str, I
     """Square RGB pictures of `size` pixels, each with a name: "rehearsal" renders scenes held out
     of every training, a folder gives its first photographs.
 
-    A photograph is turned upright, brought to sRGB, cut to its largest middle square and shrunk,
-    antialiased. What cannot be read or is smaller than `size` is left out with a warning. Raises
+    A photograph is turned upright, converted to sRGB, cut to its largest middle square and shrunk,
+    antialiased. A file that is unreadable or smaller than `size` is skipped with a warning. Raises
     RequestError where nothing is left.
     """
     if type(count) is not int or count < 1:
@@ -57,16 +54,19 @@ def truths(source: str | Path, count: int, size: int = 512) -> list[tuple[str, I
     if type(size) is not int or not LEAST <= size <= MOST:
         raise RequestError(f"size {shown(size)}: expected {LEAST} to {MOST} pixels")
     if source == REHEARSAL:
-        from realkit.rehearsal.data import held_out
-        from realkit.rehearsal.scenes import render
-
-        scenes = held_out(count)
-        names = [caption.removeprefix("a photo of ") for caption, _ in scenes]
-        return [
-            (f"{name} {n}" if names.index(name) < n else name, render(*scene, size))
-            for n, (name, scene) in enumerate(zip(names, scenes, strict=True))
-        ]
+        return _rendered(count, size)
     return _photographs(Path(source).expanduser(), count, size)
+
+
+def _rendered(count: int, size: int) -> list[tuple[str, Image]]:
+    from realkit.rehearsal.data import held_out
+    from realkit.rehearsal.scenes import render
+
+    scenes: dict[str, Image] = {}
+    for number, (caption, seed) in enumerate(held_out(count)):
+        name = caption.removeprefix("a photo of ")
+        scenes[f"{name} {number}" if name in scenes else name] = render(caption, seed, size)
+    return list(scenes.items())
 
 
 def _photographs(folder: Path, count: int, size: int) -> list[tuple[str, Image]]:
@@ -74,32 +74,29 @@ def _photographs(folder: Path, count: int, size: int) -> list[tuple[str, Image]]
         raise RequestError(
             f"Source {shown(str(folder))}: expected {REHEARSAL!r} or a folder of pictures"
         )
-    found: list[tuple[str, Image]] = []
-    left_out: list[str] = []
-    for path in sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    ):
+    squares: list[tuple[str, Image]] = []
+    skipped: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
         name = path.relative_to(folder).as_posix()
         try:
-            found.append((name, _square(path, size)))
+            squares.append((name, _square(path, size)))
         except RequestError as error:
-            left_out.append(f"{name} {error}")
-        if len(found) == count:
+            skipped.append(f"{name} {error}")
+        if len(squares) == count:
             break
-    said = (
-        f"{len(left_out)} left out, such as {left_out[0]}"
-        if left_out
-        else f"looked for {', '.join(SUFFIXES)}"
-    )
-    if not found:
+    reason = f"looked for {', '.join(SUFFIXES)}"
+    if skipped:
+        reason = f"{len(skipped)} skipped, such as {skipped[0]}"
+    if not squares:
         raise RequestError(
-            f"Folder {shown(str(folder))} holds no picture of {size}×{size} pixels or more: {said}"
+            f"Folder {shown(str(folder))} holds no picture of {size}×{size} pixels or more:"
+            f" {reason}"
         )
-    if left_out:
-        warnings.warn(f"{len(found)} pictures of {str(folder)!r}; {said}", stacklevel=3)
-    return found
+    if skipped:
+        warnings.warn(f"{len(squares)} pictures of {str(folder)!r}; {reason}", stacklevel=3)
+    return squares
 
 
 def _square(path: Path, size: int) -> Image:
@@ -117,7 +114,7 @@ def _square(path: Path, size: int) -> Image:
 
 def shrunk(truth: Image, scale: int) -> Image:
     """The truth at 1/scale of its size: bicubic, antialiased, 8 bits, as the benchmarks of
-    super-resolution do. Raises RequestError for a remainder."""
+    super-resolution do. Raises RequestError where `scale` does not divide both sides."""
     from PIL import Image
 
     if type(scale) is not int or scale < 2 or truth.width % scale or truth.height % scale:
@@ -142,13 +139,11 @@ class Comparison:
     def of(self, picture: str) -> dict[str, Image]:
         """The truth, the small picture, and what each upscaler made of it, by name."""
         if picture not in self.truths:
-            raise RequestError(
-                f"Unknown picture {shown(picture)}: expected one of {', '.join(self.truths)}"[:400]
-            )
+            names = ", ".join(self.truths)
+            raise RequestError(f"Unknown picture {shown(picture)}: expected one of {names}"[:400])
         truth = self.truths[picture]
-        return {"truth": truth, "small": shrunk(truth, self.scale)} | {
-            name: made for (name, of), made in self.restored.items() if of == picture
-        }
+        restored = {name: image for (name, of), image in self.restored.items() if of == picture}
+        return {"truth": truth, "small": shrunk(truth, self.scale)} | restored
 
 
 def compare(
@@ -164,100 +159,89 @@ def compare(
     """Each truth shrunk by `scale` and restored by each upscaler: the measures, and seconds a
     picture once warm, memory, and how it was done.
 
-    `settings` are those of `rk.upscale`; an upscaler is given the ones it uses. `download` is
+    `settings` are those of `rk.upscale`; each upscaler is given those it uses. `download` is
     LPIPS's. A failing upscaler is a line with its error. Raises RequestError beforehand for an
-    unknown upscaler or setting, pictures that `scale` does not divide, and where there is nothing
-    to compare.
+    unknown or unused setting, an unknown upscaler, pictures that `scale` does not divide, and where
+    there is nothing to compare.
     """
     import pandas as pd
     from tqdm import tqdm
 
-    known = list(dict.fromkeys(canonical(name) for name in names))
     by_name = {name: pictures.opaque(truth) for name, truth in truths}
-    if not known or not by_name or len(by_name) < len(truths):
+    chains = list(dict.fromkeys(Chain.parse_checked(name) for name in names))
+    if not chains or not by_name or len(by_name) < len(truths):
         raise RequestError(
-            f"{len(known)} upscalers, {len(truths)} pictures of {len(by_name)} names: expected one"
+            f"{len(chains)} upscalers, {len(truths)} pictures of {len(by_name)} names: expected one"
             " or more of each, and a name for every picture"
         )
     small = {name: shrunk(truth, scale) for name, truth in by_name.items()}
-    given = {name: _used_by(name, settings) for name in known}
-    if idle := [
-        key
-        for key, value in settings.items()
-        if value is not None and not any(key in found for found in given.values())
-    ]:
-        raise RequestError(f"None of the upscalers uses {idle[0]!r}: {', '.join(known)}")
-    distance = lpips(download)
-    calls: dict[str, Callable[[Image, Image], float | None]] = {
+    settings = {key: value for key, value in settings.items() if value is not None}
+    _check_used(chains, settings)
+    measures, notes = _measures(scale, download)
+    comparison = Comparison(pd.DataFrame(), by_name, scale, notes=notes)
+    rows = []
+    with tqdm(total=len(chains) * len(small), desc="restoring", mininterval=1) as bar:
+        for chain in chains:
+            for row, restored in _restored(chain, small, by_name, settings, device):
+                picture = row["picture"]
+                if restored is not None:
+                    truth = by_name[picture]
+                    row |= {key: measured(truth, restored) for key, measured in measures.items()}
+                    if keep:
+                        comparison.restored[str(chain), picture] = restored
+                rows.append(row)
+                bar.update()
+            release()
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    comparison.frame = frame.astype(dict.fromkeys(NUMBERS, float))
+    return comparison
+
+
+def _measures(scale: int, download: bool) -> tuple[Measures, list[str]]:
+    """The measures of MEASURES that can be taken here, and why others cannot."""
+    measures: Measures = {
         "psnr_db": psnr,
         "psnr_shaved_db": partial(psnr, shave=scale),
         "ssim": ssim,
         "sharpness": sharpness,
         "colour_shift": colour_shift,
     }
-    if not isinstance(distance, str):
-        calls["lpips"] = distance
-    found = Comparison(
-        pd.DataFrame(),
-        by_name,
-        scale,
-        notes=[f"lpips is empty: {distance}"] if isinstance(distance, str) else [],
-    )
-    rows = []
-    with tqdm(total=len(known) * len(small), desc="restoring", mininterval=1) as bar:
-        for name in known:
-            for picture, row, made in _restored(name, small, by_name, given[name], device):
-                if made is not None:
-                    row |= {key: call(by_name[picture], made) for key, call in calls.items()}
-                    if keep:
-                        found.restored[name, picture] = made
-                rows.append(row)
-                bar.update()
-            release()
-    found.frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
-    return found
+    distance = lpips(download)
+    if isinstance(distance, str):
+        return measures, [f"lpips is empty: {distance}"]
+    return measures | {"lpips": distance}, []
 
 
-def _used_by(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if key not in Settings.model_fields:
-            raise RequestError(
-                f"Unknown setting {key!r} of an upscaler: expected some of"
-                f" {', '.join(Settings.model_fields)}"
-            )
-        engines = {spec.engine for _, spec in chain(name)}
-        cut = key in ("tile", "overlap", "pre_pad") and not engines.isdisjoint(NETWORKS)
-        if value is not None and (
-            cut or key in uses(name) or (key == "landmarks" and "faces" in engines)
-        ):
-            found[key] = value
-    return found
+def _check_used(chains: list[Chain], settings: Mapping[str, Any]) -> None:
+    """Raise RequestError for an unknown setting, and for one that no upscaler uses."""
+    check_names(settings)
+    understood = set().union(*(chain.understands for chain in chains))
+    if idle := [key for key in settings if key not in understood]:
+        names = ", ".join(str(chain) for chain in chains)
+        raise RequestError(f"None of the upscalers uses {idle[0]!r}: {names}")
 
 
 def _restored(
-    name: str,
+    chain: Chain,
     small: Mapping[str, Image],
     truths: Mapping[str, Image],
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     device: str | None,
-) -> Iterator[tuple[str, dict[str, Any], Image | None]]:
-    """Of each picture its name, its row without the measures, and what was restored, None where
-    that failed."""
+) -> Iterator[tuple[Row, Image | None]]:
+    """Of each picture its row without the measures, and what was restored, None where that
+    failed."""
     failure: Exception | None = None
     began = time.perf_counter()
     try:
-        given = checked(name, settings)
-        loaded = upscale.load_upscaler(
-            name, model=lock_model(given["model"]) if given.get("model") else None, device=device
-        )
-    except Exception as error:
+        checked = chain.settings({k: v for k, v in settings.items() if k in chain.understands})
+        loaded = upscale.load_upscaler(chain.redrawn_by(checked.model), device=device)
+    except Exception as error:  # every picture has a line that tells it
         failure = error
     load_s, warm = time.perf_counter() - began, set()
     for picture, image in small.items():
         size = truths[picture].size
-        row: dict[str, Any] = {
-            "upscaler": name,
+        row: Row = {
+            "upscaler": str(chain),
             "picture": picture,
             "input_width": image.width,
             "input_height": image.height,
@@ -268,24 +252,14 @@ def _restored(
                 raise failure
             row |= {"device": loaded.device.type, "load_s": load_s}
             if image.size not in warm:
-                loaded(image, size, given)
+                loaded(image, size, checked)
                 warm.add(image.size)
             forget_peak()
             with Stopwatch(loaded.device) as watch:
-                made, used = loaded(image, size, given)
-            row |= {
-                "seconds": watch.seconds,
-                **measure.memory(loaded.device),
-                **{key: used.get(key) for key in ("tile", "dtype")},
-            }
-            yield picture, row | {"image_width": made.width, "image_height": made.height}, made
+                restored, used = loaded(image, size, checked)
+            row |= {"seconds": watch.seconds, **measure.memory(loaded.device)}
+            row |= {"tile": used.get("tile"), "dtype": used.get("dtype")}
+            yield row | {"image_width": restored.width, "image_height": restored.height}, restored
         except Exception as error:  # whatever an upscaler raises is its line in the table
-            yield (
-                picture,
-                row
-                | {
-                    "status": "failed",
-                    "error": f"{type(error).__name__}: {credentials.scrub(one_line(error))[:300]}",
-                },
-                None,
-            )
+            message = f"{type(error).__name__}: {one_line(error, 300)}"
+            yield row | {"status": "failed", "error": message}, None

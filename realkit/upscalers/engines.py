@@ -1,103 +1,138 @@
-"""The engines of upscalers: how each loads a tool."""
+"""The engines of upscalers: a row for each says how it loads, what it needs, which settings it
+understands, and what determines its result."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from realkit.base.errors import RequestError
-from realkit.models.lock import ModelLock
-from realkit.upscalers.identity import redraws_with
+from realkit.upscalers import resample
 from realkit.upscalers.settings import Settings
 from realkit.upscalers.table import DETECTOR, Upscaler
-from realkit.weights import pickles, resolve
-from realkit.weights.lock import Lock
-from realkit.weights.sources import huggingface, inputs
+from realkit.upscalers.tool import LoadRequest, Tool
 
-if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
-
-DIFFUSION = ("diffusers-x4", "diffusers-latent")
+Identity = Callable[[Upscaler, Settings], dict[str, Any]]
+REDRAWN = (
+    "model", "prompt", "negative", "seed", "strength", "steps", "guidance", "sampler",
+)  # fmt: skip
 
 
-class Tool(Protocol):
-    """A loaded upscaler: an RGB picture → one `scale` times as large; `used` says how the last one
-    was made."""
-
-    used: dict[str, Any]
-
-    @property
-    def scale(self) -> int: ...
-    def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image: ...
+def _nothing(entry: Upscaler, settings: Settings) -> dict[str, Any]:
+    return {}
 
 
-def load_tool(
-    name: str,
-    spec: Upscaler,
-    locked: Lock | None,
-    model: ModelLock | None,
-    on: torch.device,
-    where: Mapping[str, Any],
-) -> Tool | None:
-    if spec.engine in ("resample", "opencv"):
-        return None
-    if spec.engine == "redraw":
-        from realkit.models import loading
-        from realkit.upscalers.redraw import Redraw
-
-        by = redraws_with(name, spec, Settings(), model)
-        return Redraw(loading.load(by.name, by, **where))
-    assert locked is not None
-    with pickles.reading_pickles():
-        path = _fetched(name, locked)
-    called = Path(locked.ref.partition("?")[0]).name
-    if spec.engine in DIFFUSION:
-        from realkit.upscalers import stability
-
-        return stability.load_stability(
-            spec.engine, path, on, **{key: value for key, value in where.items() if key != "device"}
-        )
-    if spec.engine == "faces":
-        from realkit.upscalers import faces
-
-        return faces.load(path, _detector(), on)
-    if spec.engine == "realesrgan":
-        from realkit.upscalers import realesrgan
-
-        return realesrgan.load(name, path, on, spec.pre_pad, called)
-    from realkit.upscalers import networks
-    from realkit.upscalers.networks import Enlarger
-
-    network = (
-        networks.load_spandrel(name, path, on, called)
-        if spec.engine == "spandrel"
-        else networks.load_transformers(name, path, on)
-    )
-    if spec.scale != 1 and network.scale != spec.scale:
-        raise RequestError(
-            f"Upscaler {name!r}: {called!r} enlarges {network.scale} times, expected {spec.scale}:"
-            " it is another file"
-        )
-    return Enlarger(network, spec.pre_pad)
+def _filter(entry: Upscaler, settings: Settings) -> dict[str, Any]:
+    return {"filter": entry.source}
 
 
-def _fetched(name: str, locked: Lock) -> Path:
-    try:
-        return resolve.fetch(locked)
-    except RequestError as error:
-        raise RequestError(f"Upscaler {name!r}: {error}") from None
+def _detection(entry: Upscaler, settings: Settings) -> dict[str, Any]:
+    if settings.landmarks is None:
+        return {"detector": DETECTOR}
+    return {"landmarks": settings.landmarks}
 
 
-def _detector() -> Path | None:
-    """The weights that find faces, from the inputs or the hub, where they can be had: else
-    landmarks must be given."""
-    home, _, file = DETECTOR.rpartition("/")
-    if mounted := inputs.file(file, home):
-        return mounted
-    try:
-        commit, files = huggingface.file(home, None, file)
-        return huggingface.snapshot(home, commit, files) / file
-    except RequestError:
-        return None
+def _padding(entry: Upscaler, settings: Settings) -> dict[str, Any]:
+    return {"pre_pad": entry.pre_pad if settings.pre_pad is None else settings.pre_pad}
+
+
+def _overlap(entry: Upscaler, settings: Settings) -> dict[str, Any]:
+    # Without a given overlap, tiles overlap by what the network sees: they change nothing.
+    overlap = {} if settings.overlap is None else {"overlap": settings.overlap}
+    return _padding(entry, settings) | overlap
+
+
+def _visible_tiles(entry: Upscaler, settings: Settings) -> dict[str, Any]:
+    # The realesrgan package cuts hard between tiles.
+    if settings.tile:
+        return _padding(entry, settings) | {"tiles": [settings.tile, settings.overlap]}
+    return _overlap(entry, settings)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to compute an upscaler.
+
+    `loader` names a function LoadRequest → Tool as "module:function"; it is imported when first
+    used, since most modules load numpy. `uses` are the settings that determine every result, and
+    `accepts` those of which `identity` says how they do.
+    """
+
+    loader: str
+    weights: Literal["", "file", "folder"] = ""
+    uses: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ()
+    identity: Identity = _nothing
+    check: Callable[[str, Upscaler], None] | None = None  # raises RequestError for a wrong source
+    prompt: Literal["", "always", "guided"] = ""  # when it needs one; "guided": with guidance > 0
+    # At a guidance of at most `unguided` (None: 0), the settings of `idle` change nothing.
+    unguided: float = 0.0
+    idle: tuple[str, ...] = ()
+    network: bool = False  # sees the picture at its own size, in tiles; else at the final size
+    probed: bool = False  # weights are loaded once before a sweep starts, to find bad files
+    redraws: bool = False  # by a model, which continues with the settings that made the picture
+    # Bytes a pixel of the final picture, measured.
+    bytes_kept: int = 6
+    instead_of: str = ""  # an engine whose entries this one runs too, as "ENGINE:NAME"
+
+    def load(self, request: LoadRequest) -> Tool | resample.Resampler:
+        tool: Tool | resample.Resampler = pkgutil.resolve_name(self.loader)(request)
+        return tool
+
+    def idle_at(self, guidance: float | None) -> tuple[str, ...]:
+        """The settings that change nothing at this guidance (None: the engine's own)."""
+        return self.idle if (guidance or 0.0) <= self.unguided else ()
+
+    def needs_prompt(self, settings: Settings) -> bool:
+        return self.prompt == "always" or (self.prompt == "guided" and bool(settings.guidance))
+
+
+HERE = "realkit.upscalers."
+TILING = ("tile", "overlap", "pre_pad")
+
+ENGINES: dict[str, Engine] = {
+    "resample": Engine(
+        HERE + "resample:load_filter", identity=_filter, check=resample.check_filter
+    ),
+    "opencv": Engine(
+        HERE + "resample:load_interpolation",
+        identity=_filter,
+        check=resample.check_interpolation,
+    ),
+    "spandrel": Engine(
+        HERE + "networks:load_file",
+        weights="file", accepts=TILING, identity=_overlap, network=True, probed=True,
+    ),
+    "transformers": Engine(
+        HERE + "networks:load_folder",
+        weights="folder", accepts=TILING, identity=_overlap, network=True, probed=True,
+    ),
+    "realesrgan": Engine(
+        HERE + "realesrgan:load",
+        weights="file", accepts=TILING, identity=_visible_tiles, network=True, probed=True,
+        instead_of="spandrel",
+    ),
+    "diffusers-x4": Engine(
+        HERE + "stability:load_x4",
+        weights="folder", prompt="always", bytes_kept=40,
+        uses=("prompt", "negative", "seed", "noise_level", "steps", "guidance"),
+    ),
+    "diffusers-latent": Engine(
+        HERE + "stability:load_latent",
+        weights="folder", prompt="guided", idle=("prompt", "negative"), bytes_kept=40,
+        uses=("prompt", "negative", "seed", "steps", "guidance"),
+    ),
+    "redraw": Engine(
+        HERE + "redraw:load",
+        prompt="always", unguided=1.0, idle=("negative", "guidance"), bytes_kept=40,
+        uses=REDRAWN, redraws=True,
+    ),
+    "faces": Engine(
+        HERE + "faces:load",
+        weights="file", accepts=("landmarks",), identity=_detection, probed=True, bytes_kept=12,
+    ),
+}  # fmt: skip
+
+# The engines of weights that no entry describes: of a file, and of a folder.
+OF_FILE, OF_FOLDER = "spandrel", "transformers"

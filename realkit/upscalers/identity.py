@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from realkit.base import cache
@@ -11,154 +12,123 @@ from realkit.base.pictures import FINISH
 from realkit.catalog.lookup import find
 from realkit.models.lock import ModelLock, lock_model
 from realkit.samplers.table import SAMPLERS
+from realkit.upscalers.chain import Chain, Part
 from realkit.upscalers.settings import Settings
-from realkit.upscalers.table import DETECTOR, NETWORKS, Upscaler, chain
-from realkit.weights import pickles, resolve
+from realkit.weights import pickles, reference, resolve
 from realkit.weights.lock import SINGLE, Lock
 from realkit.weights.sources import disk, inputs
 
-
-def lock_upscaler(name: str) -> dict[str, Lock]:
-    """The references of an upscaler's tools, resolved once: by tool; those without weights are left
-    out. Raises RequestError."""
-    return {known: found for known, spec in chain(name) if (found := _locked(known, spec))}
+CONFIGS = ("config.json", "model_index.json")  # of which a folder of weights has one
 
 
-def _locked(name: str, spec: Upscaler) -> Lock | None:
-    if spec.engine in ("resample", "opencv", "redraw"):
-        return None
-    source = spec.source or _by_hand(name, spec)
-    with pickles.reading_pickles():
-        if spec.sha256 and source.startswith(("http://", "https://")):
-            return Lock(source, "url", files={SINGLE: spec.sha256})
-        there = disk.local(source) if not source.startswith(("http://", "https://")) else None
-        if (
-            there
-            and there.is_dir()
-            and not any((there / name).is_file() for name in ("config.json", "model_index.json"))
-        ):
-            raise RequestError(
-                f"Upscaler {name!r}: the folder {shown(source)} has no config.json: expected a file"
-                " of weights, or a folder of Swin2SR's"
-            )
-        try:
-            found = resolve.lock(source, weights=True)
-        except RequestError as error:
-            raise RequestError(f"Upscaler {name!r}: {error}") from None
-    wanted = spec.engine in ("spandrel", "realesrgan", "faces")
-    if found.single != wanted:
+def lock_upscaler(chain: Chain) -> dict[str, Lock]:
+    """The locks of a chain's weights, by part; parts without weights are left out. Raises
+    RequestError for weights that are missing or of the wrong kind."""
+    return {part.name: _lock(part) for part in chain.parts if part.engine.weights}
+
+
+def _lock(part: Part) -> Lock:
+    entry, source = part.entry, part.entry.source or _by_hand(part)
+    remote = reference.parse(source).kind == "url"
+    if entry.sha256 and remote:
+        return Lock(source, "url", files={SINGLE: entry.sha256})
+    folder = None if remote else disk.local(source)
+    if folder and folder.is_dir() and not any((folder / name).is_file() for name in CONFIGS):
         raise RequestError(
-            f"Upscaler {name!r} has the source {source!r}: expected"
-            f" {'one file of weights' if wanted else 'a folder with its config.json'}"
+            f"Upscaler {part.name!r}: the folder {shown(source)} has no config.json: expected a"
+            " file of weights, or a folder of Swin2SR"
         )
-    if spec.sha256 and found.single and found.files[SINGLE] != spec.sha256:
+    try:
+        with pickles.reading_pickles():
+            lock = resolve.lock(source, weights=True)
+    except RequestError as error:
+        raise RequestError(f"Upscaler {part.name!r}: {error}") from None
+    if lock.single != (part.engine.weights == "file"):
+        kinds = {"file": "one file of weights", "folder": "a folder with its config.json"}
         raise RequestError(
-            f"Upscaler {name!r}: {source!r} does not have the published SHA-256"
-            f" {spec.sha256[:12]}…: get it again from {spec.page or 'its page'}"
+            f"Upscaler {part.name!r} has the source {source!r}: expected"
+            f" {kinds[part.engine.weights]}"
         )
-    return found
+    if entry.sha256 and lock.single and lock.files[SINGLE] != entry.sha256:
+        raise RequestError(
+            f"Upscaler {part.name!r}: {source!r} does not have the published SHA-256"
+            f" {entry.sha256[:12]}…: download it again from {entry.page or 'its page'}"
+        )
+    return lock
 
 
-def _by_hand(name: str, spec: Upscaler) -> str:
-    """Where a file lies that a person had to fetch."""
-    kept = cache.cache_folder("upscalers") / spec.file
-    found = inputs.file(spec.file, "") if spec.file else None
-    if spec.file and (kept.is_file() or found):
-        return str(kept if kept.is_file() else found)
+def _by_hand(part: Part) -> str:
+    """The path of a file that a person had to download."""
+    entry = part.entry
+    folder = cache.cache_folder("upscalers")
+    path: Path | None = folder / entry.file
+    if entry.file and path and not path.is_file():
+        path = inputs.file(entry.file, "")
+    if entry.file and path:
+        return str(path)
     raise RequestError(
-        f"Upscaler {name!r} must be downloaded by hand: from {spec.page}, the file {spec.file!r},"
-        f" put into {str(kept.parent)!r}"
+        f"Upscaler {part.name!r} must be downloaded by hand: from {entry.page}, the file"
+        f" {entry.file!r}, put into {str(folder)!r}"
     )
 
 
 def determined_upscale(
-    name: str,
-    settings: Mapping[str, Any] | None = None,
+    chain: Chain,
+    settings: Settings,
     locks: Mapping[str, Lock] | None = None,
     model: ModelLock | None = None,
-) -> Any:
-    """What determines an upscaler's result: of each tool the engine, the weights, and the settings
-    it uses; and how the exact size is come by.
-
-    `locks` are those of `lock`, made anew where they are left out; `model` is the lock of the model
-    that redraws.
-    """
-    given = Settings(**settings or {})
-    locks = lock_upscaler(name) if locks is None else locks
-    return {
-        "tools": [_of_tool(known, spec, given, locks, model) for known, spec in chain(name)],
-        "finish": FINISH,
-    }
-
-
-def _of_tool(
-    name: str, spec: Upscaler, given: Settings, locks: Mapping[str, Lock], model: ModelLock | None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"engine": spec.engine}
-    if name in locks:
-        found["weights"] = locks[name].fingerprint
-    elif spec.engine != "redraw":
-        found["filter"] = spec.source
-    if spec.engine == "realesrgan" and given.tile:  # whose tiles show
-        found["tiles"] = [given.tile, given.overlap]
-    elif (
-        given.overlap is not None and spec.engine in NETWORKS
-    ):  # else it covers what the network sees
-        found["overlap"] = given.overlap
-    if spec.engine in NETWORKS:
-        found["pre_pad"] = spec.pre_pad if given.pre_pad is None else given.pre_pad
-    if spec.engine == "faces":
-        found |= (
-            {"detector": DETECTOR} if given.landmarks is None else {"landmarks": given.landmarks}
-        )
-    if "model" in spec.uses:
-        model = redraws_with(name, spec, given, model)
-    unguided = (
-        spec.engine == "diffusers-latent" and not given.guidance
-    )  # its default is none: words then change nothing
-    guided = (
-        given.guidance if given.guidance is not None or not model else model.spec.settings.guidance
-    )
-    idle = (
-        {"prompt", "negative"}
-        if unguided
-        else (
-            {"negative", "guidance"}
-            if spec.engine == "redraw" and guided is not None and guided <= 1
-            else set()
-        )
-    )
-    for setting in spec.uses:
-        if setting in idle:
-            found[setting] = None
-            continue
-        value = getattr(given, setting)
-        if value is None and model and setting in type(model.spec.settings).model_fields:
-            value = getattr(model.spec.settings, setting)
-        if setting == "model" and model:
-            found["model"] = {
-                **model.fingerprint,
-                "vae": model.vae_fingerprint,
-                "family": model.spec.family,
-                "scheduler": model.scheduler,
-                "tile": model.spec.size,
-            }
-        elif setting == "sampler" and value is not None:
-            found["sampler"] = [find(SAMPLERS, value), SAMPLERS[find(SAMPLERS, value)].determined]
-        else:
-            found[setting] = value
-    return found
+    """What determines a result: of each part the engine, the weights and the settings it uses; and
+    the filter that reaches the exact size.
+
+    `locks` are those of `lock_upscaler`, made where left out. `model` is the lock of the model that
+    made the picture, for parts that redraw without a model of their own.
+    """
+    locks = lock_upscaler(chain) if locks is None else locks
+    tools = [_of_part(part, settings, locks, model) for part in chain.parts]
+    return {"tools": tools, "finish": FINISH}
 
 
-def redraws_with(
-    name: str, spec: Upscaler, given: Settings, model: ModelLock | None = None
-) -> ModelLock:
-    """The model that a redraw is made by: the one asked for, else the entry's own, else that of the
-    picture. Raises RequestError where there is none."""
-    if asked := given.model or spec.source:
-        return lock_model(asked)
+def _of_part(
+    part: Part, settings: Settings, locks: Mapping[str, Lock], model: ModelLock | None
+) -> dict[str, Any]:
+    identity: dict[str, Any] = {"engine": part.entry.engine}
+    if part.name in locks:
+        identity["weights"] = locks[part.name].fingerprint
+    identity |= part.engine.identity(part.entry, settings)
+    values: dict[str, Any] = {name: getattr(settings, name) for name in part.uses}
+    guidance = settings.guidance
+    if part.engine.redraws:
+        model = redraws_with(part, model)
+        guidance = model.spec.settings.guidance if guidance is None else guidance
+        values["model"] = {
+            **model.fingerprint,
+            "vae": model.vae_fingerprint,
+            "family": model.spec.family,
+            "scheduler": model.scheduler,
+            "tile": model.spec.size,
+        }
+    if model:
+        # Only a redraw follows this advice. Ids hold it for the other engines too, and ids never
+        # change.
+        for name, value in values.items():
+            if value is None:
+                values[name] = getattr(model.spec.settings, name, None)
+    if values.get("sampler") is not None:
+        sampler = find(SAMPLERS, values["sampler"])
+        values["sampler"] = [sampler, SAMPLERS[sampler].determined]
+    idle = part.engine.idle_at(guidance)
+    return identity | values | dict.fromkeys(idle)
+
+
+def redraws_with(part: Part, model: ModelLock | None = None) -> ModelLock:
+    """The model that a part redraws with: its entry's own, else `model`, which made the picture.
+    Raises RequestError where there is neither."""
+    if part.entry.source:
+        return lock_model(part.entry.source)
     if model is None:
         raise RequestError(
-            f"Upscaler {name!r} redraws with a model: say which, model=NAME (realkit list models)"
+            f"Upscaler {part.name!r} redraws with a model: name one, model=NAME (realkit list"
+            " models)"
         )
     return model

@@ -10,33 +10,36 @@ import sys
 import tempfile
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from realkit.base.errors import RequestError
 from realkit.upscalers import networks
 from realkit.upscalers.networks import Network
+from realkit.upscalers.settings import Settings
+from realkit.upscalers.tool import LoadRequest
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
 INSTALL = (
     "pip install opencv-python-headless && pip install --no-deps --no-build-isolation realesrgan"
     " basicsr"
 )
-ORIGINAL = "realesrgan:"
+TILE_PAD = 10  # the package's own overlap of tiles, pixels
 BLOCKS = re.compile(r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.")
 
 
 @dataclass
 class Enlarger:
-    """An RGB picture → one `scale` times as large, by RealESRGANer in float32."""
+    """An RGB picture → one `scale` times as large, by RealESRGANer in float32. `used` says how the
+    last one was made."""
 
     engine: Any
     network: Network
-    device: torch.device
     pre_pad: int = 0
     used: dict[str, Any] = field(default_factory=dict)
 
@@ -44,99 +47,84 @@ class Enlarger:
     def scale(self) -> int:
         return self.network.scale
 
-    def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image:
-        """`tile` (pixels; left out: the whole picture) and `overlap` (its `tile_pad`) are the
-        package's own. `pre_pad` is ours: it pads two sides only, and no picture smaller than
-        that."""
-        import numpy as np
+    def __call__(self, image: Image, settings: Settings) -> Image:
+        """The picture enlarged, in the package's own tiles (without `tile`: whole). `pre_pad` is
+        ours: the package's pads two sides only, and no picture smaller than that.
+
+        Raises FloatingPointError where numbers are not finite.
+        """
         from PIL import Image
 
-        tile, overlap, pad = (
-            settings.get("tile") or 0,
-            settings.get("overlap", 10),
-            settings.get("pre_pad", self.pre_pad),
-        )
+        tile = settings.tile or 0
+        overlap = TILE_PAD if settings.overlap is None else settings.overlap
+        pad = self.pre_pad if settings.pre_pad is None else settings.pre_pad
         self.engine.tile_size, self.engine.tile_pad = tile, overlap
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of every tile
-            made, _ = self.engine.enhance(
-                np.ascontiguousarray(networks.surrounded(image, pad, self.network)[:, :, ::-1])
-            )
+        bgr = np.ascontiguousarray(networks.surrounded(image, pad, self.network)[:, :, ::-1])
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints every tile
+            pixels, _ = self.engine.enhance(bgr)
         if not self.engine.output.isfinite().all():
-            raise FloatingPointError(
-                "the network's picture is not finite: it overflowed in its number format"
-            )
+            raise FloatingPointError(networks.OVERFLOWED)
         self.used = {"tile": tile or None, "overlap": overlap if tile else None, "dtype": "float32"}
-        edge, (width, height) = pad * self.scale, image.size
-        return Image.fromarray(
-            np.ascontiguousarray(
-                made[edge : edge + height * self.scale, edge : edge + width * self.scale, ::-1]
-            )
-        )
+        rgb = networks.inner(pixels, image.size, pad, self.scale)[:, :, ::-1]
+        return Image.fromarray(np.ascontiguousarray(rgb))
 
 
-def load(name: str, path: Path, on: torch.device, pre_pad: int = 0, called: str = "") -> Enlarger:
-    """RRDBNet and Compact weights, under any of their key names. Raises RequestError for others,
-    and where the package is not there."""
+def load(request: LoadRequest) -> Enlarger:
+    """RRDBNet and Compact weights, under any of their key names. Raises RequestError for other
+    weights, and where the package is missing."""
     import torch
 
-    found = networks.load_spandrel(name, path, torch.device("cpu"), called)
+    name = request.name
+    network = networks.load_spandrel(replace(request, device=torch.device("cpu")))
     package = _package(name)
-    kind, weights = type(found.modules).__name__, found.modules.state_dict()
+    kind, modules = type(network.modules).__name__, network.modules
+    weights: Mapping[str, Any] = modules.state_dict()
     if kind == "RRDBNet":
-        blocks = 1 + max(int(match[1]) for key in weights if (match := BLOCKS.match(key)))
-        filters, growth = (
-            len(weights["model.0.weight"]),
-            len(weights["model.1.sub.0.RDB1.conv1.0.weight"]),
-        )
+        blocks = 1 + max(int(match[1]) for match in map(BLOCKS.match, weights) if match)
         model = package["RRDBNet"](
             num_in_ch=3,
             num_out_ch=3,
-            scale=found.scale,
-            num_feat=filters,
+            scale=network.scale,
+            num_feat=len(weights["model.0.weight"]),
             num_block=blocks,
-            num_grow_ch=growth,
+            num_grow_ch=len(weights["model.1.sub.0.RDB1.conv1.0.weight"]),
         )
         weights = _renamed(name, weights, blocks)
     elif kind == "SRVGGNetCompact":
-        inner: Any = found.modules
-        model = package["SRVGGNetCompact"](
-            num_feat=inner.num_feat,
-            num_conv=inner.num_conv,
-            upscale=inner.upscale,
-            act_type=inner.act_type,
-        )
+        names = ("num_feat", "num_conv", "upscale", "act_type")
+        model = package[kind](**{key: getattr(modules, key) for key in names})
     else:
         raise RequestError(
             f"Upscaler {name!r} is a {kind}: the realesrgan package runs RRDBNet and Compact"
             " weights"
         )
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "weights.pth"
-        torch.save({"params": {key: value.float() for key, value in weights.items()}}, kept)
+        path = Path(folder) / "weights.pth"
+        torch.save({"params": {key: value.float() for key, value in weights.items()}}, path)
         engine = package["RealESRGANer"](
-            scale=found.scale,
-            model_path=str(kept),
+            scale=network.scale,
+            model_path=str(path),
             model=model,
             tile=0,
-            tile_pad=10,
+            tile_pad=TILE_PAD,
             pre_pad=0,
             half=False,
-            device=on,
+            device=request.device,
         )
-    return Enlarger(engine, found, on, pre_pad)
+    return Enlarger(engine, network, request.entry.pre_pad)
 
 
 def _package(name: str) -> dict[str, Any]:
-    """What is used of it. basicsr, which it is built on, imports a module that torchvision dropped
-    with 0.17; only this function of it is wanted."""
-    gone = "torchvision.transforms.functional_tensor"
+    """The three classes used of the package. basicsr, which it is built on, imports a module that
+    torchvision dropped with 0.17; only one function of that module is needed."""
+    dropped = "torchvision.transforms.functional_tensor"
     try:
         import torchvision.transforms.functional as functional
 
-        if gone not in sys.modules:
-            alias = types.ModuleType(gone)
+        if dropped not in sys.modules:
+            alias = types.ModuleType(dropped)
             alias.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
-            sys.modules[gone] = alias
+            sys.modules[dropped] = alias
         from basicsr.archs.rrdbnet_arch import RRDBNet
         from realesrgan import RealESRGANer
         from realesrgan.archs.srvgg_arch import SRVGGNetCompact
@@ -148,24 +136,22 @@ def _package(name: str) -> dict[str, Any]:
 
 
 def _renamed(name: str, weights: Mapping[str, Any], blocks: int) -> dict[str, Any]:
-    """An RRDBNet's weights under basicsr's names, from those of the first ESRGAN, which spandrel
-    uses."""
-    outer = [("model.0", "conv_first"), (f"model.1.sub.{blocks}", "conv_body")]
+    """An RRDBNet's weights under basicsr's names, from the first ESRGAN's, which spandrel uses."""
     tail = sorted({int(key.split(".")[1]) for key in weights} - {0, 1})
     if len(tail) != 4:
         raise RequestError(
-            f"Upscaler {name!r}: the realesrgan package runs RRDBNet of two doublings (x4, x2plus),"
-            f" this one has another number: take it without {ORIGINAL!r}"
+            f"Upscaler {name!r}: the realesrgan package runs RRDBNet of two doublings (x4, x2plus)"
+            " only: name the weights without 'realesrgan:'"
         )
-    outer += [
-        (f"model.{place}", name)
-        for place, name in zip(tail, ("conv_up1", "conv_up2", "conv_hr", "conv_last"), strict=True)
-    ]
-    found = {}
+    outer = {"model.0": "conv_first", f"model.1.sub.{blocks}": "conv_body"}
+    ends = ("conv_up1", "conv_up2", "conv_hr", "conv_last")
+    outer |= {f"model.{place}": end for place, end in zip(tail, ends, strict=True)}
+    renamed = {}
     for key, value in weights.items():
         if match := BLOCKS.match(key):
-            found[f"body.{match[1]}.rdb{match[2]}.conv{match[3]}.{key[match.end() :]}"] = value
+            key = f"body.{match[1]}.rdb{match[2]}.conv{match[3]}.{key[match.end() :]}"
         else:
-            old, new = next((old, new) for old, new in outer if key.startswith(f"{old}."))
-            found[new + key.removeprefix(old)] = value
-    return found
+            layer, _, kind = key.rpartition(".")
+            key = f"{outer[layer]}.{kind}"
+        renamed[key] = value
+    return renamed

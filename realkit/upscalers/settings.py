@@ -1,90 +1,71 @@
-"""What can be said beside a picture, an upscaler and a size."""
+"""The settings of one upscaling: what each may be, and the one place that checks it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import BeforeValidator, Field, FiniteFloat, StrictInt, StrictStr, TypeAdapter
 
-from realkit.base.errors import RequestError, one_line, shown
-from realkit.catalog.lookup import Spec, find
-from realkit.samplers.table import SAMPLERS
-from realkit.upscalers.table import NETWORKS, chain
+from realkit.base.errors import RequestError
+from realkit.catalog.lookup import Spec
+from realkit.models import request
 
-
-class Settings(Spec):
-    """What can be said beside a picture, an upscaler and a size; what is left out is the upscaler's
-    own. Numbers of pixels are of the small picture."""
-
-    prompt: str | None = None
-    negative: str | None = None
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
-    model: str | None = None
-    strength: Annotated[FiniteFloat, Field(strict=True, ge=0.001, le=1)] = (
-        0.3  # of a redraw: the share of the noise schedule that is gone through again
-    )
-    steps: Annotated[int, Field(strict=True, ge=1, le=999)] | None = None
-    guidance: Annotated[FiniteFloat, Field(strict=True, ge=0, le=100)] | None = None
-    sampler: str | None = None
-    noise_level: Annotated[int, Field(strict=True, ge=0, le=350)] = 20
-    weight: Annotated[FiniteFloat, Field(ge=0, le=1)] = (
-        0.5  # of CodeFormer: 1 is faithful to the picture, 0 to faces in general
-    )
-    landmarks: list[Any] | None = None  # a face each: five (x, y), as faces.TEMPLATE orders them
-    tile: Annotated[int, Field(strict=True, ge=16)] | None = None
-    overlap: Annotated[int, Field(strict=True, ge=0, le=512)] | None = None
-    pre_pad: Annotated[int, Field(strict=True, ge=0, le=64)] | None = None
+# The share of the noise schedule that a redraw repeats; an axis of a Sweep too.
+Strength = Annotated[FiniteFloat, Field(strict=True, ge=0.001, le=1)]
 
 
-def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an upscaler that were given, each as it should be. Raises RequestError for
-    one that is none, or that no tool of it uses."""
-    said = {key: value for key, value in given.items() if value is not None}
-    if unknown := [key for key in said if key not in Settings.model_fields]:
-        raise RequestError(
-            f"Unknown setting {unknown[0]!r} of an upscaler: expected some of"
-            f" {', '.join(Settings.model_fields)}"
-        )
-    specs = [spec for _, spec in chain(name)]
-    known: set[str] = {"prompt", "seed", *(use for spec in specs for use in spec.uses)}
-    known |= (
-        {"tile", "overlap", "pre_pad"} if any(spec.engine in NETWORKS for spec in specs) else set()
-    )
-    known |= {"landmarks"} if any(spec.engine == "faces" for spec in specs) else set()
-    if idle := [key for key in said if key not in known]:
-        raise RequestError(
-            f"Upscaler {name!r} does not use {idle[0]!r}: expected some of"
-            f" {', '.join(sorted(known))}"
-        )
-    if "landmarks" in said:
-        said["landmarks"] = _points(name, said["landmarks"])
-    try:
-        found = Settings(**said)
-    except ValidationError as error:
-        raise RequestError(f"Upscaler {name!r}: {one_line(error)}") from None
-    if found.sampler is not None:
-        find(SAMPLERS, found.sampler)
-    if (
-        any(spec.engine in ("redraw", "diffusers-x4") for spec in specs)
-        and not (found.prompt or "").strip()
-    ):
-        raise RequestError(
-            f"Upscaler {name!r} draws what a prompt says, and was given none: expected prompt=,"
-            " such as the one that made the picture"
-        )
-    return {key: getattr(found, key) for key in said}
-
-
-def _points(name: str, landmarks: Any) -> list[Any]:
+def _points(landmarks: Any) -> Any:
     """Landmarks as plain lists, from lists or arrays."""
     import numpy as np
 
     try:
-        found: list[Any] = np.asarray(landmarks, float).tolist()
+        return [np.asarray(face, float).tolist() for face in landmarks]
     except (TypeError, ValueError):
+        raise ValueError("expected for each face five (x, y), in pixels of the picture") from None
+
+
+class Settings(Spec):
+    """The settings of one upscaling. None leaves a value to the upscaler, its model or the free
+    memory. Numbers of pixels are of the small picture."""
+
+    prompt: StrictStr | None = None
+    negative: StrictStr | None = None
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = 0
+    model: StrictStr | None = None  # that redraws
+    strength: Strength = 0.3
+    steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None  # not 1000: steps have offsets
+    guidance: Annotated[FiniteFloat, Field(strict=True, ge=0, le=100)] | None = None
+    sampler: StrictStr | None = None
+    # Noise added to what stable-diffusion-x4-upscaler sees, as a step of its schedule.
+    noise_level: Annotated[StrictInt, Field(ge=0, le=350)] = 20
+    # CodeFormer's fidelity: 1 is faithful to the picture, 0 to faces in general.
+    weight: Annotated[FiniteFloat, Field(strict=True, ge=0, le=1)] = 0.5
+    # For each face five (x, y), in the order of faces.TEMPLATE.
+    landmarks: Annotated[list[Any], BeforeValidator(_points)] | None = None
+    tile: Annotated[StrictInt, Field(ge=16)] | None = None
+    overlap: Annotated[StrictInt, Field(ge=0, le=512)] | None = None
+    pre_pad: Annotated[StrictInt, Field(ge=0, le=64)] | None = None
+
+
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(field.rebuild_annotation()) for name, field in Settings.model_fields.items()
+}
+
+
+def check_names(names: Mapping[str, Any]) -> None:
+    """Raise RequestError for a name that is no setting."""
+    if unknown := [name for name in names if name not in Settings.model_fields]:
+        expected = ", ".join(Settings.model_fields)
         raise RequestError(
-            f"Upscaler {name!r}: landmarks {shown(landmarks)}: expected for each face five (x, y),"
-            " in pixels of this picture"
-        ) from None
-    return found
+            f"Unknown setting {unknown[0]!r} of an upscaler: expected some of {expected}"
+        )
+
+
+def checked(values: Mapping[str, Any]) -> Settings:
+    """The values as Settings, a sampler by its name in the table. Raises RequestError, in the words
+    of a Sweep, for the first wrong one."""
+    check_names(values)
+    return Settings(
+        **{name: request.checked(name, value, _ADAPTERS[name]) for name, value in values.items()}
+    )

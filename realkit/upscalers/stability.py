@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from realkit.base import files
-from realkit.base.device import batch_limit, device_for, dtype_for, out_of_memory
+from realkit.base.device import dtype_for, out_of_memory
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.models import ladder, loading, parts
 from realkit.models.decoder import Decoder
 from realkit.models.families import FAMILIES
 from realkit.models.ladder import LADDERS, Placed
 from realkit.models.precision import keep_state_float32
-from realkit.upscalers.redraw import EIGHTH, asked, checked_number, encoded
+from realkit.upscalers.redraw import EIGHTH, Drawing, encoded, tile_batch
+from realkit.upscalers.settings import Settings
 from realkit.upscalers.tiles import piecewise
+from realkit.upscalers.tool import LoadRequest
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
     from realkit.upscalers.tiles import Tiles
+
+# Parts of published pipelines that are not loaded, where the pipeline's class has them.
+LEFT_OUT = {"safety_checker", "feature_extractor", "watermarker"}
+# What diffusers raises for a folder that does not hold what its model_index.json says.
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError)
 
 
 class _Upscaler(Placed):
@@ -30,6 +37,7 @@ class _Upscaler(Placed):
 
     pipeline: ClassVar[str]
     family: ClassVar[str]  # whose text encoder and VAE it has
+    upcasts: ClassVar[bool]  # its VAE overflows float16
 
     def __init__(self, pipe: Any, on: torch.device, rung: str) -> None:
         self.pipe, self.device, self.rung, self.rungs = pipe, on, rung, LADDERS["both"][on.type]
@@ -41,184 +49,148 @@ class _Upscaler(Placed):
     def _drawn(
         self,
         image: Image,
-        request: dict[str, Any],
-        call: Callable[[Tiles], dict[str, Any]],
-        **how: Any,
+        drawing: Drawing,
+        arguments: Callable[[Tiles], dict[str, Any]],
+        **layout: Any,
     ) -> Image:
-        """The picture that the pipeline makes of tiles with the arguments of `call(tiles)`; `how`
-        is piecewise's."""
+        """The picture that the pipeline makes of tiles with `arguments(tiles)`; `layout` is
+        piecewise's."""
         import torch
 
-        def go(tiles: Tiles, seeds: list[int]) -> torch.Tensor:
-            own = {
-                "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-                "output_type": "latent",
-            }
+        def denoise(tiles: Tiles, seeds: list[int]) -> torch.Tensor:
+            generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
             with torch.inference_mode():
-                made = self.pipe(
-                    **call(tiles),
-                    num_inference_steps=request["steps"],
-                    guidance_scale=request["guidance"],
-                    **own,
+                latents = self.pipe(
+                    **arguments(tiles),
+                    num_inference_steps=drawing.steps,
+                    guidance_scale=drawing.guidance,
+                    generator=generators,
+                    output_type="latent",
                 )[0]
-                return made.float().cpu()  # type: ignore[no-any-return]
+                return latents.float().cpu()  # type: ignore[no-any-return]
 
-        made, tile = piecewise(image, request["seed"], self, go, self._decode, **how)
-        self.used = {
-            "tile": tile,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "rung": self.rung,
-        }
-        return made
+        drawn, tile = piecewise(image, drawing.seed, self, denoise, self._decode, **layout)
+        number = str(self.dtype).removeprefix("torch.")
+        self.used = {"tile": tile, "dtype": number, "rung": self.rung}
+        return drawn
 
 
 class X4(_Upscaler):
     """stabilityai/stable-diffusion-x4-upscaler and its like, which see the small picture, with some
-    noise, beside the latents.
+    noise, beside the latents. Steps 25; guidance 9.0, as its pipeline has it."""
 
-    Settings: prompt; negative "", seed 0, steps 25; guidance 9.0 and noise_level 20 (to 350), both
-    its pipeline's own.
-    """
+    scale, pipeline, family, upcasts = 4, "StableDiffusionUpscalePipeline", "sd2", True
+    # Pixels of the small picture: with a longer side than WHOLE, it is drawn in tiles as long as
+    # the network was trained on.
+    WHOLE, TILE, SHARED = 512, 128, 16
 
-    scale, pipeline, family = 4, "StableDiffusionUpscalePipeline", "sd2"
-    WHOLE, TILE, SHARED = (
-        512,
-        128,
-        16,
-        # pixels of the small picture: with a longer side it goes in tiles as long as the network
-        # was
-        # trained on
-    )
-
-    def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image:
+    def __call__(self, image: Image, settings: Settings) -> Image:
         """The picture four times as wide and high, RGB. Raises what Redraw does."""
         import torch
 
-        request = asked(settings, 25, 9.0)
-        level = checked_number(
-            settings,
-            "noise_level",
-            20,
-            min(self.pipe.config.max_noise_level, len(self.pipe.low_res_scheduler) - 1),
-        )
+        drawing = Drawing.of(settings, 25, 9.0)
 
-        def call(tiles: Tiles) -> dict[str, Any]:
-            prompts, negatives = ([request[name]] * len(tiles) for name in ("prompt", "negative"))
-            words = FAMILIES[self.family].encode(
-                self.pipe, prompts, negatives, request["guidance"] > 1
+        def arguments(tiles: Tiles) -> dict[str, Any]:
+            embeddings = FAMILIES[self.family].encode(
+                self.pipe,
+                [drawing.prompt] * len(tiles),
+                [drawing.negative] * len(tiles),
+                drawing.guidance > 1,
             )
-            return words | {
-                "image": torch.tensor(tiles).permute(0, 3, 1, 2) / 255,
-                "noise_level": level,
-            }
+            small = torch.tensor(tiles).permute(0, 3, 1, 2) / 255
+            return embeddings | {"image": small, "noise_level": settings.noise_level}
 
-        tiled = max(image.size) > self.WHOLE
-        batch = (
-            batch_limit(self.device, (EIGHTH * self.TILE) ** 2)
-            if tiled and self.device.type == "cuda"
-            else 1
-        )  # latents are as large as tiles
+        layout: dict[str, Any] = {"side": None}
+        if max(image.size) > self.WHOLE:
+            # Latents are as large as tiles: a tile costs what a picture with EIGHTH times its side
+            # costs.
+            layout = {"side": self.TILE, "batch": tile_batch(self.device, EIGHTH * self.TILE)}
         return self._drawn(
-            image,
-            request,
-            call,
-            side=self.TILE if tiled else None,
-            overlap=self.SHARED,
-            multiple=8,
-            batch=batch,
-            scale=self.scale,
+            image, drawing, arguments, overlap=self.SHARED, multiple=8, scale=self.scale, **layout
         )
 
 
 class Latent(_Upscaler):
     """stabilityai/sd-x2-latent-upscaler and its like: latents twice as large from a picture's
-    latents.
+    latents. Steps 20 and guidance 0.0, as its model card has them; without guidance, its pipeline
+    reads neither prompt nor negative."""
 
-    Settings: seed 0; steps 20 and guidance 0.0, as its model card has them; with more guidance a
-    prompt, and negative "": without, its pipeline reads neither.
-    """
+    scale, pipeline, family, upcasts = 2, "StableDiffusionLatentUpscalePipeline", "sd1", False
 
-    scale, pipeline, family = 2, "StableDiffusionLatentUpscalePipeline", "sd1"
-
-    def __call__(self, image: Image, settings: Mapping[str, Any]) -> Image:
+    def __call__(self, image: Image, settings: Settings) -> Image:
         """The picture twice as wide and high, RGB. Raises what Redraw does."""
-        request = asked(settings, 20, 0.0, prompted=False)
+        drawing = Drawing.of(settings, 20, 0.0)
 
-        def call(tiles: Tiles) -> dict[str, Any]:
+        def arguments(tiles: Tiles) -> dict[str, Any]:
             return {
-                "prompt": request["prompt"],
-                "negative_prompt": request["negative"],
+                "prompt": drawing.prompt,
+                "negative_prompt": drawing.negative,
                 "image": encoded(self.pipe.vae, tiles, self.device),
             }
 
         return self._drawn(
-            image, request, call, side=None, overlap=0, multiple=64, scale=self.scale
+            image, drawing, arguments, side=None, overlap=0, multiple=64, scale=self.scale
         )
 
 
-ENGINES: dict[str, type[X4] | type[Latent]] = {"diffusers-x4": X4, "diffusers-latent": Latent}
+Kind = TypeVar("Kind", bound=_Upscaler)
+
+
+def load_x4(request: LoadRequest) -> X4:
+    return _load(X4, request)
+
+
+def load_latent(request: LoadRequest) -> Latent:
+    return _load(Latent, request)
+
+
+def _load(kind: type[Kind], request: LoadRequest) -> Kind:
+    placement = {key: value for key, value in request.placement.items() if key != "device"}
+    return load_stability(kind, request.path, request.device, **placement)
 
 
 def load_stability(
-    engine: str,
+    kind: type[Kind],
     folder: Path,
-    device: torch.device | str | None = None,
+    on: torch.device,
     dtype: str | None = None,
     rung: str | None = None,
-) -> X4 | Latent:
-    """An upscaling pipeline from a folder in diffusers' layout; the other arguments are those of
-    `loading.load`. Raises RequestError where it is none."""
+) -> Kind:
+    """An upscaling pipeline from a folder in diffusers' layout; `dtype` and `rung` are those of
+    `rk.load`. Raises RequestError for any other folder."""
     import diffusers
-    import torch
 
-    kind, on = ENGINES[engine], device_for(None if device is None else str(device))
-    rungs, number, asked_rung = (
-        LADDERS["both"][on.type],
-        dtype_for(on, dtype),
-        ladder.checked_rung(rung, on),
-    )
-    if (
-        named := files.json_object(folder / "model_index.json").get("_class_name")
-    ) != kind.pipeline:
+    number, rung = dtype_for(on, dtype), ladder.checked_rung(rung, on)
+    name = files.json_object(folder / "model_index.json").get("_class_name")
+    if name != kind.pipeline:
         raise RequestError(
-            f"Folder {folder.name!r} is made for the pipeline {shown(named)}: engine {engine!r}"
-            f" expects {kind.pipeline}"
+            f"Folder {folder.name!r} is made for the pipeline {shown(name)}: expected"
+            f" {kind.pipeline}"
         )
-    made = getattr(diffusers, kind.pipeline)
-    without = dict.fromkeys(
-        {"safety_checker", "feature_extractor", "watermarker"} & loading.modules(made)
-    )
-    vae = parts.vae_dtype(
-        {"force_upcast": kind is X4} | files.json_object(folder / "vae" / "config.json"), number
-    )  # X4's overflows float16
-    # The pipelines draw noise in the text encoder's number format: float32, as the sampler's state.
-    how = {
-        "dtype": {"default": number, "vae": vae, "text_encoder": torch.float32},
-        "local_files_only": True,
-        "use_safetensors": True,
-        **without,
-    }
+    pipeline = getattr(diffusers, kind.pipeline)
     loading.quiet()
     try:
-        pipe = ladder.climbing_load(lambda: made.from_pretrained(str(folder), **how))
-        return kind(
-            pipe,
-            on,
-            ladder.placed(
-                pipe, asked_rung or ladder.first_rung(on, rungs, ladder.part_bytes(pipe)), rungs, on
-            ),
-        )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        TypeError,
-        ImportError,
-    ) as error:
+        pipe = ladder.climbing_load(lambda: _pipe(pipeline, folder, number, kind.upcasts))
+        rungs = LADDERS["both"][on.type]
+        first = rung or ladder.first_rung(on, rungs, ladder.part_bytes(pipe))
+        return kind(pipe, on, ladder.placed(pipe, first, rungs, on))
+    except BROKEN as error:
         if out_of_memory(error):
             raise
         raise RequestError(
             f"Folder {folder.name!r} does not load as {kind.pipeline}: {one_line(error, 300)}"
         ) from error
+
+
+def _pipe(pipeline: Any, folder: Path, number: torch.dtype, upcasts: bool) -> Any:
+    import torch
+
+    config = {"force_upcast": upcasts} | files.json_object(folder / "vae" / "config.json")
+    vae = parts.vae_dtype(config, number)
+    return pipeline.from_pretrained(
+        str(folder),
+        dtype={"default": number, "vae": vae, "text_encoder": torch.float32},
+        local_files_only=True,
+        use_safetensors=True,
+        **dict.fromkeys(LEFT_OUT & loading.modules(pipeline)),
+    )

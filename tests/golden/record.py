@@ -32,6 +32,7 @@ def planned(sweep: dict[str, Any], folder: Path) -> Cells:
     from realkit.runs import plan, stages
     from realkit.runs.locks import Locks
     from realkit.runs.store import Store
+    from realkit.upscalers.chain import Chain
     from realkit.upscalers.identity import lock_upscaler
 
     asked = rk.Sweep(**sweep)
@@ -40,7 +41,7 @@ def planned(sweep: dict[str, Any], folder: Path) -> Cells:
         if cell.model not in locks.models:
             locks.models[cell.model] = lock_model(cell.model)
         if cell.upscaler and cell.upscaler not in locks.upscalers:
-            locks.upscalers[cell.upscaler] = lock_upscaler(cell.upscaler)
+            locks.upscalers[cell.upscaler] = lock_upscaler(Chain.parse(cell.upscaler))
     cells = asked.cells({name: lock.spec for name, lock in locks.models.items()})
     items = plan.planned_cells(cells, locks, store, limit=8)
     lines = store.cells.read()

@@ -1,0 +1,32 @@
+"""The engines of scorers: a row for each says how it loads, which sources it takes, and whether it
+needs a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from realkit.scorers import clip, colour
+from realkit.scorers.table import Rate
+from realkit.weights.lock import Lock
+
+
+def _no_lock(source: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to compute a score. A number is determined by the hashes of the weights that `lock`
+    gives, else by the entry's source as it stands."""
+
+    load: Callable[[str, str, Lock | None], Rate]  # from a scorer's name, source and lock
+    check: Callable[[str, str], None]  # raises RequestError for a wrong source; name, source
+    lock: Callable[[str], Lock | None] = _no_lock  # of the weights at a source
+    prompted: bool = False  # the prompt matters
+
+
+ENGINES = {
+    "open_clip": Engine(clip.load, clip.check, clip.lock, prompted=True),
+    "lab": Engine(colour.load, colour.check),
+}
