@@ -123,8 +123,6 @@ def verify(locked: Lock) -> None:
 def fetch(locked: Lock) -> Path:
     """What a lock means, on disk and verified: a folder in the plain layout, or a .safetensors
     file. Raises RequestError."""
-    if (brought := staged(locked)).is_dir():
-        return next(brought.iterdir()) if locked.single else brought
     if locked.kind in ("folder", "file"):
         path = existing_path(locked)
         return plain_file(path, locked.files[SINGLE]) if path.is_file() else view(path, locked)
@@ -134,11 +132,6 @@ def fetch(locked: Lock) -> Path:
     return view(
         mounted or huggingface.snapshot(_repository(locked), locked.revision, locked.files), locked
     )
-
-
-def staged(locked: Lock) -> Path:
-    """Where a cluster's driver puts a lock's contents that this machine could not come by."""
-    return cache.cache_root() / "staged" / locked.digest()[:32]
 
 
 def _repository(locked: Lock) -> str:
@@ -198,8 +191,6 @@ def read_json(locked: Lock, name: str) -> dict[str, Any]:
     """A small JSON file of a locked folder, without fetching the weights; {} where it has none."""
     if name not in locked.files and locked.kind == "hub":
         return {}
-    if (brought := staged(locked)).is_dir():
-        return json_object(brought / name) if (brought / name).is_file() else {}
     if locked.kind == "hub":
         mounted = _mounted(locked)
         path = (
