@@ -8,7 +8,7 @@ from realkit.base import measure
 from realkit.runs.engines import batch
 from realkit.runs.engines.process import Ahead
 from realkit.runs.engines.ray_crew import Crew, Member
-from realkit.runs.jobs import Job, Made, Tool
+from realkit.runs.jobs import Job, Output, Tool
 from realkit.runs.writer import WAITING, Desk
 
 SWEEP = {
@@ -23,7 +23,7 @@ SWEEP = {
 
 def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
     """Each picture's encoding waits here until the next one's decoding has begun: in one thread it would wait for ever."""
-    begun, attempt, encoded = [], batch.attempt, Made.encoded
+    begun, attempt, encoded = [], batch.attempt, Output.encoded
     news, late, threads = threading.Condition(), [], set()
 
     def noted(stage, *rest):
@@ -43,7 +43,7 @@ def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
         return encoded(made, run)
 
     monkeypatch.setattr(batch, "attempt", noted)
-    monkeypatch.setattr(Made, "encoded", waits)
+    monkeypatch.setattr(Output, "encoded", waits)
     frame = rk.run(SWEEP, tmp_path / "out", batch=2).table()
     assert set(frame.status) == {"ok"} and len(late) == 8 and not any(late)
     assert all(name.startswith("encoding") for name in threads)
@@ -128,7 +128,7 @@ def crew(count: int, *queue: Job) -> Crew:
 
 
 def given(workers: Crew) -> list[tuple[str, str]]:
-    return [(member.run, job.makes[0]) for member, job in workers.assignments()]
+    return [(member.run, job.artifacts[0]) for member, job in workers.assignments()]
 
 
 def test_each_worker_takes_a_tool_of_its_own_and_keeps_it():
@@ -183,7 +183,7 @@ def test_jobs_whose_tool_no_worker_can_load_fail():
     workers = crew(2, *jobs("a", 1, 1), *jobs("b", 1))
     workers.members[1].state = "gone"
     workers.cannot_load(workers.members[0], Tool("model", "a"), OSError("the disk is gone"))
-    assert [(job.makes, str(error)) for job, error in workers.hopeless()] == [
+    assert [(job.artifacts, str(error)) for job, error in workers.hopeless()] == [
         (("a0",), "the disk is gone"),
         (("a1",), "the disk is gone"),
     ]

@@ -80,11 +80,9 @@ def _take(source: Traversable, store: Store, versions: Mapping[str, Any]) -> int
     for run in runs:
         _check_run(run, str(source), versions)
     last = {row["id"]: row for row in rows if _is_row(row)}
-    present = store.last_rows()
-    fresh = {}
+    present, fresh = store.ok_rows(), {}
     for name, row in last.items():
-        is_present = name in present and present[name]["status"] == "ok"
-        if row.get("status") == "ok" and not is_present:
+        if row.get("status") == "ok" and name not in present:
             fresh[name] = row
     copied = {name for name, row in fresh.items() if _copy(source, store, row)}
     taken = _with_parents(fresh, copied)
@@ -93,11 +91,9 @@ def _take(source: Traversable, store: Store, versions: Mapping[str, Any]) -> int
 
 
 def add_rows(rows: list[dict[str, Any]], runs: list[dict[str, Any]], store: Store) -> None:
-    """Append rows to a folder, and before them those of `runs` that made them and are new to it."""
-    present = {run["run"] for run in store.runs.read()}
-    makers = {row.get("run") for row in rows} - present
-    if new := [run for run in runs if run.get("run") in makers]:
-        store.runs.append(new)
+    """Append rows to a folder, and before them those of `runs` that made them."""
+    makers = {row.get("run") for row in rows}
+    store.add_runs(run for run in runs if run.get("run") in makers)
     if rows:
         store.rows.append(rows)
 
@@ -161,7 +157,7 @@ def _copy(source: Traversable, store: Store, row: dict[str, Any]) -> bool:
     """Copy a row's file where it is missing. Whether the row can be taken: its file is there, whole
     and as the row says, or it has none."""
     stage, name = row["stage"], row["id"]
-    if stage not in DRAWN or store.has(stage, name):
+    if stage not in DRAWN or store.has_file(stage, name):
         return True
     path = store.path(stage, name)
     data = _bytes(source.joinpath(path.parent.name).joinpath(path.name))

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base.errors import RequestError
-from realkit.models.lock import ModelLock
 from realkit.runs import attach
 from realkit.runs.locks import NAME, Locks, read_locks, write_locks
 from realkit.runs.store import Store
 from realkit.runs.table import write
-from realkit.weights.lock import Lock
 
 # Files that are merged or derived; any other file is copied.
 OWN = {"cells.jsonl", "rows.jsonl", "runs.jsonl", NAME, "table.csv", "table.parquet"}
@@ -48,34 +46,29 @@ def merge(source: str | Path, out: str | Path) -> int:
 def _locks(stores: Iterable[Store]) -> Locks:
     """The locks of all folders. Raises RequestError where a name means different files."""
     merged = Locks()
-    owner: dict[tuple[str, str], Path] = {}
-    for folder in (store.folder for store in stores):
-        locks = read_locks(folder)
-        for name, model in locks.models.items():
-            first = merged.models.setdefault(name, model)
-            same = _meaning(first) == _meaning(model)
-            _check(same, name, folder, owner.setdefault(("model", name), folder))
-        for name, tools in locks.upscalers.items():
-            others = merged.upscalers.setdefault(name, tools)
-            same = _prints(others) == _prints(tools)
-            _check(same, name, folder, owner.setdefault(("upscaler", name), folder))
+    meanings: dict[tuple[str, str], tuple[Any, Path]] = {}
+    for store in stores:
+        locks = read_locks(store.folder)
+        for key, prints in _fingerprints(locks).items():
+            others, folder = meanings.setdefault(key, (prints, store.folder))
+            if prints != others:
+                raise RequestError(
+                    f"{key[1]!r} means other files in {str(store.folder)!r} than in"
+                    f" {str(folder)!r}: merge it into a folder of its own"
+                )
+        merged.models = locks.models | merged.models
+        merged.upscalers = locks.upscalers | merged.upscalers
     return merged
 
 
-def _meaning(model: ModelLock) -> Any:
-    return model.fingerprint, model.vae_fingerprint
-
-
-def _prints(tools: dict[str, Lock]) -> dict[str, str]:
-    return {tool: lock.fingerprint for tool, lock in tools.items()}
-
-
-def _check(same: bool, name: str, folder: Path, owner: Path) -> None:
-    if not same:
-        raise RequestError(
-            f"{name!r} means other files in {str(folder)!r} than in {str(owner)!r}: merge it into a"
-            " folder of its own"
-        )
+def _fingerprints(locks: Locks) -> dict[tuple[str, str], Any]:
+    """What each name means, by kind and name."""
+    prints: dict[tuple[str, str], Any] = {}
+    for name, model in locks.models.items():
+        prints["model", name] = model.fingerprint, model.vae_fingerprint
+    for name, tools in locks.upscalers.items():
+        prints["upscaler", name] = {tool: lock.fingerprint for tool, lock in tools.items()}
+    return prints
 
 
 def _versions(stores: Iterable[Store]) -> dict[str, Any]:
@@ -100,9 +93,8 @@ def _add_failures(source: Store, store: Store) -> int:
 def _add_cells(source: Store, store: Store) -> None:
     """Add the cells that are new. Their batches get new numbers; a cell whose latents exist already
     takes the batch of those latents."""
-    records = store.cells.read()
-    ids = {record["id"] for record in records}
-    batch_of = {record["ids"]["latents"]: record["batch"] for record in records}
+    ids = {record["id"] for record in store.cells.read()}
+    batch_of = store.batches()
     first = max(batch_of.values(), default=-1) + 1
     new = []
     for record in source.cells.read():

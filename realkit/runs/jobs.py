@@ -9,23 +9,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from realkit.models import provenance
+from realkit.models.lock import ModelLock
+from realkit.runs.store import Row
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.ids import Ids
+from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from realkit.models.lock import ModelLock
-    from realkit.weights.lock import Lock
-
-    UpscalerLocks = dict[str, dict[str, Lock]]
-
-Row = dict[str, Any]
 FileKey = tuple[str, str]  # the stage that wrote a file, and its artifact id
 Files = Mapping[FileKey, bytes]
 
 # What each stage makes, and what it makes it from: (stage that wrote the file, field of Ids).
-MAKES = {"denoise": "begun", "refine": "latents", "decode": "decoded", "upscale": "image"}
+ARTIFACTS = {"denoise": "begun", "refine": "latents", "decode": "decoded", "upscale": "image"}
 SOURCES = {
     "refine": ("denoise", "begun"),
     "decode": ("denoise", "latents"),
@@ -64,26 +61,29 @@ class Planned:
 
     def artifact(self, stage: str) -> str:
         """The id of the file that a stage makes for this cell. One leg alone leaves latents."""
-        return getattr(self.ids, MAKES[stage]) or self.ids.latents
+        return getattr(self.ids, ARTIFACTS[stage]) or self.ids.latents
 
-    def source(self, stage: str) -> FileKey | None:
-        """The file that a stage reads for this cell; None for the first leg."""
-        if stage not in SOURCES:
-            return None
+    def source(self, stage: str) -> FileKey:
+        """The file that a stage reads for this cell; only the first leg reads none."""
         writer, name = SOURCES[stage]
         return writer, getattr(self.ids, name)
+
+    def parent(self, stage: str) -> str | None:
+        """The id of that file's artifact; None for the first leg."""
+        return self.source(stage)[1] if stage in SOURCES else None
 
 
 @dataclass(frozen=True)
 class Job:
-    """One batch of one stage: artifact `makes[i]` belongs to the cell `planned[i]`.
+    """One batch of one stage: `artifacts[i]` is the id of what it makes for the cell
+    `planned[i]`.
 
     `weight` counts the steps of the progress bar. `facts` are fields of every row of the job,
     whether it succeeds or fails.
     """
 
     tool: Tool
-    makes: tuple[str, ...]
+    artifacts: tuple[str, ...]
     planned: tuple[Planned, ...]
     weight: int = 1
     facts: Row = field(default_factory=dict)
@@ -105,13 +105,13 @@ class Kit:
     rung) tools are placed."""
 
     models: dict[str, ModelLock]
-    upscalers: UpscalerLocks
+    upscalers: dict[str, dict[str, Lock]]  # of each tool
     scorers: dict[str, Lock | None]  # a lock where the weights lie in a folder
     where: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Made:
+class Output:
     """A row and the contents of its file, if it has one: bytes, or a picture that `encoded` turns
     into bytes with `record` inside."""
 
@@ -119,7 +119,7 @@ class Made:
     file: bytes | Image | None = None
     record: dict[str, Any] | None = None
 
-    def encoded(self, run: str) -> Made:
+    def encoded(self, run: str) -> Output:
         """The same with its picture as PNG bytes. The record gains the run and the hash of the
         pixels, the row that hash."""
         if self.file is None or isinstance(self.file, bytes):
@@ -127,7 +127,7 @@ class Made:
         pixels, png = provenance.pixel_hash(self.file), io.BytesIO()
         record = {**(self.record or {}), "run": run, "pixels": pixels}
         provenance.save(provenance.annotate(self.file, record), png)
-        return Made(self.row | {"pixels": pixels}, png.getvalue())
+        return Output(self.row | {"pixels": pixels}, png.getvalue())
 
 
 class Damaged(OSError):
@@ -158,5 +158,5 @@ class Stage(Protocol):
     def load(self, tool: Tool) -> Any:
         """Load a tool. Raises what its libraries raise."""
 
-    def work(self, tool: Any, job: Job, files: Files) -> list[Made]:
+    def work(self, tool: Any, job: Job, files: Files) -> list[Output]:
         """Do a job with a loaded tool: one row an artifact. Raises Damaged for a bad file."""

@@ -11,14 +11,15 @@ import sys
 from collections.abc import Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from realkit.base.errors import RequestError
 from realkit.runs import environment
 from realkit.runs.attach import outputs, take
 from realkit.runs.engines import choose
+from realkit.runs.engines.batch import Engine
 from realkit.runs.folder import Run
-from realkit.runs.jobs import Files, Job, Kit, Planned, Stage
+from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage
 from realkit.runs.pending import pending
 from realkit.runs.plan import lock_sweep, planned_cells
 from realkit.runs.stopping import Stop
@@ -29,9 +30,6 @@ from realkit.scorers.score import lock_scorer
 from realkit.sweeps.check import check_pictures, check_scorers, sweep_of
 from realkit.sweeps.ids import cell_id
 from realkit.sweeps.sweep import Sweep
-
-if TYPE_CHECKING:
-    from realkit.runs.engines.batch import Engine
 
 
 def run(
@@ -128,8 +126,11 @@ def _do_jobs(
     from tqdm import tqdm
 
     def read(job: Job) -> Files:
-        sources = filter(None, (item.source(stage.name) for item in job.planned))
-        return {source: store.path(*source).read_bytes() for source in sources}
+        files: dict[FileKey, bytes] = {}
+        for item in job.planned if stage.name in SOURCES else ():
+            source = item.source(stage.name)
+            files[source] = store.path(*source).read_bytes()
+        return files
 
     most = max(map(_bytes, jobs))
     terminal = sys.stderr.isatty()

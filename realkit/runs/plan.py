@@ -62,26 +62,25 @@ def planned_cells(cells: list[Cell], locks: Locks, store: Store, limit: int) -> 
     are batched now, and kept. Raises RequestError where their pictures do not fit on the disk."""
     cells_ids = [(cell, _ids(cell, locks)) for cell in cells]
     check_room(cells_ids, store)
-    records = {record["id"]: record for record in store.cells.read()}
-    batch_of = {record["ids"]["latents"]: record["batch"] for record in records.values()}
-    fresh: dict[str, Cell] = {}
+    batch_of, ready = store.batches(), store.ok_rows()
+    # Latents from an attached output form batches of their own: new ones must not remake them.
+    attached: dict[str, Cell] = {}
+    missing: dict[str, Cell] = {}
     for cell, names in cells_ids:
         if names.latents not in batch_of:
-            fresh.setdefault(names.latents, cell)
-    # Latents from an attached output form batches of their own: new ones must not remake them.
-    ready = {artifact for artifact, row in store.last_rows().items() if row["status"] == "ok"}
-    attached = {name: cell for name, cell in fresh.items() if name in ready}
-    missing = {name: cell for name, cell in fresh.items() if name not in ready}
+            part = attached if names.latents in ready else missing
+            part.setdefault(names.latents, cell)
     number = max(batch_of.values(), default=-1) + 1
     for part in (attached, missing):
         for batch in batches(part, limit, locks.specs):
             batch_of |= dict.fromkeys(batch, number)
             number += 1
-    planned = [Planned(cell, names, batch_of[names.latents]) for cell, names in cells_ids]
-    new = {}
-    for item in planned:
-        name = cell_id(item.cell, item.ids)
-        if name not in records:
+    present = {record["id"] for record in store.cells.read()}
+    planned, new = [], {}
+    for cell, names in cells_ids:
+        planned.append(item := Planned(cell, names, batch_of[names.latents]))
+        name = cell_id(cell, names)
+        if name not in present:
             new[name] = {"id": name} | asdict(item)
     if new:
         store.add_cells(new.values())

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from realkit.base.errors import RequestError
 from realkit.base.files import Lines, WriteError, write_atomically
 
+Row = dict[str, Any]
 LOCK = ".lock"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, https://www.w3.org/TR/png/#11IEND
 
@@ -46,20 +47,32 @@ class Store:
             return self.folder / "latents" / f"{artifact}.safetensors"
         return self.folder / "images" / f"{artifact}.png"
 
-    def has(self, stage: str, artifact: str) -> bool:
+    def has_file(self, stage: str, artifact: str) -> bool:
         """Whether a stage's file exists and is as long as its header says: a copy may be cut
         short."""
         path = self.path(stage, artifact)
         try:
-            return _is_whole_png(path) if path.suffix == ".png" else _is_whole_latents(path)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return False  # absent, or not what its name says
-        except (OverflowError, MemoryError):
-            return False  # its first bytes give no length
+            return _ends_as_png(path) if path.suffix == ".png" else _is_safetensors(path)
+        except OSError:
+            return False
 
-    def last_rows(self) -> dict[str, dict[str, Any]]:
+    def last_rows(self) -> dict[str, Row]:
         """The last row of each artifact id, which is the one that counts."""
         return {row["id"]: row for row in self.rows.read()}
+
+    def ok_rows(self) -> dict[str, Row]:
+        """The last rows without those that failed."""
+        return {name: row for name, row in self.last_rows().items() if row["status"] == "ok"}
+
+    def batches(self) -> dict[str, int]:
+        """The batch of each latents id that was planned."""
+        return {cell["ids"]["latents"]: cell["batch"] for cell in self.cells.read()}
+
+    def add_runs(self, runs: Iterable[dict[str, Any]]) -> None:
+        """Append the runs that the folder does not have."""
+        present = {run["run"] for run in self.runs.read()}
+        if new := [run for run in runs if run.get("run") not in present]:
+            self.runs.append(new)
 
     def put(self, path: Path, data: bytes) -> None:
         """Write one of the folder's files whole. Raises WriteError, also where a folder held for
@@ -108,20 +121,20 @@ class Store:
             lock.release()
 
 
-def _is_whole_png(path: Path) -> bool:
+def _ends_as_png(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-len(PNG_END), os.SEEK_END)
         return file.read() == PNG_END
 
 
-def _is_whole_latents(path: Path) -> bool:
-    """A .safetensors file: 8 bytes of header length, the header, then the tensors."""
-    with path.open("rb") as file:
-        header = file.read(int.from_bytes(file.read(8), "little"))
-    tensors = json.loads(header)
-    tensors.pop("__metadata__", None)
-    end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
-    return 8 + len(header) + end == path.stat().st_size
+def _is_safetensors(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):  # compares the header with the file's length
+            return True
+    except SafetensorError:
+        return False
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

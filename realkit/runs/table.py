@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
-from realkit.runs.jobs import Row
+from realkit.runs.store import Row, Store
 from realkit.scorers.table import SCORERS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from realkit.runs.store import Store
 
 Scores = dict[tuple[str, str | None], Row]  # by scorer and prompt
 TEXTS = ("error", "upscaler", "tile", "upscale_dtype", "image")  # text, even where all are empty
@@ -78,15 +76,15 @@ class _Lines:
         if begun := self._rows.get(ids.get("begun")):
             self._add_first_leg(line, begun, rows["denoise"])
             rows["begun"] = begun
-        made = [row for row in rows.values() if row is not None]
-        complete = len(made) == len(rows)
+        steps_done = [row for row in rows.values() if row is not None]
+        complete = len(steps_done) == len(rows)
         scores = self._scores_of(ids["image"], cell["prompt"])
         _add_scores(line, scores)
-        _add_status(line, [*made, *scores], complete)
-        if complete and all(row["status"] == "ok" for row in made):
+        _add_status(line, [*steps_done, *scores], complete)
+        if complete and all(row["status"] == "ok" for row in steps_done):
             path = self._store.path("upscale", ids["image"])
             line["image"] = path.relative_to(self._store.folder).as_posix()
-        if complete and len({row.get("device") for row in made}) == 1:
+        if complete and len({row.get("device") for row in steps_done}) == 1:
             parts = [name for name, column in self._columns.items() if column.part_of_seconds]
             line["seconds"] = sum(line.get(name) or 0.0 for name in parts)
         return line

@@ -8,16 +8,14 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realkit.base import cache
 from realkit.base.version import __version__
 from realkit.models.identity import ID_VERSION
 from realkit.runs.engines.batch import Result, encoded
+from realkit.runs.jobs import Output
 from realkit.runs.store import Store
-
-if TYPE_CHECKING:
-    from realkit.runs.jobs import Made
 
 WAITING = 3  # results that may be in the threads' hands, and pictures encoded at once
 SPARE = 4 * 2**20  # bytes that stay free for rows and tables
@@ -49,8 +47,8 @@ class Desk:
         while self._waiting and (len(self._waiting) >= WAITING or self._waiting[0].done()):
             self._waiting.popleft().result()
         encoding = []
-        for made in result.made:
-            encoding.append(self._encoders.submit(encoded, stage, result.job, made, result.run))
+        for output in result.outputs:
+            encoding.append(self._encoders.submit(encoded, stage, result.job, output, result.run))
         self._waiting.append(self._scribe.submit(self._file, stage, result, encoding))
 
     def settle(self) -> None:
@@ -68,14 +66,14 @@ class Desk:
             f" {(needed + SPARE) / 2**20:.0f}): make room"
         )
 
-    def _file(self, stage: str, result: Result, encoding: list[Future[Made]]) -> None:
+    def _file(self, stage: str, result: Result, encoding: list[Future[Output]]) -> None:
         at = round(time.time(), 3)
         rows = []
         for future in encoding:
-            made = future.result()
-            if isinstance(made.file, bytes):
-                self._store.put(self._store.path(stage, str(made.row["id"])), made.file)
-            rows.append({"stage": stage, "run": result.run, "at": at, **made.row})
+            output = future.result()
+            if isinstance(output.file, bytes):
+                self._store.put(self._store.path(stage, str(output.row["id"])), output.file)
+            rows.append({"stage": stage, "run": result.run, "at": at, **output.row})
         if rows and result.run not in self._runs:
             started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             facts = {"started": started, "id_version": ID_VERSION, "realkit": __version__}

@@ -48,7 +48,7 @@ def planned(sweep: dict[str, Any], folder: Path) -> Cells:
     lines = store.cells.read()
     for line, item in zip(lines, items, strict=True):
         kit = Kit({}, {}, dict.fromkeys(asked.scorers), {})
-        line["scores"] = {job.tool.name: job.makes[0] for job in Score(kit).jobs([item])}
+        line["scores"] = {job.tool.name: job.artifacts[0] for job in Score(kit).jobs([item])}
         del line["batch"]  # recorded by a run, no part of what names a result
     return lines
 

@@ -6,15 +6,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from realkit.base.errors import one_line
 from realkit.models import ladder
 from realkit.models.ladder import Placed
-from realkit.runs.jobs import Damaged, Files, Job, Kit, Made, Stage, Tool
-
-if TYPE_CHECKING:
-    from realkit.runs.stopping import Stop
+from realkit.runs.jobs import Damaged, Files, Job, Kit, Output, Stage, Tool
+from realkit.runs.stopping import Stop
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Result:
     files of earlier stages found damaged."""
 
     job: Job
-    made: list[Made]
+    outputs: list[Output]
     run: str
     seconds: float
     damaged: tuple[tuple[str, str], ...] = ()
@@ -66,18 +65,19 @@ def attempt(
     """Do a job with a loaded tool; `trouble` is the error of a tool that could not be loaded. A
     failure is a row for each artifact."""
     start = time.monotonic()
-    made: list[Made] = []
+    outputs: list[Output] = []
     error = trouble
     if error is None:
-        made, error = _tried(lambda: ladder.climbing(tool, lambda: stage.work(tool, job, files())))
+        work = partial(stage.work, tool, job)
+        outputs, error = _tried(lambda: ladder.climbing(tool, lambda: work(files())))
     damaged: tuple[tuple[str, str], ...] = ()
     if error is not None:
         rung = {"rung": tool.rung} if isinstance(tool, Placed) else {}
-        made = failures(stage.name, job, error, rung)
+        outputs = failures(stage.name, job, error, rung)
         if isinstance(error, Damaged):
             damaged = (error.artifact,)
         error.__traceback__ = None  # its frames hold the batch's memory
-    return Result(job, made, run, time.monotonic() - start, damaged, trouble)
+    return Result(job, outputs, run, time.monotonic() - start, damaged, trouble)
 
 
 def load_tool(stage: Stage, tool: Tool) -> tuple[Any, Exception | None]:
@@ -87,23 +87,22 @@ def load_tool(stage: Stage, tool: Tool) -> tuple[Any, Exception | None]:
 
 def failures(
     stage: str, job: Job, error: Exception, more: Mapping[str, Any] | None = None
-) -> list[Made]:
+) -> list[Output]:
     """The rows of a job that could not be done, one an artifact; `more` are fields of each."""
     message = {"error_type": type(error).__name__, "error": one_line(error)}
-    made = []
-    for artifact, item in zip(job.makes, job.planned, strict=True):
-        source = item.source(stage)
-        row = {"id": artifact, "parent": source[1] if source else None, "status": "failed"}
-        made.append(Made(row | message | dict(more or {}) | job.facts))
-    return made
+    outputs = []
+    for artifact, item in zip(job.artifacts, job.planned, strict=True):
+        row = {"id": artifact, "parent": item.parent(stage), "status": "failed"}
+        outputs.append(Output(row | message | dict(more or {}) | job.facts))
+    return outputs
 
 
-def encoded(stage: str, job: Job, made: Made, run: str) -> Made:
+def encoded(stage: str, job: Job, output: Output, run: str) -> Output:
     """A result as it is filed. A picture that cannot be encoded becomes a failure."""
-    filed, error = _tried(lambda: made.encoded(run))
+    filed, error = _tried(lambda: output.encoded(run))
     if error is None:
         return filed
-    number = job.makes.index(str(made.row["id"]))
+    number = job.artifacts.index(str(output.row["id"]))
     return failures(stage, job, error)[number]
 
 

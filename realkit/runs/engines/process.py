@@ -15,16 +15,15 @@ from realkit.base import device, measure
 from realkit.models import ladder
 from realkit.runs import environment
 from realkit.runs.engines import batch
+from realkit.runs.engines.batch import Result
+from realkit.runs.jobs import Files, Job, Kit, Stage, Tool
+from realkit.runs.stopping import Stop
 from realkit.weights import pickles, resolve
 from realkit.weights.folders import canonical
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
     import torch
-
-    from realkit.runs.engines.batch import Result
-    from realkit.runs.jobs import Files, Job, Kit, Stage
-    from realkit.runs.stopping import Stop
 
 PIECE = 16 * 2**20  # bytes read ahead at a time
 
@@ -59,9 +58,9 @@ class Process:
     ) -> Iterator[Result]:
         at, longest = self._stages[stage], 0.0
         turns = [(tool, list(turn)) for tool, turn in itertools.groupby(jobs, lambda job: job.tool)]
-        following = [tool for tool, _ in turns[1:]] + [None]
         ahead = Ahead()
-        for (tool, turn), next_tool in zip(turns, following, strict=True):
+        last: tuple[Tool | None, list[Job]] = (None, [])
+        for (tool, turn), (next_tool, _) in zip(turns, [*turns[1:], last], strict=True):
             while not stop.due(longest + self._load_s) and not ahead.done(wait=0.5):
                 pass
             if stop.reason:

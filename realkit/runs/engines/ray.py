@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realkit.base.errors import RequestError, RunError, one_line, shown
 from realkit.base.version import __version__
@@ -19,10 +19,8 @@ from realkit.runs.engines import batch, ray_session
 from realkit.runs.engines.batch import Result
 from realkit.runs.engines.ray_crew import Crew, Member
 from realkit.runs.engines.ray_worker import Settings, Worker
-
-if TYPE_CHECKING:
-    from realkit.runs.jobs import Files, Job, Kit
-    from realkit.runs.stopping import Stop
+from realkit.runs.jobs import Files, Job, Kit
+from realkit.runs.stopping import Stop
 
 ADDRESS = re.compile(r"auto|local|(ray://)?[^\s:/]+:\d{1,5}|(ray://)?\[[0-9a-fA-F:.]+\]:\d{1,5}")
 FATAL = 3  # workers that may end over a batch before the batch is a failure
@@ -102,7 +100,8 @@ class Ray:
         )
         count, settings = self.workers or ray_session.places(share), Settings.of_driver(dict(where))
         self._crew = Crew([Member(actor.remote(settings)) for _ in range(count)])
-        self._waking = {member.actor.facts.remote(None): member for member in self._crew.members}
+        for member in self._crew.members:
+            self._waking[member.actor.facts.remote(None)] = member
         self._meet_all()
 
     def batch_limit(self, pixels: int) -> int:
@@ -125,7 +124,7 @@ class Ray:
         for member in self._crew.members:
             self._wake(member, fresh=False)
         self._meet_all()
-        if late := sum(member.state == "waking" for member in self._crew.members):
+        if late := self._crew.count("waking"):
             print(
                 f"realkit: {late} of {len(self._crew.members)} Ray workers have not started yet"
                 f" ({ray_session.resources()}); they get work when they start",
@@ -222,7 +221,7 @@ class Ray:
             for ref in ray.wait([*self._waking], num_returns=1, timeout=min(left, 1.0))[0]:
                 self._meet(ref, strict=True)
                 end = min(end, time.monotonic() + GRACE_S)
-        if not any(member.state == "ready" for member in self._crew.members):
+        if not self._crew.count("ready"):
             raise RequestError(
                 f"No Ray worker has started within {self.patience:.0f} s:"
                 f" {ray_session.resources()}. Add machines to the cluster, or ask for fewer GPUs"

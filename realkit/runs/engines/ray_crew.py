@@ -43,6 +43,10 @@ class Crew:
         for member in self.members:
             member.tool, member.jobs, member.unable = None, 0, set()
 
+    def count(self, state: str) -> int:
+        """How many workers are in a state."""
+        return sum(member.state == state for member in self.members)
+
     @property
     def waiting(self) -> bool:
         """Whether a job waits for a worker."""
@@ -53,8 +57,8 @@ class Crew:
 
     def count_death(self, job: Job) -> int:
         """How many workers ended over a batch, this one included."""
-        self._deaths[job.makes] += 1
-        return self._deaths[job.makes]
+        self._deaths[job.artifacts] += 1
+        return self._deaths[job.artifacts]
 
     def assignments(self) -> Iterator[tuple[Member, Job]]:
         """The jobs to start now. Each idle worker gets one; then each worker gets one ahead, where
@@ -69,7 +73,7 @@ class Crew:
             if not queue or len(queue) < len(self.members) or member.tool in member.unable:
                 continue
             # A batch that ended a worker is tried alone, so that no other batch is lost with it.
-            if not member.alone and not self._deaths[queue[0].makes]:
+            if not member.alone and not self._deaths[queue[0].artifacts]:
                 yield member, self._assign(member, queue[0].tool)
 
     def _ready(self, jobs: int) -> list[Member]:
@@ -78,7 +82,7 @@ class Crew:
     def _assign(self, member: Member, tool: Tool) -> Job:
         job = self._queue[tool].popleft()
         member.tool, member.jobs = tool, member.jobs + 1
-        member.alone = self._deaths[job.makes] > 0
+        member.alone = self._deaths[job.artifacts] > 0
         return job
 
     def _next_tool(self, member: Member) -> Tool | None:

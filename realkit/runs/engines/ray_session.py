@@ -58,12 +58,18 @@ def places(share: float) -> int:
     on one GPU; without a share, one a machine."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not share:
-        return len(nodes)
-    if share <= 1:
-        return sum(int(node.get("GPU", 0)) * int(1 / share) for node in nodes)
-    return sum(int(node.get("GPU", 0) // share) for node in nodes)
+    count = 0
+    for node in ray.nodes():
+        gpus = node["Resources"].get("GPU", 0)
+        if not node["Alive"]:
+            continue
+        if not share:
+            count += 1
+        elif share <= 1:
+            count += int(gpus) * int(1 / share)
+        else:
+            count += int(gpus // share)
+    return count
 
 
 def cause(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realkit.base import credentials, device
 from realkit.base.cache import CACHE
@@ -21,13 +21,11 @@ from realkit.catalog.lookup import USER_CATALOG
 from realkit.runs.engines import batch
 from realkit.runs.engines.batch import Result
 from realkit.runs.engines.process import Process
+from realkit.runs.jobs import Files, Job, Kit, Stage, Tool
 from realkit.weights import pickles, resolve
+from realkit.weights.lock import Lock
 from realkit.weights.pickles import ALLOW_PICKLE
 from realkit.weights.sources.inputs import INPUTS
-
-if TYPE_CHECKING:
-    from realkit.runs.jobs import Files, Job, Kit, Stage, Tool
-    from realkit.weights.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,9 @@ class Worker:
             loaded, trouble = self._loaded
             self._tool = None if trouble else (stage, job.tool)  # a failed load is tried again
             result = batch.attempt(at, loaded, trouble, job, partial(_read, files), run)
-        made = [batch.encoded(stage, job, item, run) for item in result.made]
+        outputs = [batch.encoded(stage, job, output, run) for output in result.outputs]
         trouble = trouble and _portable(trouble)
-        return Result(job, made, run, result.seconds, result.damaged, trouble)
+        return Result(job, outputs, run, result.seconds, result.damaged, trouble)
 
 
 def _load(stage: Stage, tool: Tool) -> tuple[Any, Exception | None]:

@@ -7,31 +7,27 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from realkit.models.identity import denoise_determined
-from realkit.runs.jobs import Damaged, Files, Kit, Made, Planned, Row
+from realkit.runs.jobs import Damaged, FileKey, Files, Kit, Output, Planned, Row
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
 
-def read_latents(files: Files, item: Planned, stage: str) -> torch.Tensor:
-    """The latents (C, H, W) that a stage works from. Raises Damaged."""
+def read_latents(files: Files, source: FileKey) -> torch.Tensor:
+    """An earlier stage's latents (C, H, W). Raises Damaged."""
     from safetensors.torch import load
 
-    source = item.source(stage)
-    assert source is not None
     try:
         return load(files[source])["latents"]
     except Exception as error:  # safetensors has errors of its own, torch others for wrong sizes
         raise Damaged(*source) from error
 
 
-def read_picture(files: Files, item: Planned, stage: str) -> Image:
-    """The picture that a stage works from. Raises Damaged."""
+def read_picture(files: Files, source: FileKey) -> Image:
+    """An earlier stage's picture. Raises Damaged."""
     from PIL import Image
 
-    source = item.source(stage)
-    assert source is not None
     try:
         with Image.open(io.BytesIO(files[source])) as image:
             image.load()
@@ -42,10 +38,9 @@ def read_picture(files: Files, item: Planned, stage: str) -> Image:
 
 def picture(
     kit: Kit, stage: str, item: Planned, image: Image, measured: Row, upscaler: Any = None
-) -> Made:
+) -> Output:
     """A picture with its row and its record; `upscaler` is what determined an enlargement."""
-    artifact, source = item.artifact(stage), item.source(stage)
-    assert source is not None
+    artifact = item.artifact(stage)
     cell, lock = asdict(item.cell), kit.models[item.cell.model]
     determined = denoise_determined(item.cell, lock) | {"vae": lock.vae_fingerprint}
     if stage == "decode":
@@ -53,6 +48,6 @@ def picture(
     else:
         determined |= {"upscaler": upscaler, "target": image.size}
     size = {"image_width": image.width, "image_height": image.height}
-    row = {"id": artifact, "parent": source[1], "status": "ok", **size, **measured}
+    row = {"id": artifact, "parent": item.parent(stage), "status": "ok", **size, **measured}
     record = {"id": artifact, "stage": stage, "cell": cell, "determined": determined}
-    return Made(row, image, record)
+    return Output(row, image, record)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from realkit.base.measure import Stopwatch
 from realkit.models import loading
 from realkit.models.decoder import Decoder
-from realkit.runs.jobs import Files, Job, Kit, Made, Planned, Tool, jobs_of_one
+from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Tool, jobs_of_one
 from realkit.runs.stages.artifacts import picture, read_latents
-
-if TYPE_CHECKING:
-    from realkit.weights.lock import Lock
+from realkit.weights.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,9 @@ class Decode:
         lock = self.kit.models[tool.name]
         return loading.load_decoder(lock, dtype=tool.dtype, **self.kit.where)
 
-    def work(self, tool: Decoder, job: Job, files: Files) -> list[Made]:
+    def work(self, tool: Decoder, job: Job, files: Files) -> list[Output]:
         item = job.planned[0]
-        latents = read_latents(files, item, self.name)
+        latents = read_latents(files, item.source(self.name))
         with Stopwatch(tool.device) as decoding:
             image = tool(latents)
         measured = {"decode_s": decoding.seconds, "device": tool.device.type, "rung": tool.rung}

@@ -5,19 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from realkit.base import measure
 from realkit.models import legs, loading
-from realkit.models.model import Model
-from realkit.runs.jobs import Files, Job, Kit, Made, Planned, Tool
+from realkit.models.lock import ModelLock
+from realkit.models.model import Denoised, Model
+from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool
 from realkit.runs.stages.artifacts import read_latents
 from realkit.samplers.table import SAMPLERS
-
-if TYPE_CHECKING:
-    from realkit.models.lock import ModelLock
-    from realkit.models.model import Denoised
-    from realkit.weights.lock import Lock
+from realkit.weights.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class FirstLeg:
     def load(self, tool: Tool) -> Model:
         return _load(self.kit, self.kit.models[tool.name], tool)
 
-    def work(self, tool: Model, job: Job, files: Files) -> list[Made]:
+    def work(self, tool: Model, job: Job, files: Files) -> list[Output]:
         denoised = tool.denoise([item.cell for item in job.planned])
         return _rows(self.name, tool, job, denoised)
 
@@ -59,13 +55,13 @@ class SecondLeg:
         assert lock is not None
         return _load(self.kit, lock, tool)
 
-    def work(self, tool: Model, job: Job, files: Files) -> list[Made]:
+    def work(self, tool: Model, job: Job, files: Files) -> list[Output]:
         import torch
 
         spec = self.kit.models[job.tool.name].spec
         assert spec.then is not None
         requests = [legs.second_leg(item.cell, tool.spec) for item in job.planned]
-        begun = torch.stack([read_latents(files, item, self.name) for item in job.planned])
+        begun = torch.stack([read_latents(files, item.source(self.name)) for item in job.planned])
         denoised = tool.denoise(requests, begun=begun, start=spec.then.at)
         return _rows(self.name, tool, job, denoised)
 
@@ -88,7 +84,7 @@ def _load(kit: Kit, lock: ModelLock, tool: Tool) -> Model:
     return loading.load(lock.name, lock, dtype=tool.dtype, decoder=False, **kit.where)
 
 
-def _rows(stage: str, model: Model, job: Job, denoised: Denoised) -> list[Made]:
+def _rows(stage: str, model: Model, job: Job, denoised: Denoised) -> list[Output]:
     """A row and a file for each picture of a batch; latents that are not finite are a failure."""
     from safetensors.torch import save
 
@@ -106,16 +102,15 @@ def _rows(stage: str, model: Model, job: Job, denoised: Denoised) -> list[Made]:
         **measure.memory(model.device),
         "scheduler": denoised.scheduler,
     }
-    made = []
+    outputs = []
     pictures = zip(job.planned, denoised.latents, denoised.truncated, strict=True)
     for item, latents, truncated in pictures:
-        source = item.source(stage)
-        parent = source[1] if source else None
-        row = {"id": item.artifact(stage), "parent": parent, "truncated_tokens": truncated} | shared
+        row: Row = {"id": item.artifact(stage), "parent": item.parent(stage)}
+        row |= {"truncated_tokens": truncated} | shared
         if latents.isfinite().all():
-            made.append(Made(row | {"status": "ok"}, save({"latents": latents.contiguous()})))
+            outputs.append(Output(row | {"status": "ok"}, save({"latents": latents.contiguous()})))
         else:
             error = {"error_type": "FloatingPointError"}
             error["error"] = "the latents are not finite: try float32"
-            made.append(Made(row | {"status": "failed"} | error))
-    return made
+            outputs.append(Output(row | {"status": "failed"} | error))
+    return outputs

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from realkit.base.device import default_device
 from realkit.base.measure import Stopwatch
 from realkit.models.identity import name_of
-from realkit.runs.jobs import Files, Job, Kit, Made, Planned, Row, Tool, jobs_of_one
+from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, jobs_of_one
 from realkit.runs.stages.artifacts import read_picture
 from realkit.scorers.score import determined_score, load_scorer, uses_prompt
 from realkit.scorers.table import Rate
-
-if TYPE_CHECKING:
-    from realkit.weights.lock import Lock
+from realkit.weights.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -49,13 +46,13 @@ class Score:
     def load(self, tool: Tool) -> Rate:
         return load_scorer(tool.name, self.kit.scorers[tool.name])
 
-    def work(self, tool: Rate, job: Job, files: Files) -> list[Made]:
+    def work(self, tool: Rate, job: Job, files: Files) -> list[Output]:
         item, device = job.planned[0], default_device()
-        image = read_picture(files, item, self.name)
+        image = read_picture(files, item.source(self.name))
         with Stopwatch(device) as scoring:
             value = tool(image, item.cell.prompt)
         if not math.isfinite(value):
             raise FloatingPointError(f"scorer {job.tool} gave {value}")
-        row = {"id": job.makes[0], "parent": item.ids.image, "status": "ok", **job.facts}
+        row = {"id": job.artifacts[0], "parent": item.ids.image, "status": "ok", **job.facts}
         measured = {"value": value, "score_s": scoring.seconds, "device": device.type}
-        return [Made(row | measured)]
+        return [Output(row | measured)]

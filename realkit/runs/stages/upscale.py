@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from realkit.base import measure
 from realkit.base.measure import Stopwatch
-from realkit.runs.jobs import Files, Job, Kit, Made, Planned, Tool, jobs_of_one
+from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Tool, jobs_of_one
 from realkit.runs.stages.artifacts import picture, read_picture
 from realkit.sweeps import ids
 from realkit.sweeps.cell import Cell
 from realkit.upscalers import upscale
 from realkit.upscalers.table import uses
 from realkit.upscalers.upscale import Loaded
-
-if TYPE_CHECKING:
-    from realkit.weights.lock import Lock
+from realkit.weights.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,9 @@ class Upscale:
         locks, model = self.kit.upscalers[tool.name], self.kit.models.get(tool.model)
         return upscale.load_upscaler(tool.name, locks, model, dtype=tool.dtype, **self.kit.where)
 
-    def work(self, tool: Loaded, job: Job, files: Files) -> list[Made]:
+    def work(self, tool: Loaded, job: Job, files: Files) -> list[Output]:
         item, device = job.planned[0], tool.device
-        native = read_picture(files, item, self.name)
+        native = read_picture(files, item.source(self.name))
         size = item.cell.pixels
         tool.warm(native.size, size)
         with Stopwatch(device) as upscaling:
