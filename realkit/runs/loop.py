@@ -57,9 +57,9 @@ def run(
     `attach` names earlier outputs: a results folder, a zip, or a Kaggle notebook's output. Their
     rows and artifacts are verified and copied first.
 
-    `engine` is "process" for this process, "ray" for Ray's workers on all GPUs of this machine,
-    "ray:ADDRESS" for the GPUs of a cluster, or a `realkit.Ray`. Cells, ids, rows and pictures are
-    the same with each. Raises RequestError for a wrong request, before anything is loaded.
+    `engine` is "process" for this process or "ray" for Ray's workers on all GPUs of this machine.
+    "ray:ADDRESS" means the GPUs of a cluster; a `realkit.Ray` sets more. Cells, ids, rows and
+    pictures are the same with each. Raises RequestError for a wrong request, before any work.
     """
     sweep, stop, workers = sweep_of(sweep), Stop(budget, until), choose.engine_for(engine)
     if batch is not None and (type(batch) is not int or batch < 1):

@@ -21,8 +21,10 @@ TEXTS = ("error", "upscaler", "tile", "upscale_dtype", "image")  # text, even wh
 def build(
     store: Store, cells: Collection[str] | None = None, scorers: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """One line a cell of a results folder, in the order of the plan, and a column for each scorer
-    that has rows, in the order of the catalogue: the table does not depend on the order of work.
+    """The table of a results folder, independent of the order of work.
+
+    It has one line a cell, in the order of the plan, and a column for each scorer that has rows, in
+    the order of the catalogue.
 
     `cells` and `scorers` limit it to these ids and names. A failed score counts against a cell only
     where its scorer is among them.
