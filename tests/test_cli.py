@@ -198,6 +198,14 @@ def test_the_column_dictionary_is_current():
     assert (Path(__file__).parent.parent / "results" / "README.md").read_text() == call("columns")[1]
 
 
+def test_a_columns_unit_is_the_one_its_name_ends_with():
+    from realkit.catalog.columns import COLUMNS
+
+    units = {name: column.unit for name, column in COLUMNS.items()}
+    assert {name for name, unit in units.items() if unit == "GiB"} == {name for name in units if name.endswith("_gib")}
+    assert {name for name, unit in units.items() if unit == "s"} == {"seconds", *(name for name in units if name.endswith("_s"))}
+
+
 def test_generate_and_upscale_write_what_made_the_picture(tmp_path):
     from PIL import Image
 

@@ -8,21 +8,26 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pandas as pd
 import pytest
 
 import realkit as rk
-from realkit.runs.engines import ray_files
 from realkit.runs.engines.ray import Ray
-from realkit.runs.engines.ray_worker import Settings
+from realkit.runs.engines.ray_worker import Settings, reach
 from realkit.runs.store import Store
 from realkit.weights import resolve
 from tests.ray_nodes import ACCESS, nodes
 from tests.torture import comparable
 
 SWEEP = {
-    "models": ["rehearsal/base", "mine"],  # the second lies on the driver's disk alone
+    "models": [
+        "rehearsal/base",
+        "mine",
+    ],  # the second is a folder of the driver's disk, which every node here sees
     "samplers": ["Euler", "Euler a"],
     "prompts": "a photo of a matte red cube on grass at noon",
     "seeds": 4,
@@ -31,8 +36,8 @@ SWEEP = {
     "target": 200,
     "scorers": ["rehearsal/clip", "paint"],
 }
-CATALOG = {  # the driver's user's own
-    "models.toml": '[mine]\nfamily = "sd1"\nsource = "./mine"\nparts = { vae = "package:vae", text_encoder = "package:text_encoder", tokenizer = "package:tokenizer" }\nsize = 128\n',
+CATALOG = {  # the driver's user's own; HOME is the driver's folder
+    "models.toml": '[mine]\nfamily = "sd1"\nsource = "HOME/mine"\nparts = { vae = "package:vae", text_encoder = "package:text_encoder", tokenizer = "package:tokenizer" }\nsize = 128\n',
     "upscalers.toml": '[soft]\nengine = "resample"\nsource = "HAMMING"\n',
     "scorers.toml": '[paint]\nengine = "lab"\nsource = "b"\nunit = "ΔE"\ndirection = "higher"\nrange = [-128, 128]\nresize = "nothing"\nabout = "blue to yellow"\n',
 }
@@ -40,7 +45,11 @@ CATALOG = {  # the driver's user's own
 
 @pytest.mark.parametrize(
     ("engine", "says"),
-    [("cluster", "engine 'cluster': expected 'process', 'ray', 'ray:ADDRESS'"), (3, "engine 3: expected"), (None, "engine None: expected")],
+    [
+        ("cluster", "engine 'cluster': expected 'process', 'ray', 'ray:ADDRESS'"),
+        (3, "engine 3: expected"),
+        (None, "engine None: expected"),
+    ],
 )
 def test_what_is_no_engine_is_refused_before_any_work(tmp_path, engine, says):
     with pytest.raises(rk.RequestError, match=says):
@@ -65,39 +74,65 @@ def test_a_setting_that_is_none_is_refused(wrong, says):
 
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(rk.RequestError, match=r"needs the package ray: pip install 'realkit\[ray\]'"):
+    with pytest.raises(
+        rk.RequestError, match=r"needs the package ray: pip install 'realkit\[ray\]'"
+    ):
         rk.run({"models": "rehearsal/base", "prompts": "x"}, "nowhere", engine="ray")
 
 
 def test_what_a_worker_is_told_shows_no_token(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz0123")
     told = Settings.of_driver({"device": None, "rung": None})
-    assert told.environment["HF_TOKEN"] == "hf_abcdefghijklmnopqrstuvwxyz0123" and "hf_abc" not in repr(told)
+    assert told.environment[
+        "HF_TOKEN"
+    ] == "hf_abcdefghijklmnopqrstuvwxyz0123" and "hf_abc" not in repr(told)
     assert pickle.loads(pickle.dumps(told)) == told
 
 
-def test_what_a_machine_lacks_is_brought_whole_or_not_at_all(tmp_path, monkeypatch, weights):
+def test_a_node_takes_a_model_that_lies_at_the_same_path(tmp_path, monkeypatch, weights):
     shutil.copytree(weights / "base", tmp_path / "mine")
-    monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "driver"))
     monkeypatch.chdir(tmp_path)
-    lock = resolve.lock("./mine", weights=True)
-    sent = list(ray_files.pieces(lock))
-    monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "worker"))
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert ray_files.lacking([lock]) == [lock]
-    hashes = {name: lock.files[name] for name, _ in sent}
-    for torn in (True, False):
-        place = ray_files.begin(lock)
-        for name, data in sent[:-1] if torn else sent:
-            ray_files.receive(place, name, data)
-        if torn:
-            with pytest.raises(rk.RequestError, match="did not arrive as it was sent"):
-                ray_files.complete(lock, place, hashes)
-            assert ray_files.lacking([lock]) == [lock]
-    ray_files.complete(lock, place, hashes)
-    assert not ray_files.lacking([lock]) and resolve.fetch(lock) == resolve.staged(lock)
-    assert resolve.read_json(lock, "model_index.json") == json.loads((tmp_path / "mine" / "model_index.json").read_text())
+    near, far = (
+        resolve.lock("./mine", weights=True),
+        resolve.lock(str(tmp_path / "mine"), weights=True),
+    )
+    (tmp_path / "node").mkdir()
+    monkeypatch.chdir(tmp_path / "node")
+    reach(far)
+    with pytest.raises(
+        rk.RequestError,
+        match=r"^This node cannot fetch './mine' \(.*\)\. Give it as a hub id or an absolute path that every node has",
+    ):
+        reach(near)
+    (tmp_path / "mine" / "unet" / "config.json").write_text(
+        "{}"
+    )  # the node's disk holds another model there
+    with pytest.raises(
+        rk.RequestError, match=r"^This node cannot fetch .*config\.json.* has changed"
+    ):
+        reach(far)
+
+
+def test_a_node_takes_downloads_from_a_shared_cache(tmp_path, monkeypatch, weights):
+    """A file from the web that the driver has fetched; the node has no network."""
+    (tmp_path / "web").mkdir()
+    shutil.copy(
+        next((weights / "base" / "unet").glob("*.safetensors")),
+        tmp_path / "web" / "unet.safetensors",
+    )
+    serve = partial(SimpleHTTPRequestHandler, directory=tmp_path / "web")
+    monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "shared"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        lock = resolve.lock(f"http://127.0.0.1:{server.server_port}/unet.safetensors", weights=True)
+        server.shutdown()
+    reach(lock)
+    monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "own"))
+    with pytest.raises(
+        rk.RequestError,
+        match=r"^This node cannot fetch 'http.*share \$REALKIT_CACHE, or attach it to the node \(\$REALKIT_INPUTS\)$",
+    ):
+        reach(lock)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +142,7 @@ def scene(tmp_path_factory, weights_folder):
     shutil.copytree(weights_folder / "base", home / "mine")
     (home / "catalog").mkdir()
     for name, text in CATALOG.items():
-        (home / "catalog" / name).write_text(text)
+        (home / "catalog" / name).write_text(text.replace("HOME", str(home)))
     (home / "sweep.yaml").write_text(json.dumps(SWEEP))
     done = start(home, "process", "process").wait()
     assert done == 0, (home / "process.log").read_text()
@@ -123,8 +158,28 @@ def weights_folder():
 
 def start(home, engine, out) -> subprocess.Popen:
     """The command line in the driver's folder."""
-    told = os.environ | ACCESS | {"REALKIT_CATALOG": str(home / "catalog"), "REALKIT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "realkit", "run", "sweep.yaml", "--out", out, "--batch", "2", "--engine", engine]
+    told = (
+        os.environ
+        | ACCESS
+        | {
+            "REALKIT_CATALOG": str(home / "catalog"),
+            "REALKIT_CACHE": str(home / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "realkit",
+        "run",
+        "sweep.yaml",
+        "--out",
+        out,
+        "--batch",
+        "2",
+        "--engine",
+        engine,
+    ]
     with (home / f"{out}.log").open("w") as log:
         return subprocess.Popen(command, cwd=home, env=told, stdout=log, stderr=log)
 
@@ -148,7 +203,11 @@ def same(home, out) -> pd.DataFrame:
     assert truth.keys() == found.keys()
     for name, row in truth.items():
         assert row.keys() == found[name].keys()
-        fixed = [key for key in row if key not in measured and not key.endswith("_s") and not key.startswith("peak_")]
+        fixed = [
+            key
+            for key in row
+            if key not in measured and not key.endswith("_s") and not key.startswith("peak_")
+        ]
         assert {key: row[key] for key in fixed} == {key: found[name][key] for key in fixed}
     assert Store(home / "process").cells.read() == Store(home / out).cells.read()
     return rk.read(home / out).table()
@@ -166,11 +225,9 @@ def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(
         frame = same(scene, "two")
         assert frame.run.nunique() == 2  # both worked
         made_by = {run["run"]: run for run in Store(scene / "two").runs.read()}
-        assert set(frame.run) <= made_by.keys() and {run["engine"] for run in made_by.values()} == {"ray"}
-        staged = [sorted((two.cache(number) / "staged").glob("[0-9a-f]*[!k]")) for number in (0, 1)]
-        assert sum(map(len, staged)) in (1, 2) and all(
-            len(folders) <= 1 for folders in staged
-        )  # once a machine, by contents; rehearsal models are there already
+        assert set(frame.run) <= made_by.keys() and {run["engine"] for run in made_by.values()} == {
+            "ray"
+        }
 
         # a worker is killed: its batch is done again by another process
         process = start(scene, address, "killed")
@@ -203,13 +260,23 @@ def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(
 def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_path, scene):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import os, realkit.runs.stages as s\nload = s.load_scorer\ns.load_scorer = lambda name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
+        "import os, realkit.runs.stages.score as s\nload = s.load_scorer\ns.load_scorer = lambda name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
     )
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     shutil.copytree(scene / "process", scene / "deadly")
-    lines = [line for line in (scene / "deadly" / "rows.jsonl").read_text().splitlines() if json.loads(line).get("scorer") != "paint"]
-    keep = [json.loads(line) for line in (scene / "process" / "rows.jsonl").read_text().splitlines() if json.loads(line).get("scorer") == "paint"][:-2]
-    (scene / "deadly" / "rows.jsonl").write_text("".join(f"{line}\n" for line in [*lines, *map(json.dumps, keep)]))  # two scores are missing
+    lines = [
+        line
+        for line in (scene / "deadly" / "rows.jsonl").read_text().splitlines()
+        if json.loads(line).get("scorer") != "paint"
+    ]
+    keep = [
+        json.loads(line)
+        for line in (scene / "process" / "rows.jsonl").read_text().splitlines()
+        if json.loads(line).get("scorer") == "paint"
+    ][:-2]
+    (scene / "deadly" / "rows.jsonl").write_text(
+        "".join(f"{line}\n" for line in [*lines, *map(json.dumps, keep)])
+    )  # two scores are missing
     with nodes(tmp_path / "nodes") as one:
         one.start(PYTHONPATH=path)
         assert start(scene, f"ray:{one.address}", "deadly").wait() == 1
@@ -222,20 +289,28 @@ def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_pa
 @pytest.mark.slow
 def test_workers_of_another_version_are_refused_before_anything_is_made(tmp_path, scene):
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text("import realkit\nrealkit.__version__ = '0.0.9'\n")
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import realkit\nrealkit.__version__ = '0.0.9'\n"
+    )
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     with nodes(tmp_path / "nodes") as one:
         one.start(PYTHONPATH=path)
         assert start(scene, f"ray:{one.address}", "other").wait() == 2
     said = (scene / "other.log").read_text()
-    assert "realkit: A Ray worker has realkit 0.0.9, this is" in said and not (scene / "other" / "rows.jsonl").exists()
+    assert (
+        "realkit: A Ray worker has realkit 0.0.9, this is" in said
+        and not (scene / "other" / "rows.jsonl").exists()
+    )
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path, scene):
     assert start(scene, "ray:127.0.0.1:1", "nowhere").wait() == 2
-    assert "Ray at '127.0.0.1:1' does not answer" in (scene / "nowhere.log").read_text().splitlines()[-1]
+    assert (
+        "Ray at '127.0.0.1:1' does not answer"
+        in (scene / "nowhere.log").read_text().splitlines()[-1]
+    )
 
 
 @pytest.mark.ray
@@ -243,17 +318,38 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path, scene):
 @pytest.mark.timeout(600)
 def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
     """Two workers are asked for, of which the one machine that is there holds one."""
-    script = (
-        "import realkit as rk; from realkit.runs.engines.ray import Ray; rk.run('sweep.yaml', 'late', batch=1, engine=Ray({address!r}, workers=2, patience=30))"
+    script = "import realkit as rk; from realkit.runs.engines.ray import Ray; rk.run('sweep.yaml', 'late', batch=1, engine=Ray({address!r}, workers=2, patience=30))"
+    told = (
+        os.environ
+        | ACCESS
+        | {
+            "REALKIT_CATALOG": str(scene / "catalog"),
+            "REALKIT_CACHE": str(scene / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
     )
-    told = os.environ | ACCESS | {"REALKIT_CATALOG": str(scene / "catalog"), "REALKIT_CACHE": str(scene / "cache"), "OMP_NUM_THREADS": "1"}
-    sweep = SWEEP | {"models": "rehearsal/base", "seeds": 24, "steps": 12, "upscalers": None, "scorers": "paint"}
+    sweep = SWEEP | {
+        "models": "rehearsal/base",
+        "seeds": 24,
+        "steps": 12,
+        "upscalers": None,
+        "scorers": "paint",
+    }
     (scene / "long").mkdir()
     (scene / "long" / "sweep.yaml").write_text(json.dumps(sweep))
     with nodes(tmp_path) as cluster:
         cluster.start()
-        process = subprocess.Popen([sys.executable, "-c", script.format(address=cluster.address)], cwd=scene / "long", env=told)
-        until(lambda: (scene / "long" / "late" / "rows.jsonl").exists() and rows(scene / "long" / "late") > 2)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script.format(address=cluster.address)],
+            cwd=scene / "long",
+            env=told,
+        )
+        until(
+            lambda: (
+                (scene / "long" / "late" / "rows.jsonl").exists()
+                and rows(scene / "long" / "late") > 2
+            )
+        )
         cluster.start()
         assert process.wait() == 0
     frame = rk.read(scene / "long" / "late").table()
@@ -264,18 +360,21 @@ def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_machines_that_share_a_cache_and_one_that_has_none(tmp_path, scene):
-    """Two that bring the same model to one folder at once; then one whose cache cannot be made, which leaves the model to the other."""
+    """Two with one cache; then one whose cache cannot be made, which leaves the models to the other."""
     (tmp_path / "file").write_text("no folder")
     with nodes(tmp_path / "shared") as two:
         for _ in range(2):
             two.start(REALKIT_CACHE=str(tmp_path / "cache"))
-        assert start(scene, f"ray:{two.address}", "shared").wait() == 0, (scene / "shared.log").read_text()
+        assert start(scene, f"ray:{two.address}", "shared").wait() == 0, (
+            scene / "shared.log"
+        ).read_text()
         same(scene, "shared")
-        assert not [*(tmp_path / "cache" / "staged").glob(".part-*")]
     with nodes(tmp_path / "sick") as two:
         two.start()
         two.start(REALKIT_CACHE=str(tmp_path / "file" / "cache"))
-        assert start(scene, f"ray:{two.address}", "sick").wait() == 0, (scene / "sick.log").read_text()
+        assert start(scene, f"ray:{two.address}", "sick").wait() == 0, (
+            scene / "sick.log"
+        ).read_text()
         assert same(scene, "sick").run.nunique() == 1
         assert "a Ray worker cannot load" in (scene / "sick.log").read_text()
 
@@ -291,17 +390,34 @@ def test_what_no_worker_can_load_fails_as_in_one_process(tmp_path, scene):
         home.mkdir()
         shutil.copytree(scene / "catalog", home / "catalog")
         shutil.copytree(scene / "mine", home / "mine")
-        (home / "sweep.yaml").write_text(json.dumps(SWEEP | {"scorers": "paint", "upscalers": None}))
+        (home / "sweep.yaml").write_text(
+            json.dumps(SWEEP | {"scorers": "paint", "upscalers": None})
+        )
         (home / "site").mkdir()
         hide = "import realkit.models.loading as l\n_load = l.load\ndef load(name, *a, **k):\n    if name == 'mine': raise OSError('the disk is gone')\n    return _load(name, *a, **k)\nl.load = load\n"
         (home / "site" / "sitecustomize.py").write_text(hide)
-    path = os.pathsep.join([str(scene / "vanished-ray" / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(
+        [str(scene / "vanished-ray" / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     with pytest.MonkeyPatch.context() as patch, nodes(tmp_path) as two:
         patch.setenv("PYTHONPATH", path)
         two.start()
         two.start()
-        codes = [start(scene / f"vanished-{name}", engine, "out").wait() for name, engine in (("process", "process"), ("ray", f"ray:{two.address}"))]
+        codes = [
+            start(scene / f"vanished-{name}", engine, "out").wait()
+            for name, engine in (("process", "process"), ("ray", f"ray:{two.address}"))
+        ]
     assert codes == [1, 1]
-    failed = [{key: row for key, row in Store(scene / f"vanished-{name}" / "out").last_rows().items() if row["status"] == "failed"} for name in told]
+    failed = [
+        {
+            key: row
+            for key, row in Store(scene / f"vanished-{name}" / "out").last_rows().items()
+            if row["status"] == "failed"
+        }
+        for name in told
+    ]
     assert len(failed[0]) == 8 and failed[0].keys() == failed[1].keys()
-    assert all({**row, "run": 0, "at": 0} == {**failed[1][key], "run": 0, "at": 0} for key, row in failed[0].items())
+    assert all(
+        {**row, "run": 0, "at": 0} == {**failed[1][key], "run": 0, "at": 0}
+        for key, row in failed[0].items()
+    )

@@ -92,7 +92,7 @@ def child(folder: Path, engine: object, at: int, seed: int) -> None:
 
     def note(stage: str, job) -> None:
         with folder.with_suffix(".work").open("a") as log:
-            log.write(f"{stage} {' '.join(job.makes)}\n")
+            log.write(f"{stage} {' '.join(job.artifacts)}\n")
 
     def noted(stage, tool, trouble, job, files, run):
         note(stage.name, job)

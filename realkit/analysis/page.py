@@ -47,7 +47,7 @@ def plain_value(table: pd.DataFrame) -> pd.DataFrame:
 def meaning(column: str) -> tuple[str, str]:
     """(better is, meaning) of a column of a table; empty where it is not known."""
     if column in COLUMNS:
-        return COLUMNS[column][1], COLUMNS[column][2]
+        return COLUMNS[column].better, COLUMNS[column].meaning
     if column in MEASURES:
         return MEASURES[column].better, MEASURES[column].about
     if column in SCORERS:

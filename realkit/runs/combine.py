@@ -1,5 +1,4 @@
-"""One results folder merged into another: cells, locks, runs, rows and pictures, each verified,
-nothing twice."""
+"""Merging results folders: cells, locks, runs, rows and pictures, each verified, each once."""
 
 from __future__ import annotations
 
@@ -13,119 +12,105 @@ from realkit.runs.locks import NAME, Locks, read_locks, write_locks
 from realkit.runs.store import Store
 from realkit.runs.table import write
 
-OWN = {
-    "cells.jsonl",
-    "rows.jsonl",
-    "runs.jsonl",
-    NAME,
-    "table.csv",
-    "table.parquet",
-}  # merged, or made anew
+# Files that are merged or derived; any other file is copied.
+OWN = {"cells.jsonl", "rows.jsonl", "runs.jsonl", NAME, "table.csv", "table.parquet"}
 SWEEP = "sweep.yaml"
 
 
 def merge(source: str | Path, out: str | Path) -> int:
-    """Merge the results folders that a folder holds, or a Kaggle notebook's mounted output, into
-    `out`, made where it is not there; the number of rows taken up.
+    """Merge the results folders in a folder, or in a Kaggle notebook's mounted output, into `out`;
+    the number of rows added.
 
-    What `out` has stays as it is. Rows count as attach.take counts them, and failed ones come too
-    where `out` knows nothing better. Interrupted, it is done by doing it again. Raises
-    RequestError, before anything is written, where the two mean different files by a name, or come
-    from library versions that may draw differently.
+    What `out` has stays as it is. Failed rows come too where `out` has none of that id. An
+    interrupted merge is completed by merging again. Raises RequestError, before anything is
+    written, where a name means different files in two folders, or where library versions differ
+    that may draw differently.
     """
-    found = attach.outputs(source)
-    if not all(isinstance(folder, Path) for folder in found):
+    folders = attach.outputs(source)
+    sources = [Store(folder) for folder in folders if isinstance(folder, Path)]
+    if len(sources) < len(folders):
         raise RequestError(f"{str(source)!r} is packed: unzip it, then merge the folder")
-    sources, store = [Store(folder) for folder in found if isinstance(folder, Path)], Store(out)
+    store = Store(out)
     locks, versions = _locks([store, *sources]), _versions([store, *sources])
     with store.writing():
-        taken = attach.take(found, store, versions)  # refuses other versions before it writes
+        count = attach.take(folders, store, versions)  # refuses other versions before it writes
         for other in sources:
-            taken += _failed(other, store)
-            _cells(other, store)
-            _others(other.folder, store)
+            count += _add_failures(other, store)
+            _add_cells(other, store)
+            _copy_others(other.folder, store)
         write_locks(store, locks)
         write(store)
-    return taken
+    return count
 
 
 def _locks(stores: Iterable[Store]) -> Locks:
-    """The locks of all. Raises RequestError where a name means different files."""
-    found = Locks()
-    owner: dict[tuple[str, str], Path] = {}
-    for folder in (store.folder for store in stores):
-        read = read_locks(folder)
-        kinds: list[tuple[str, Any, Any, Any]] = [
-            ("model", read.models, found.models, _model),
-            ("upscaler", read.upscalers, found.upscalers, _upscaler),
-        ]
-        for kind, of, known, meaning in kinds:
-            for name, lock in of.items():
-                if meaning(known.setdefault(name, lock)) != meaning(lock):
-                    raise RequestError(
-                        f"{name!r} means other files in {str(folder)!r} than in"
-                        f" {str(owner[kind, name])!r}: merge it into a folder of its own"
-                    )
-                owner.setdefault((kind, name), folder)
-    return found
+    """The locks of all folders. Raises RequestError where a name means different files."""
+    merged = Locks()
+    meanings: dict[tuple[str, str], tuple[Any, Path]] = {}
+    for store in stores:
+        locks = read_locks(store.folder)
+        for key, prints in _fingerprints(locks).items():
+            others, folder = meanings.setdefault(key, (prints, store.folder))
+            if prints != others:
+                raise RequestError(
+                    f"{key[1]!r} means other files in {str(store.folder)!r} than in"
+                    f" {str(folder)!r}: merge it into a folder of its own"
+                )
+        merged.models = locks.models | merged.models
+        merged.upscalers = locks.upscalers | merged.upscalers
+    return merged
 
 
-def _model(lock: Any) -> Any:
-    return lock.fingerprint, lock.vae_fingerprint
-
-
-def _upscaler(tools: Any) -> Any:
-    return {tool: lock.fingerprint for tool, lock in tools.items()}
+def _fingerprints(locks: Locks) -> dict[tuple[str, str], Any]:
+    """What each name means, by kind and name."""
+    prints: dict[tuple[str, str], Any] = {}
+    for name, model in locks.models.items():
+        prints["model", name] = model.fingerprint, model.vae_fingerprint
+    for name, tools in locks.upscalers.items():
+        prints["upscaler", name] = {tool: lock.fingerprint for tool, lock in tools.items()}
+    return prints
 
 
 def _versions(stores: Iterable[Store]) -> dict[str, Any]:
-    """The library versions that the folder's results come from, or those of the first that is
-    merged into it."""
-    runs = next((runs for store in stores if (runs := store.runs.read())), [])
-    return dict(runs[0]["versions"]) if runs else {}
+    """The library versions of the first folder that has runs."""
+    for store in stores:
+        if runs := store.runs.read():
+            return dict(runs[0]["versions"])
+    return {}
 
 
-def _failed(source: Store, store: Store) -> int:
-    """Take up the rows that failed, with their runs, where nothing is known of what they tried to
-    make."""
-    have = store.last_rows()
-    failed = [
-        row
-        for name, row in source.last_rows().items()
-        if row["status"] != "ok" and name not in have
-    ]
-    made_by = {row.get("run") for row in failed} - {run["run"] for run in store.runs.read()}
-    if fresh := [run for run in source.runs.read() if run["run"] in made_by]:
-        store.runs.append(fresh)
-    if failed:
-        store.rows.append(failed)
-    return len(failed)
+def _add_failures(source: Store, store: Store) -> int:
+    """Add the failed rows whose ids the folder has no row of, with their runs."""
+    rows = store.last_rows()
+    failures = []
+    for name, row in source.last_rows().items():
+        if row["status"] != "ok" and name not in rows:
+            failures.append(row)
+    attach.add_rows(failures, source.runs.read(), store)
+    return len(failures)
 
 
-def _cells(source: Store, store: Store) -> None:
-    """Append the cells that are new, in batches of their own numbers; what shares its latents with
-    a cell that is there shares its batch."""
-    kept = store.cells.read()
-    known = {line["id"] for line in kept}
-    batch_of = {line["ids"]["latents"]: line["batch"] for line in kept}
+def _add_cells(source: Store, store: Store) -> None:
+    """Add the cells that are new. Their batches get new numbers; a cell whose latents exist already
+    takes the batch of those latents."""
+    ids = {record["id"] for record in store.cells.read()}
+    batch_of = store.batches()
     first = max(batch_of.values(), default=-1) + 1
-    if new := [line for line in source.cells.read() if line["id"] not in known]:
-        store.add_cells(
-            [
-                line | {"batch": batch_of.get(line["ids"]["latents"], first + line["batch"])}
-                for line in new
-            ]
-        )
+    new = []
+    for record in source.cells.read():
+        if record["id"] not in ids:
+            batch = batch_of.get(record["ids"]["latents"], first + record["batch"])
+            new.append(record | {"batch": batch})
+    if new:
+        store.add_cells(new)
 
 
-def _others(folder: Path, store: Store) -> None:
-    """Copy the files beside: plots, the newer of a name; the sweep where there is none yet."""
+def _copy_others(folder: Path, store: Store) -> None:
+    """Copy the other files, such as plots, over those of their names; the sweep only where there is
+    none yet."""
     for path in sorted(folder.iterdir()):
-        there = store.folder / path.name
-        if (
-            path.is_file()
-            and path.name not in OWN
-            and not path.name.startswith(".")
-            and not (path.name == SWEEP and there.exists())
-        ):
-            store.put(there, path.read_bytes())
+        target = store.folder / path.name
+        if not path.is_file() or path.name in OWN or path.name.startswith("."):
+            continue
+        if path.name != SWEEP or not target.exists():
+            store.put(target, path.read_bytes())

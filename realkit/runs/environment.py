@@ -1,5 +1,4 @@
-"""What is recorded of a machine: package versions, GPU, driver, git revision; and the versions that
-a folder cannot mix."""
+"""The facts of a machine that a run records, and the library versions that a folder cannot mix."""
 
 from __future__ import annotations
 
@@ -17,18 +16,12 @@ from realkit.base.errors import RequestError
 if TYPE_CHECKING:
     import torch
 
-THAT_MATTER = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "open_clip_torch",
-    "spandrel",
-    "numpy",
-)  # versions that can change a result
+# Packages whose version can change a result.
+DECISIVE = ("torch", "diffusers", "transformers", "open_clip_torch", "spandrel", "numpy")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a run records of its machine: device, driver, versions and the code's revision."""
+    """Device, driver, package versions and the code's git revision."""
     import torch
 
     facts: dict[str, Any] = {
@@ -36,29 +29,28 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
         "cores": os.cpu_count(),
+        "versions": {name: _version(name) for name in DECISIVE},
+        "revision": _revision(),
     }
-    facts["versions"] = {name: _version(name) for name in THAT_MATTER}
-    facts["revision"] = _revision()
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        facts |= {
-            "gpu": properties.name,
-            "vram_gib": round(properties.total_memory / 2**30, 1),
-            "cuda": torch.version.cuda,
-        }
+        memory = round(properties.total_memory / 2**30, 1)
+        facts |= {"gpu": properties.name, "vram_gib": memory, "cuda": torch.version.cuda}
     else:
         facts["cpu"] = _cpu()
     return facts
 
 
 def same_versions(before: Mapping[str, Any], now: Mapping[str, Any], whose: str) -> None:
-    """Raise RequestError, beginning with `whose`, where results would come from library versions
-    that may draw differently."""
-    if changed := [
-        f"{name} {then} → {now.get(name)}" for name, then in before.items() if then != now.get(name)
-    ]:
+    """Raise RequestError, beginning with `whose`, where library versions differ that may draw
+    differently."""
+    changes = []
+    for name, old in before.items():
+        if old != now.get(name):
+            changes.append(f"{name} {old} → {now.get(name)}")
+    if changes:
         raise RequestError(
-            f"{whose} other versions ({', '.join(changed)}): install those, or use a new folder"
+            f"{whose} other versions ({', '.join(changes)}): install those, or use a new folder"
         )
 
 
@@ -70,22 +62,21 @@ def _version(name: str) -> str | None:
 
 
 def _revision() -> str | None:
-    """The code's git revision, where it is a checkout."""
-    here = Path(__file__).parents[2]
-    if not (here / ".git").exists() or which("git") is None:
+    """The git revision of the code; None where it is not a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists() or which("git") is None:
         return None
-    found = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    )
-    return found.stdout.strip() or None
+    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 
 def _cpu() -> str:
+    """The processor's name, as Linux tells it."""
     try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            return next(
-                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")),
-                platform.machine(),
-            )
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

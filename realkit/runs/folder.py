@@ -1,4 +1,4 @@
-"""A results folder, read: its table and what failed."""
+"""A results folder as people read it: its table and its failures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A results folder: after a run, the cells that its sweep asked for; read later, all it
-    holds."""
+    """A results folder: after a run, the cells that its sweep asked for; read later, all cells."""
 
     def __init__(
         self,
@@ -24,7 +23,7 @@ class Run:
         scorers: tuple[str, ...] | None = None,
         stopped: str = "",
     ) -> None:
-        self.stopped = stopped  # why it ended before its work did; "": it did not
+        self.stopped = stopped  # why the run ended before its work did; "": it did not
         self.folder = Path(folder)
         self.store = Store(folder)
         self._cells, self._scorers = cells, scorers
@@ -37,7 +36,7 @@ class Run:
 
     @property
     def failed(self) -> int:
-        """Cells of which some stage failed."""
+        """The number of cells with a failed stage."""
         return int((self.table()["status"] == "failed").sum())
 
     def __repr__(self) -> str:
@@ -45,7 +44,7 @@ class Run:
 
 
 def read(folder: str | Path) -> Run:
-    """A results folder as it stands, without torch. Raises RequestError when it is none."""
+    """A results folder, read without torch. Raises RequestError where it is not one."""
     if not (Path(folder) / "cells.jsonl").is_file():
         raise RequestError(f"{str(folder)!r} is no results folder: it has no cells.jsonl")
     return Run(folder)

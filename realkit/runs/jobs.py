@@ -1,84 +1,137 @@
-"""The values that a run passes around: planned cells, jobs, what a stage made, and what a stage
-is."""
+"""The values that a run passes around: planned cells, tools, jobs, results of jobs, and the
+contract of a stage."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from realkit.models import provenance
+from realkit.models.lock import ModelLock
+from realkit.runs.store import Row
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.ids import Ids
+from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from realkit.models.lock import ModelLock
-    from realkit.weights.lock import Lock
+FileKey = tuple[str, str]  # the stage that wrote a file, and its artifact id
+Files = Mapping[FileKey, bytes]
 
-    UpscalerLocks = dict[str, dict[str, Lock]]
+# What each stage makes, and what it makes it from: (stage that wrote the file, field of Ids).
+ARTIFACTS = {"denoise": "begun", "refine": "latents", "decode": "decoded", "upscale": "image"}
+SOURCES = {
+    "refine": ("denoise", "begun"),
+    "decode": ("denoise", "latents"),
+    "upscale": ("decode", "decoded"),
+    "score": ("upscale", "image"),
+}
 
-Row = dict[str, Any]
-Files = Mapping[tuple[str, str], bytes]  # (stage, artifact) → what that stage filed
+
+@dataclass(frozen=True)
+class Tool:
+    """What a stage loads for a job: the value that jobs are grouped by.
+
+    `model` is the model that an upscaler redraws with, "" for any other tool. `dtype` is the
+    number format where the sweep sets one.
+    """
+
+    kind: Literal["model", "vae", "upscaler", "scorer"]
+    name: str
+    model: str = ""
+    dtype: str | None = None
+
+    def __str__(self) -> str:
+        """A label for people. It is never parsed: names may hold any word."""
+        by = f" by {self.model}" if self.model else ""
+        number_format = f" in {self.dtype}" if self.dtype else ""
+        return f"{self.name}{by}{number_format}"
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell with its ids and the denoising batch it belongs to."""
+    """A cell with its ids and the number of its denoising batch."""
 
     cell: Cell
     ids: Ids
     batch: int
 
+    def artifact(self, stage: str) -> str:
+        """The id of the file that a stage makes for this cell. One leg alone leaves latents."""
+        return getattr(self.ids, ARTIFACTS[stage]) or self.ids.latents
+
+    def source(self, stage: str) -> FileKey:
+        """The file that a stage reads for this cell; only the first leg reads none."""
+        writer, name = SOURCES[stage]
+        return writer, getattr(self.ids, name)
+
+    def parent(self, stage: str) -> str | None:
+        """The id of that file's artifact; None for the first leg."""
+        return self.source(stage)[1] if stage in SOURCES else None
+
 
 @dataclass(frozen=True)
 class Job:
-    """One batch of one stage: the artifact ids it makes, the cells they belong to, how heavy it
-    is."""
+    """One batch of one stage: `artifacts[i]` is the id of what it makes for the cell
+    `planned[i]`.
 
-    tool: str
-    makes: tuple[str, ...]
+    `weight` counts the steps of the progress bar. `facts` are fields of every row of the job,
+    whether it succeeds or fails.
+    """
+
+    tool: Tool
+    artifacts: tuple[str, ...]
     planned: tuple[Planned, ...]
     weight: int = 1
+    facts: Row = field(default_factory=dict)
+
+
+def jobs_of_one(artifacts: Iterable[tuple[str, Tool, Planned, Row]]) -> list[Job]:
+    """A job for each artifact id, (id, tool, cell, facts) in; the jobs of one tool together, tools
+    in the order of their first use."""
+    jobs: dict[str, Job] = {}
+    for artifact, tool, item, facts in artifacts:
+        jobs.setdefault(artifact, Job(tool, (artifact,), (item,), facts=facts))
+    tools = list(dict.fromkeys(job.tool for job in jobs.values()))
+    return sorted(jobs.values(), key=lambda job: tools.index(job.tool))
 
 
 @dataclass(frozen=True)
 class Kit:
-    """All that any worker must be told to do a job of a run: what names mean, and where (device,
-    rung) tools are asked to stand."""
+    """All that a worker needs to do the jobs of a run: the locks of each name, and where (device,
+    rung) tools are placed."""
 
-    locks: dict[str, ModelLock]
-    tools: UpscalerLocks
-    scoring: dict[str, Lock | None]  # scorers, with the lock of those whose weights lie in a folder
+    models: dict[str, ModelLock]
+    upscalers: dict[str, dict[str, Lock]]  # of each tool
+    scorers: dict[str, Lock | None]  # a lock where the weights lie in a folder
     where: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Made:
+class Output:
     """A row and the contents of its file, if it has one: bytes, or a picture that `encoded` turns
-    into them with `record` inside."""
+    into bytes with `record` inside."""
 
     row: Row
     file: bytes | Image | None = None
     record: dict[str, Any] | None = None
 
-    def encoded(self, run: str) -> Made:
-        """The same as bytes; the run that made it goes into a picture's record, the hash of its
-        pixels into both record and row."""
+    def encoded(self, run: str) -> Output:
+        """The same with its picture as PNG bytes. The record gains the run and the hash of the
+        pixels, the row that hash."""
         if self.file is None or isinstance(self.file, bytes):
             return self
-        pixels, whole = provenance.pixel_hash(self.file), io.BytesIO()
-        provenance.save(
-            provenance.annotate(self.file, {**(self.record or {}), "run": run, "pixels": pixels}),
-            whole,
-        )
-        return Made(self.row | {"pixels": pixels}, whole.getvalue())
+        pixels, png = provenance.pixel_hash(self.file), io.BytesIO()
+        record = {**(self.record or {}), "run": run, "pixels": pixels}
+        provenance.save(provenance.annotate(self.file, record), png)
+        return Output(self.row | {"pixels": pixels}, png.getvalue())
 
 
 class Damaged(OSError):
-    """A file of an earlier stage that cannot be read: it is to be removed, so that the next run
+    """A file of an earlier stage that cannot be decoded. The run removes it, so that the next run
     makes it again."""
 
     def __init__(self, stage: str, artifact: str) -> None:
@@ -91,17 +144,19 @@ class Damaged(OSError):
         return type(self), self.artifact
 
 
-@dataclass(frozen=True)
-class Stage:
-    """`jobs(planned)` lists all work of the stage, done or not; `reads(job)` the files it needs;
-    `load(tool)` its tool; `work(tool, job, files)` one row an artifact.
-
-    `locks(tool)` are the references that loading a tool reads.
-    """
+class Stage(Protocol):
+    """One step of a cell's way, the same in this process and in a worker."""
 
     name: str
-    jobs: Callable[[list[Planned]], list[Job]]
-    reads: Callable[[Job], tuple[tuple[str, str], ...]]
-    locks: Callable[[str], list[Lock]]
-    load: Callable[[str], Any]
-    work: Callable[[Any, Job, Files], list[Made]]
+
+    def jobs(self, planned: list[Planned]) -> list[Job]:
+        """All work of the stage for these cells, done or not."""
+
+    def locks(self, tool: Tool) -> list[Lock]:
+        """The references that loading a tool reads."""
+
+    def load(self, tool: Tool) -> Any:
+        """Load a tool. Raises what its libraries raise."""
+
+    def work(self, tool: Any, job: Job, files: Files) -> list[Output]:
+        """Do a job with a loaded tool: one row an artifact. Raises Damaged for a bad file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
@@ -12,6 +13,7 @@ from realkit.base.errors import RequestError
 from realkit.base.version import __version__
 from realkit.models.identity import ID_VERSION
 from realkit.models.lock import ModelLock
+from realkit.models.spec import ModelSpec
 from realkit.runs.store import Store
 from realkit.weights.lock import Lock
 
@@ -25,25 +27,39 @@ class Locks:
     models: dict[str, ModelLock] = field(default_factory=dict)
     upscalers: dict[str, dict[str, Lock]] = field(default_factory=dict)
 
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """The models' entries as they were locked."""
+        return {name: lock.spec for name, lock in self.models.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        upscalers: dict[str, Any] = {}
+        for name, tools in self.upscalers.items():
+            upscalers[name] = {tool: lock.to_json() for tool, lock in tools.items()}
+        models = {name: lock.to_json() for name, lock in self.models.items()}
+        return {"models": models, "upscalers": upscalers}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Locks:
+        locks = cls()
+        for name, lock in data["models"].items():
+            locks.models[name] = ModelLock.from_json(name, lock)
+        for name, tools in data.get("upscalers", {}).items():
+            locks.upscalers[name] = {tool: Lock(**lock) for tool, lock in tools.items()}
+        return locks
+
 
 def read_locks(folder: Path) -> Locks:
-    """A folder's locks; none where it has no such file. Raises RequestError for one that is
-    damaged, or of a realkit that means something else by it."""
+    """A folder's locks; empty where it has no such file. Raises RequestError for a damaged file,
+    and for the file of a realkit with other ids."""
     path, writer = folder / NAME, None
     if not path.exists():
         return Locks()
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        version, writer = kept["id_version"], kept.get("realkit")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version, writer = data["id_version"], data.get("realkit")
         if version == ID_VERSION:
-            models = {
-                name: ModelLock.from_json(name, lock) for name, lock in kept["models"].items()
-            }
-            tools = {
-                name: {tool: Lock(**lock) for tool, lock in found.items()}
-                for name, found in kept.get("upscalers", {}).items()
-            }
-            return Locks(models, tools)
+            return Locks.from_json(data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         if not _newer(writer):
             raise RequestError(
@@ -52,22 +68,17 @@ def read_locks(folder: Path) -> Locks:
             ) from error
         version = "unknown to it"
     by = f" by realkit {writer}" if writer else ""
+    advice = "update realkit" if _newer(writer) else "install that one"
     raise RequestError(
         f"{str(folder)!r} was made{by} with id version {version}, this is realkit {__version__}"
-        f" with {ID_VERSION}: {'update realkit' if _newer(writer) else 'install that one'}, or use"
-        " a new folder"
+        f" with {ID_VERSION}: {advice}, or use a new folder"
     )
 
 
 def write_locks(store: Store, locks: Locks) -> None:
-    """Keep a folder's locks."""
-    models = {name: lock.to_json() for name, lock in locks.models.items()}
-    tools = {
-        name: {tool: lock.to_json() for tool, lock in found.items()}
-        for name, found in locks.upscalers.items()
-    }
-    kept = {"id_version": ID_VERSION, "realkit": __version__, "models": models, "upscalers": tools}
-    store.write_text(NAME, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    """Write a folder's locks."""
+    data = {"id_version": ID_VERSION, "realkit": __version__} | locks.to_json()
+    store.write_text(NAME, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def _newer(version: object) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
 
 from realkit.base import cache
 from realkit.base.errors import RequestError
 from realkit.models import legs
 from realkit.models.lock import lock_model
 from realkit.models.spec import ModelSpec
+from realkit.runs.jobs import Planned
 from realkit.runs.locks import Locks, read_locks, write_locks
 from realkit.runs.store import Store
 from realkit.samplers.table import SAMPLERS
@@ -21,152 +22,130 @@ from realkit.sweeps.sweep import Sweep
 from realkit.upscalers import identity, upscale
 from realkit.upscalers.chain import Chain
 from realkit.weights import pickles, resolve
-
-if TYPE_CHECKING:
-    from realkit.runs.jobs import Planned
-
-PLAN_LIMIT = 8  # images a denoising batch, where no device says otherwise
+from realkit.weights.lock import Lock
 
 
 def lock_sweep(sweep: Sweep, store: Store) -> Locks:
-    """Locks of the sweep's models and upscalers: the folder's where it has them, else made now and
-    kept."""
-    kept = read_locks(store.folder)
-    cells = sweep.cells({name: lock.spec for name, lock in kept.models.items()})
-    new = {
-        name: lock_model(name)
-        for name in dict.fromkeys(cell.model for cell in cells)
-        if name not in kept.models
-    }
-    for lock in {
-        cell.model: kept.models[cell.model] for cell in cells if cell.model in kept.models
-    }.values():
-        for part in lock.locks:
-            resolve.verify(part)
-    found = kept.models | new
+    """The locks of the sweep's models and upscalers. A lock of the folder is verified; a name that
+    it lacks is locked now, and kept. Raises RequestError."""
+    locks = read_locks(store.folder)
+    cells = sweep.cells(locks.specs)
+    before = len(locks.models), len(locks.upscalers)
+    for name in dict.fromkeys(cell.model for cell in cells):
+        if name in locks.models:
+            _verify(locks.models[name].locks)
+        else:
+            locks.models[name] = lock_model(name)
     for cell in cells:
-        legs.check_legs(cell, found[cell.model])
-        check.check_redraw(cell, found[cell.model])
-    wanted = dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler)
-    more = {}
-    for name in wanted:
-        if name not in kept.upscalers:
+        legs.check_legs(cell, locks.models[cell.model])
+        check.check_redraw(cell, locks.models[cell.model])
+    for name in dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler):
+        if name in locks.upscalers:
+            with pickles.reading_pickles():
+                _verify(locks.upscalers[name].values())
+        else:
             chain = Chain.parse(name)
-            more[name] = identity.lock_upscaler(chain)
-            upscale.probe(chain, more[name])
-    with pickles.reading_pickles():
-        for part in [
-            part
-            for name in wanted
-            if name in kept.upscalers
-            for part in kept.upscalers[name].values()
-        ]:
-            resolve.verify(part)
-    locks = Locks(found, kept.upscalers | more)
-    if new or more:
+            locks.upscalers[name] = identity.lock_upscaler(chain)
+            upscale.probe(chain, locks.upscalers[name])
+    if (len(locks.models), len(locks.upscalers)) != before:
         with store.writing():
             write_locks(store, locks)
     return locks
 
 
-def check_room(made: list[tuple[Cell, Ids]], store: Store) -> None:
-    """Raise RequestError, with the figures, where the pictures that are not there yet do not fit on
-    the disk."""
-    sides = {got.decoded: (cell.width, cell.height) for cell, got in made} | {
-        got.image: cell.pixels for cell, got in made
-    }
-    needed = sum(
-        BYTES_A_PIXEL * width * height
-        for name, (width, height) in sides.items()
-        if not store.path("upscale", name).exists()
-    )
-    if needed > (free := cache.free_bytes(store.folder)):
+def _verify(locks: Iterable[Lock]) -> None:
+    for lock in locks:
+        resolve.verify(lock)
+
+
+def planned_cells(cells: list[Cell], locks: Locks, store: Store, limit: int) -> list[Planned]:
+    """The sweep's cells with ids and batches of at most `limit` images. Cells new to the folder
+    are batched now, and kept. Raises RequestError where their pictures do not fit on the disk."""
+    cells_ids = [(cell, _ids(cell, locks)) for cell in cells]
+    check_room(cells_ids, store)
+    batch_of, ready = store.batches(), store.ok_rows()
+    # Latents from an attached output form batches of their own: new ones must not remake them.
+    attached: dict[str, Cell] = {}
+    missing: dict[str, Cell] = {}
+    for cell, names in cells_ids:
+        if names.latents not in batch_of:
+            part = attached if names.latents in ready else missing
+            part.setdefault(names.latents, cell)
+    number = max(batch_of.values(), default=-1) + 1
+    for part in (attached, missing):
+        for batch in batches(part, limit, locks.specs):
+            batch_of |= dict.fromkeys(batch, number)
+            number += 1
+    present = {record["id"] for record in store.cells.read()}
+    planned, new = [], {}
+    for cell, names in cells_ids:
+        planned.append(item := Planned(cell, names, batch_of[names.latents]))
+        name = cell_id(cell, names)
+        if name not in present:
+            new[name] = {"id": name} | asdict(item)
+    if new:
+        store.add_cells(new.values())
+    return planned
+
+
+def _ids(cell: Cell, locks: Locks) -> Ids:
+    model = locks.models[cell.model]
+    return ids(cell, model, of_cell(cell, locks.upscalers, model))
+
+
+def check_room(cells_ids: list[tuple[Cell, Ids]], store: Store) -> None:
+    """Raise RequestError, with the figures, where the missing pictures do not fit on the disk."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for cell, names in cells_ids:
+        sizes[names.decoded] = cell.size
+        sizes.setdefault(names.image, cell.pixels)
+    needed = 0.0
+    for name, (width, height) in sizes.items():
+        if not store.path("upscale", name).exists():
+            needed += BYTES_A_PIXEL * width * height
+    free = cache.free_bytes(store.folder)
+    if needed > free:
         raise RequestError(
             f"The sweep's pictures need about {needed / 2**30:.1f} GiB more in"
             f" {str(store.folder)!r}, {free / 2**30:.1f} GiB are free: free some, or ask for less"
         )
 
 
-def planned_cells(cells: list[Cell], locks: Locks, store: Store, limit: int) -> list[Planned]:
-    """The sweep's cells with ids and batches; those new to the folder are batched now and kept."""
-    from realkit.runs.jobs import Planned
-
-    kept = {line["id"]: line for line in store.cells.read()}
-    batch_of = {line["ids"]["latents"]: line["batch"] for line in kept.values()}
-    made = [
-        (
-            cell,
-            ids(
-                cell,
-                locks.models[cell.model],
-                of_cell(cell, locks.upscalers, locks.models[cell.model]),
-            ),
-        )
-        for cell in cells
-    ]
-    check_room(made, store)
-    fresh = {got.latents: cell for cell, got in reversed(made) if got.latents not in batch_of}
-    attached = {
-        name for name, row in store.last_rows().items() if row["status"] == "ok"
-    } & fresh.keys()  # made elsewhere: not to be made again with what is new
-    specs = {name: lock.spec for name, lock in locks.models.items()}
-    for kind in (attached, fresh.keys() - attached):
-        some = {name: cell for name, cell in reversed(fresh.items()) if name in kind}
-        for number, batch in enumerate(
-            batches(some, limit, specs), max(batch_of.values(), default=-1) + 1
-        ):
-            batch_of |= dict.fromkeys(batch, number)
-    planned = [Planned(cell, got, batch_of[got.latents]) for cell, got in made]
-    lines = [
-        {
-            "id": cell_id(p.cell, p.ids),
-            "cell": asdict(p.cell),
-            "ids": asdict(p.ids),
-            "batch": p.batch,
-        }
-        for p in planned
-    ]
-    new = [line for line in {line["id"]: line for line in lines}.values() if line["id"] not in kept]
-    if new:
-        store.add_cells(new)
-    return planned
-
-
 def batches(fresh: dict[str, Cell], limit: int, specs: dict[str, ModelSpec]) -> list[list[str]]:
-    """Even batches of latents ids that share model, sampler, steps, guidance and size: block after
-    block of seeds.
+    """Even batches of latents ids that share model, sampler, steps, guidance, size and number
+    format, in the order of work.
 
-    A block goes through all models before the next begins, so that an interrupted sweep leaves
-    whole comparisons; where reading the models again for each block would cost too much, each model
-    takes all its blocks at once.
+    A block of seeds goes through all models before the next begins, so that an interrupted sweep
+    leaves whole comparisons. Where loading the models again for each block would cost too much,
+    each model takes all its blocks at once.
     """
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    for artifact, cell in sorted(fresh.items(), key=lambda item: item[1].seed):
-        groups.setdefault(
-            (
-                cell.model,
-                cell.sampler,
-                cell.steps,
-                cell.guidance,
-                cell.width,
-                cell.height,
-                cell.dtype,
-            ),
-            [],
-        ).append(artifact)
+    groups: dict[tuple, list[str]] = {}
+    for name, cell in sorted(fresh.items(), key=lambda item: item[1].seed):
+        key = (cell.model, cell.sampler, cell.steps, cell.guidance, *cell.size, cell.dtype)
+        groups.setdefault(key, []).append(name)
     model_order = list(dict.fromkeys(cell.model for cell in fresh.values()))
     ordered: list[tuple[int, int, list[str]]] = []
-    for key, artifacts in groups.items():
-        count = -(
-            -len(artifacts) // (1 if SAMPLERS[key[1]].adaptive else limit)
-        )  # an adaptive sampler's error spans its batch
-        small, extra = divmod(len(artifacts), count)
-        start = 0
-        for block in range(count):
-            end = start + small + (block < extra)
-            ordered.append((model_order.index(key[0]), block, artifacts[start:end]))
-            start = end
-    most = max((block + 1 for _, block, _ in ordered), default=1)
-    if cost.rounds_pay(fresh.values(), specs, most):
-        return [artifacts for *_, artifacts in sorted(ordered, key=lambda item: (item[1], item[0]))]
-    return [artifacts for *_, artifacts in sorted(ordered, key=lambda item: item[:2])]
+    for (model, sampler, *_), names in groups.items():
+        # The error that an adaptive sampler controls is that of its whole batch: one image each.
+        most = 1 if SAMPLERS[sampler].adaptive else limit
+        for block, batch in enumerate(_even(names, most)):
+            ordered.append((model_order.index(model), block, batch))
+    rounds = max((block + 1 for _, block, _ in ordered), default=1)
+    if cost.rounds_pay(fresh.values(), specs, rounds):
+        ordered.sort(key=lambda item: (item[1], item[0]))
+    else:
+        ordered.sort(key=lambda item: item[:2])
+    return [batch for *_, batch in ordered]
+
+
+def _even(names: list[str], limit: int) -> list[list[str]]:
+    """The names in as few parts of at most `limit` as there can be, their sizes at most one
+    apart."""
+    count = -(-len(names) // limit)
+    small, extra = divmod(len(names), count)
+    parts, start = [], 0
+    for part in range(count):
+        end = start + small + (part < extra)
+        parts.append(names[start:end])
+        start = end
+    return parts

@@ -1,4 +1,4 @@
-"""When a run ends before its work does: its time is up, or the process is told to stop. What is in
+"""Why a run ends before its work does: its time is up, or the process is told to stop. The batch in
 work is finished and written first."""
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ SAFETY = 1.5  # times the longest batch so far that must still fit
 
 
 def seconds(budget: object) -> float:
-    """A budget as people write it ("8h", "1h30m", "90s", or a number of seconds) in seconds. Raises
-    RequestError for anything else."""
-    if isinstance(budget, (int, float)) and not isinstance(budget, bool) and 0 < budget < LONGEST_S:
-        return float(budget)
-    if isinstance(budget, str) and re.fullmatch(
-        r"(\d+(\.\d+)?[dhms])+", text := budget.replace(" ", "").lower()
-    ):
-        total = sum(
-            float(number) * UNITS[unit]
-            for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text)
-        )
-        if 0 < total < LONGEST_S:
-            return total
+    """The seconds of a budget: "8h", "1h30m", "90s", or a number of seconds. Raises RequestError
+    for anything else."""
+    total: float = 0
+    if isinstance(budget, str):
+        text = budget.replace(" ", "").lower()
+        if re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+            for number, unit in re.findall(r"([\d.]+)([dhms])", text):
+                total += float(number) * UNITS[unit]
+    elif isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        total = budget
+    if 0 < total < LONGEST_S:
+        return float(total)
     raise RequestError(
         f"budget {shown(budget)}: expected a time such as '8h', '1h30m' or '90s', or a number of"
         " seconds"
@@ -42,44 +41,43 @@ def seconds(budget: object) -> float:
 
 
 def moment(until: object) -> float:
-    """The time at which to be done, ISO 8601 (local where no zone is named) or a datetime, in
-    seconds since 1970. Raises RequestError for another or one that is past."""
+    """Seconds since 1970 of a time to come: a datetime or ISO 8601, local where it names no zone.
+    Raises RequestError for anything else."""
     try:
-        at = (
-            until
-            if isinstance(until, datetime.datetime)
-            else datetime.datetime.fromisoformat(str(until))
-        )
-        at.timestamp()
+        named = isinstance(until, datetime.datetime)
+        at: Any = until if named else datetime.datetime.fromisoformat(str(until))
+        stamp = at.timestamp()
     except (ValueError, OverflowError):
         raise RequestError(
             f"until {shown(until)}: expected a time such as '2026-11-21T18:00', or with a zone"
             " '2026-11-21T18:00+01:00'"
         ) from None
-    if at.timestamp() <= time.time():
+    if stamp <= time.time():
+        now = datetime.datetime.now().astimezone()
         raise RequestError(
-            f"until {shown(until)}: expected a time to come, it is"
-            f" {datetime.datetime.now().astimezone():%Y-%m-%dT%H:%M%z} now"
+            f"until {shown(until)}: expected a time to come, it is {now:%Y-%m-%dT%H:%M%z} now"
         )
-    return at.timestamp()
+    return stamp
 
 
 class Stop:
-    """Asked before each batch, whether it may still begin."""
+    """Says before each batch whether it may still start."""
 
     def __init__(self, budget: object = None, until: object = None) -> None:
         limits = [seconds(budget)] if budget is not None else []
         if until is not None:
             limits.append(moment(until) - time.time())
-        self._began = time.monotonic()  # which no change of the clock moves
-        self._limit = min(limits) - max(RESERVE_S, RESERVE * min(limits)) if limits else None
+        self._start = time.monotonic()  # no change of the clock moves it
+        self._limit: float | None = None
+        if limits:
+            self._limit = min(limits) - max(RESERVE_S, RESERVE * min(limits))
         self.reason = ""
 
     def due(self, longest: float) -> bool:
-        """Whether to stop now, where a batch has taken up to `longest` seconds so far; `reason`
-        then says why."""
+        """Whether to stop now, where a batch took up to `longest` seconds so far. If so, `reason`
+        is set."""
         if not self.reason and self._limit is not None:
-            left = self._limit - (time.monotonic() - self._began)
+            left = self._limit - (time.monotonic() - self._start)
             if left <= SAFETY * longest:
                 self.reason = (
                     f"its time is up ({max(0.0, left):.0f} s are left, a batch took up to"
@@ -88,23 +86,24 @@ class Stop:
         return bool(self.reason)
 
     def because(self, reason: str) -> None:
-        """Stop before the next batch; the first reason stands."""
+        """Stop before the next batch, unless `reason` is empty. The first reason stays."""
         self.reason = self.reason or reason
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it SIGTERM and Ctrl-C are requests to stop after the batch in work; a second
-        Ctrl-C stops at once. Only the main thread can listen."""
+        """Within it SIGTERM and Ctrl-C stop the run after the batch in work; a second Ctrl-C stops
+        it at once. Signals reach the main thread alone: elsewhere it does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def told(number: int, _: Any) -> None:
+        def handle(number: int, _: Any) -> None:
             if self.reason and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.reason = f"{signal.Signals(number).name} asked for it"
 
-        before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield
         finally:

@@ -1,5 +1,5 @@
-"""A results folder: append-only lines that heal when torn, files that are whole or absent, and one
-writer at a time."""
+"""A results folder on disk: append-only lines, files that are whole or absent, and one writer at a
+time."""
 
 from __future__ import annotations
 
@@ -16,29 +16,19 @@ from filelock import FileLock, Timeout
 from realkit.base.errors import RequestError
 from realkit.base.files import Lines, WriteError, write_atomically
 
+Row = dict[str, Any]
+LOCK = ".lock"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, https://www.w3.org/TR/png/#11IEND
+
 
 class Cells(Lines):
     """Lines of which the first of each id counts."""
 
     def read(self) -> list[dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
+        records: dict[str, dict[str, Any]] = {}
         for record in super().read():
-            found.setdefault(record["id"], record)
-        return list(found.values())
-
-
-LOCK = ".lock"
-PNG_END = (  # the last chunk of every PNG, https://www.w3.org/TR/png/#11IEND
-    b"\0\0\0\0IEND\xaeB`\x82"
-)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+            records.setdefault(record["id"], record)
+        return list(records.values())
 
 
 class Store:
@@ -49,80 +39,66 @@ class Store:
         self.cells = Cells(self.folder / "cells.jsonl", "id", "cell", "ids", "batch")
         self.rows = Lines(self.folder / "rows.jsonl", "id", "stage", "status")
         self.runs = Lines(self.folder / "runs.jsonl", "run", "versions")
-        self._held: tuple[int, int] | None = None  # which file the lock is, while this holds it
+        self._held: tuple[int, int] | None = None  # the lock file's inode, while this holds it
 
     def path(self, stage: str, artifact: str) -> Path:
-        """Where a stage's file artifact lies."""
-        kind, suffix = (
-            ("latents", "safetensors") if stage in ("denoise", "refine") else ("images", "png")
-        )
-        return self.folder / kind / f"{artifact}.{suffix}"
+        """The path of a stage's file."""
+        if stage in ("denoise", "refine"):
+            return self.folder / "latents" / f"{artifact}.safetensors"
+        return self.folder / "images" / f"{artifact}.png"
 
-    def has(self, stage: str, artifact: str) -> bool:
-        """Whether a stage's file artifact is there, and as long as it says itself that it is: one
-        cut short elsewhere is not."""
+    def has_file(self, stage: str, artifact: str) -> bool:
+        """Whether a stage's file exists and is as long as its header says: a copy may be cut
+        short."""
         path = self.path(stage, artifact)
         try:
-            with path.open("rb") as file:
-                if path.suffix == ".png":
-                    file.seek(-len(PNG_END), os.SEEK_END)
-                    return file.read() == PNG_END
-                header = file.read(int.from_bytes(file.read(8), "little"))
-                ends = [
-                    0,
-                    *(
-                        tensor["data_offsets"][1]
-                        for name, tensor in json.loads(header).items()
-                        if name != "__metadata__"
-                    ),
-                ]
-                return 8 + len(header) + max(ends) == path.stat().st_size
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            OverflowError,
-            MemoryError,
-        ):
+            return _ends_as_png(path) if path.suffix == ".png" else _is_safetensors(path)
+        except OSError:
             return False
 
-    def last_rows(self) -> dict[str, dict[str, Any]]:
-        """The last row of each artifact id: the one that counts."""
+    def last_rows(self) -> dict[str, Row]:
+        """The last row of each artifact id, which is the one that counts."""
         return {row["id"]: row for row in self.rows.read()}
 
+    def ok_rows(self) -> dict[str, Row]:
+        """The last rows without those that failed."""
+        return {name: row for name, row in self.last_rows().items() if row["status"] == "ok"}
+
+    def batches(self) -> dict[str, int]:
+        """The batch of each latents id that was planned."""
+        return {cell["ids"]["latents"]: cell["batch"] for cell in self.cells.read()}
+
+    def add_runs(self, runs: Iterable[dict[str, Any]]) -> None:
+        """Append the runs that the folder does not have."""
+        present = {run["run"] for run in self.runs.read()}
+        if new := [run for run in runs if run.get("run") not in present]:
+            self.runs.append(new)
+
     def put(self, path: Path, data: bytes) -> None:
-        """Write one of its files whole. Raises WriteError, also where a folder held for writing was
-        moved away meanwhile: none is begun in its place."""
-        if self._held is not None and _identity(self.folder / LOCK) != self._held:
-            raise WriteError(
-                path,
-                OSError(
-                    errno.ENOENT, "the results folder was moved or removed while it was written to"
-                ),
-            )
+        """Write one of the folder's files whole. Raises WriteError, also where a folder held for
+        writing was moved away: nothing is written in its place."""
+        if self._held is not None and _inode(self.folder / LOCK) != self._held:
+            reason = "the results folder was moved or removed while it was written to"
+            raise WriteError(path, OSError(errno.ENOENT, reason))
         write_atomically(path, lambda file: file.write(data))
 
     def add_cells(self, new: Iterable[dict[str, Any]]) -> None:
-        """Keep cells that were planned together, all or none: a part of a plan would be completed
-        by other batches."""
-        text = "".join(
-            json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-            for record in [*self.cells.read(), *new]
-        )
-        self.put(self.cells.path, text.encode())
+        """Add cells that were planned together, all or none: the rest of a plan cut short would get
+        other batches."""
+        lines = []
+        for record in (*self.cells.read(), *new):
+            lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self.put(self.cells.path, "".join(lines).encode())
 
     def write_text(self, name: str, text: str) -> None:
         self.put(self.folder / name, text.encode())
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the folder for one writer. Raises RequestError when it cannot be written or another
-        run holds it."""
-        lock = FileLock(
-            self.folder / LOCK, timeout=0
-        )  # the system's: whatever ends the process that holds it frees it
+        """Hold the folder for one writer. Raises RequestError where it cannot be written, or where
+        another run holds it."""
+        # The system's lock: it is released whenever the process ends, however it ends.
+        lock = FileLock(self.folder / LOCK, timeout=0)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -136,10 +112,34 @@ class Store:
                 f"Results folder {str(self.folder)!r} cannot be written: {error.strerror}"
             ) from error
         try:
-            for stray in (*self.folder.glob(".part-*"), *self.folder.glob("*/.part-*")):
-                stray.unlink(missing_ok=True)
-            self._held = _identity(self.folder / LOCK)
+            for part in (*self.folder.glob(".part-*"), *self.folder.glob("*/.part-*")):
+                part.unlink(missing_ok=True)
+            self._held = _inode(self.folder / LOCK)
             yield
         finally:
             self._held = None
             lock.release()
+
+
+def _ends_as_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-len(PNG_END), os.SEEK_END)
+        return file.read() == PNG_END
+
+
+def _is_safetensors(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):  # compares the header with the file's length
+            return True
+    except SafetensorError:
+        return False
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino

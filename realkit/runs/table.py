@@ -1,143 +1,150 @@
-"""From rows to one dataframe: a line a cell. Columns are declared here once, with unit and
-direction in their meaning."""
+"""From rows to one dataframe, a line a cell; and the dictionary of its columns."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from realkit.catalog.columns import COLUMNS, PARTS, RENAMED, SUMMED
+from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
+from realkit.runs.store import Row, Store
 from realkit.scorers.table import SCORERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     import pandas as pd
 
-    from realkit.runs.store import Store
+Scores = dict[tuple[str, str | None], Row]  # by scorer and prompt
+TEXTS = ("error", "upscaler", "tile", "upscale_dtype", "image")  # text, even where all are empty
 
 
 def build(
     store: Store, cells: Collection[str] | None = None, scorers: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """One line a cell of a results folder, in the order they were planned; a column for each scorer
-    that has rows, in the catalogue's order: whatever was done first, the table is the same.
+    """The table of a results folder, independent of the order of work.
 
-    `cells` and `scorers` limit it to these ids and names; a score that failed counts against a cell
-    only if its scorer is among them.
+    It has one line a cell, in the order of the plan, and a column for each scorer that has rows, in
+    the order of the catalogue.
+
+    `cells` and `scorers` limit it to these ids and names. A failed score counts against a cell only
+    where its scorer is among them.
     """
     import pandas as pd
 
-    rows = store.last_rows()
-    scores: dict[
-        str, dict[tuple[str, str | None], dict[str, Any]]
-    ] = {}  # of each image: the last of each scorer and prompt
-    for row in rows.values():
-        if row["stage"] == "score" and (scorers is None or row["scorer"] in scorers):
-            scores.setdefault(row["parent"], {})[row["scorer"], row["prompt"]] = row
+    lines = _Lines(store, scorers)
+    records = [record for record in store.cells.read() if cells is None or record["id"] in cells]
     order = {name: place for place, name in enumerate(SCORERS)}
-    named = sorted(
-        {name for found in scores.values() for name, _ in found},
-        key=lambda name: (order.get(name, len(order)), name),
-    )
-    lines = [
-        _line(line, rows, scores, store)
-        for line in store.cells.read()
-        if cells is None or line["id"] in cells
-    ]
-    frame = pd.DataFrame(lines, columns=[*COLUMNS, *named])
-    for name in ("error", "upscaler", "tile", "upscale_dtype", "image"):
+    names = sorted(lines.scorers, key=lambda name: (order.get(name, len(order)), name))
+    frame = pd.DataFrame(map(lines.line, records), columns=[*COLUMNS, *names])
+    for name in TEXTS:
         frame[name] = frame[name].astype("string")
     return frame
 
 
 def write(store: Store) -> None:
-    """A results folder's table.parquet and table.csv: of all it holds."""
+    """Write the table of a whole results folder: table.parquet and table.csv."""
     frame = build(store)
-    for name, pour in (("table.parquet", frame.to_parquet), ("table.csv", frame.to_csv)):
-        whole = io.BytesIO()
-        pour(whole, index=False)
-        store.put(store.folder / name, whole.getvalue())
+    for name, write_to in (("table.parquet", frame.to_parquet), ("table.csv", frame.to_csv)):
+        buffer = io.BytesIO()
+        write_to(buffer, index=False)
+        store.put(store.folder / name, buffer.getvalue())
 
 
-def _line(
-    line: dict[str, Any],
-    rows: dict[str, Any],
-    scores: dict[str, dict[tuple[str, str | None], dict[str, Any]]],
-    store: Store,
-) -> dict[str, Any]:
-    cell, ids = line["cell"], line["ids"]
-    enlarged = ids["image"] != ids["decoded"]
-    parts = {
-        "denoise": rows.get(ids["latents"]),
-        "decode": rows.get(ids["decoded"]),
-        "image": rows.get(ids["image"]),
-    }
-    if enlarged:
-        parts["upscale"] = rows.get(ids["image"])
-    rated = [
-        row
-        for (_, prompt), row in scores.get(ids["image"], {}).items()
-        if prompt in (None, cell["prompt"])
-    ]
-    found = {name: cell[name] for name in COLUMNS if name in cell} | {
-        "cell": line["id"],
-        "upscaler": cell["upscaler"],
-    }
-    for name, (stage, _, _) in COLUMNS.items():
-        if row := parts.get(stage):
-            found[name] = row.get(RENAMED.get(name, name))
-    if begun := rows.get(line["ids"].get("begun")):
-        _add_leg(found, begun, parts.setdefault("denoise", None))
-        parts["begun"] = begun
-    found |= {row["scorer"]: row["value"] for row in rated if row["status"] == "ok"}
-    if times := [row["score_s"] for row in rated if "score_s" in row]:
-        found["score_s"] = sum(times)
-    steps = [part for part in parts.values() if part is not None]
-    failed = [row for row in [*steps, *rated] if row["status"] != "ok"]
-    complete = len(steps) == len(parts)
-    made = complete and all(part["status"] == "ok" for part in steps)
-    found["status"] = "failed" if failed else "ok" if complete else "pending"
-    found["error"] = (
-        f"{failed[0]['stage']}: {failed[0]['error_type']}: {failed[0]['error']}" if failed else None
-    )
-    if made:
-        found["image"] = store.path("upscale", ids["image"]).relative_to(store.folder).as_posix()
-    if complete and len({part.get("device") for part in steps}) == 1:
-        found["seconds"] = sum(found.get(name) or 0.0 for name in PARTS)
-    return found
+class _Lines:
+    """The lines of a table, from the last row of each artifact."""
+
+    def __init__(self, store: Store, scorers: Collection[str] | None) -> None:
+        self._store, self._rows = store, store.last_rows()
+        self._columns = dict(COLUMNS)
+        self._scores: dict[str, Scores] = {}  # of each image
+        self.scorers: set[str] = set()
+        for row in self._rows.values():
+            if row["stage"] == "score" and (scorers is None or row["scorer"] in scorers):
+                self._scores.setdefault(row["parent"], {})[row["scorer"], row["prompt"]] = row
+                self.scorers.add(row["scorer"])
+
+    def line(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The line of a cell's record in cells.jsonl."""
+        cell, ids = record["cell"], record["ids"]
+        steps = {"denoise": ids["latents"], "decode": ids["decoded"], "image": ids["image"]}
+        if ids["image"] != ids["decoded"]:
+            steps["upscale"] = ids["image"]
+        rows = {stage: self._rows.get(artifact) for stage, artifact in steps.items()}
+        line = {name: cell[name] for name in self._columns if name in cell}
+        line["cell"] = record["id"]
+        for name, column in self._columns.items():
+            if row := rows.get(column.stage):
+                line[name] = row.get(column.field or name)
+        if begun := self._rows.get(ids.get("begun")):
+            self._add_first_leg(line, begun, rows["denoise"])
+            rows["begun"] = begun
+        steps_done = [row for row in rows.values() if row is not None]
+        complete = len(steps_done) == len(rows)
+        scores = self._scores_of(ids["image"], cell["prompt"])
+        _add_scores(line, scores)
+        _add_status(line, [*steps_done, *scores], complete)
+        if complete and all(row["status"] == "ok" for row in steps_done):
+            path = self._store.path("upscale", ids["image"])
+            line["image"] = path.relative_to(self._store.folder).as_posix()
+        if complete and len({row.get("device") for row in steps_done}) == 1:
+            parts = [name for name, column in self._columns.items() if column.part_of_seconds]
+            line["seconds"] = sum(line.get(name) or 0.0 for name in parts)
+        return line
+
+    def _scores_of(self, image: str, prompt: str) -> list[Row]:
+        scores = self._scores.get(image, {})
+        return [row for (_, scored), row in scores.items() if scored in (None, prompt)]
+
+    def _add_first_leg(self, line: dict[str, Any], first: Row, second: Row | None) -> None:
+        """Combine the values of two legs, as each column says."""
+        for name, column in self._columns.items():
+            legs = [row[name] for row in (first, second) if row and row.get(name) is not None]
+            if column.stage != "denoise" or not legs:
+                continue
+            if column.legs == "sum":
+                line[name] = sum(legs)
+            elif column.legs == "largest":
+                line[name] = max(legs)
+            else:
+                line[name] = legs[0]
 
 
-def _add_leg(found: dict[str, Any], first: dict[str, Any], last: dict[str, Any] | None) -> None:
-    """What the first of two legs took, to what the second did: times and calls are summed, of
-    memory the larger counts."""
-    for name, (stage, _, _) in COLUMNS.items():
-        both = [row[name] for row in (first, last) if row and row.get(name) is not None]
-        if stage == "denoise" and both:
-            found[name] = (
-                sum(both) if name in SUMMED else max(both) if name.startswith("peak_") else both[0]
-            )
+def _add_scores(line: dict[str, Any], scores: list[Row]) -> None:
+    for row in scores:
+        if row["status"] == "ok":
+            line[row["scorer"]] = row["value"]
+        if "score_s" in row:
+            line["score_s"] = line.get("score_s", 0.0) + row["score_s"]
+
+
+def _add_status(line: dict[str, Any], rows: list[Row], complete: bool) -> None:
+    line["status"] = "ok" if complete else "pending"
+    for row in rows:
+        if row["status"] != "ok":
+            line["status"] = "failed"
+            line["error"] = f"{row['stage']}: {row['error_type']}: {row['error']}"
+            return
 
 
 def dictionary() -> str:
-    """`results/README.md`: what each column means."""
+    """The text of `results/README.md`: what a folder holds and what each column means."""
     lines = ["| column | better is | meaning |", "| --- | --- | --- |"]
-    lines += [
-        f"| `{name}` | {better or '–'} | {meaning} |"
-        for name, (_, better, meaning) in COLUMNS.items()
-    ]
+    for name, column in COLUMNS.items():
+        lines.append(f"| `{name}` | {column.better or '–'} | {column.meaning} |")
     for name, spec in SCORERS.items():
-        lines.append(
-            f"| `{find(SCORERS, name)}` | {spec.direction if spec.direction != 'none' else '–'} |"
-            f" {spec.about}; {spec.unit}; sees {spec.resize} |"
-        )
-    return (
-        "# Results\n\nA results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what"
-        " each name meant), `cells.jsonl` (the grid),\n`runs.jsonl` (machines and versions),"
-        " `rows.jsonl` (one line an attempt; the last of an id counts), `images/`, `latents/`, and"
-        " the\ntable as `table.parquet` and `table.csv`. `sample/` is a small part of a real run."
-        " This page is generated: `realkit columns`.\n\n## Columns of the table\n\n"
-        + "\n".join(lines)
-        + "\n"
-    )
+        better = "–" if spec.direction == "none" else spec.direction
+        meaning = f"{spec.about}; {spec.unit}; sees {spec.resize}"
+        lines.append(f"| `{find(SCORERS, name)}` | {better} | {meaning} |")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+HEAD = """# Results
+
+A results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what each name meant),
+`cells.jsonl` (the grid), `runs.jsonl` (machines and versions), `rows.jsonl` (one line an attempt;
+the last of an id counts), `images/`, `latents/`, and the table as `table.parquet` and `table.csv`.
+`sample/` is a small part of a real run. This page is generated: `realkit columns`.
+
+## Columns of the table
+
+"""

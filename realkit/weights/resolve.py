@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from realkit.base import cache
 from realkit.base.errors import RequestError, shown
 from realkit.base.files import json_object
 from realkit.weights.folders import PICKLED, WEIGHTS
@@ -79,8 +78,6 @@ def verify(locked: Lock) -> None:
 def fetch(locked: Lock) -> Path:
     """What a lock means, on disk and verified: a folder in the plain layout, or a .safetensors
     file. Raises RequestError."""
-    if (brought := staged(locked)).is_dir():
-        return next(brought.iterdir()) if locked.single else brought
     if locked.kind in ("folder", "file"):
         path = disk.locked_path(locked)
     elif locked.kind == "civitai":
@@ -92,18 +89,11 @@ def fetch(locked: Lock) -> Path:
     return plain_file(path, locked.files[SINGLE]) if locked.single else disk.view(path, locked)
 
 
-def staged(locked: Lock) -> Path:
-    """Where a cluster's driver puts contents that this machine cannot fetch itself."""
-    return cache.cache_root() / "staged" / locked.digest()[:32]
-
-
 def read_json(locked: Lock, name: str) -> dict[str, Any]:
     """A small JSON file of a locked folder, without fetching the weights; {} where it has none."""
     if name not in locked.files and locked.kind == "hub":
         return {}
-    if (brought := staged(locked)).is_dir():
-        path = brought / name
-    elif locked.kind == "hub":
+    if locked.kind == "hub":
         path = huggingface.small_file(locked, name)
     else:
         path = disk.locked_path(locked) / name

@@ -29,8 +29,10 @@ def planned(sweep: dict[str, Any], folder: Path) -> Cells:
     """
     import realkit as rk
     from realkit.models.lock import lock_model
-    from realkit.runs import plan, stages
+    from realkit.runs import plan
+    from realkit.runs.jobs import Kit
     from realkit.runs.locks import Locks
+    from realkit.runs.stages.score import Score
     from realkit.runs.store import Store
     from realkit.upscalers.chain import Chain
     from realkit.upscalers.identity import lock_upscaler
@@ -46,8 +48,8 @@ def planned(sweep: dict[str, Any], folder: Path) -> Cells:
     items = plan.planned_cells(cells, locks, store, limit=8)
     lines = store.cells.read()
     for line, item in zip(lines, items, strict=True):
-        jobs = stages._score_jobs([item], asked.scorers)
-        line["scores"] = {job.tool: job.makes[0] for job in jobs}
+        kit = Kit({}, {}, dict.fromkeys(asked.scorers), {})
+        line["scores"] = {job.tool.name: job.artifacts[0] for job in Score(kit).jobs([item])}
         del line["batch"]  # recorded by a run, no part of what names a result
     return lines
 

@@ -1,4 +1,5 @@
-"""One batch, wherever it is done: its result, what an engine is, and the row of a failure."""
+"""One batch, wherever it is done: its result, the row of a failure, and the contract of an
+engine."""
 
 from __future__ import annotations
 
@@ -6,33 +7,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from realkit.base.errors import one_line
 from realkit.models import ladder
 from realkit.models.ladder import Placed
-from realkit.scorers.score import uses_prompt
-
-if TYPE_CHECKING:
-    from realkit.runs.jobs import Files, Job, Kit, Made, Stage
-    from realkit.runs.stopping import Stop
-
-PARENTS = {
-    "denoise": None,
-    "refine": "begun",
-    "decode": "latents",
-    "upscale": "decoded",
-    "score": "image",
-}  # the id that a stage works from
+from realkit.runs.jobs import Damaged, Files, Job, Kit, Output, Stage, Tool
+from realkit.runs.stopping import Stop
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one batch: rows with their files, the run (machine) that made them, and the
+    """The outcome of one batch: rows with their files, the run (machine) that made them, and the
     files of earlier stages found damaged."""
 
     job: Job
-    made: list[Made]
+    outputs: list[Output]
     run: str
     seconds: float
     damaged: tuple[tuple[str, str], ...] = ()
@@ -40,26 +30,26 @@ class Result:
 
 
 class Engine(Protocol):
-    """`environments` holds what is recorded of each machine, by the name of its run; more may come
-    while it works."""
+    """Does the jobs of a run. `environments` holds the facts of each machine by the name of its
+    run; machines may join during the work."""
 
     environments: dict[str, dict[str, Any]]
 
     def start(self, run: str, where: Mapping[str, Any], versions: Mapping[str, Any] | None) -> None:
-        """Make ready. `versions` are those that a folder's results were made with. Raises
-        RequestError where there is nothing to work on."""
+        """Get ready. `versions` are the library versions that the folder's results were made with.
+        Raises RequestError where there is no machine to work on."""
 
     def batch_limit(self, pixels: int) -> int:
-        """Images of so many pixels that a denoising batch may hold on every machine."""
+        """How many images of so many pixels a denoising batch may hold on every machine."""
 
     def equip(self, kit: Kit) -> None:
-        """Take what the run's jobs are done with."""
+        """Take what the run's jobs need."""
 
     def work(
         self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop
     ) -> Iterator[Result]:
-        """Do the jobs of a stage, those of one tool one after another; none is begun once `stop`
-        says so."""
+        """Do the jobs of a stage, the jobs of one tool in sequence; start no job once `stop` is
+        due."""
 
     def close(self) -> None: ...
 
@@ -72,63 +62,52 @@ def attempt(
     files: Callable[[], Files],
     run: str,
 ) -> Result:
-    """Do a job with a loaded tool, or with the `trouble` that loading it gave. A failure is a row
-    an artifact."""
-    began = time.monotonic()
+    """Do a job with a loaded tool; `trouble` is the error of a tool that could not be loaded. A
+    failure is a row for each artifact."""
+    start = time.monotonic()
+    outputs: list[Output] = []
+    error = trouble
+    if error is None:
+        work = partial(stage.work, tool, job)
+        outputs, error = _tried(lambda: ladder.climbing(tool, lambda: work(files())))
     damaged: tuple[tuple[str, str], ...] = ()
-    made, error = (
-        ([], trouble)
-        if trouble
-        else _tried(lambda: ladder.climbing(tool, partial(stage.work, tool, job, files())))
-    )
     if error is not None:
-        from realkit.runs.jobs import Damaged
-
-        damaged = (error.artifact,) if isinstance(error, Damaged) else ()
         rung = {"rung": tool.rung} if isinstance(tool, Placed) else {}
-        made = [failed(stage.name, job, artifact, error, rung) for artifact in job.makes]
+        outputs = failures(stage.name, job, error, rung)
+        if isinstance(error, Damaged):
+            damaged = (error.artifact,)
         error.__traceback__ = None  # its frames hold the batch's memory
-    return Result(job, made, run, time.monotonic() - began, damaged, trouble)
+    return Result(job, outputs, run, time.monotonic() - start, damaged, trouble)
 
 
-def load_tool(stage: Stage, name: str) -> tuple[Any, Exception | None]:
-    """A stage's tool, or why it cannot be had."""
-    return _tried(lambda: stage.load(name))
+def load_tool(stage: Stage, tool: Tool) -> tuple[Any, Exception | None]:
+    """A loaded tool, or the error of loading it."""
+    return _tried(lambda: stage.load(tool))
 
 
-def failed(
-    stage: str, job: Job, artifact: str, error: Exception, more: Mapping[str, Any] | None = None
-) -> Made:
-    """The row of an artifact that could not be made."""
-    from realkit.runs.jobs import Made
-
-    item, parent = job.planned[0], PARENTS[stage]
-    row = {
-        "id": artifact,
-        "parent": parent and getattr(item.ids, parent),
-        "status": "failed",
-        "error_type": type(error).__name__,
-        "error": one_line(error),
-        **(more or {}),
-    }
-    scored = (
-        {"scorer": job.tool, "prompt": item.cell.prompt if uses_prompt(job.tool) else None}
-        if stage == "score"
-        else {}
-    )
-    return Made(row | scored)
+def failures(
+    stage: str, job: Job, error: Exception, more: Mapping[str, Any] | None = None
+) -> list[Output]:
+    """The rows of a job that could not be done, one an artifact; `more` are fields of each."""
+    message = {"error_type": type(error).__name__, "error": one_line(error)}
+    outputs = []
+    for artifact, item in zip(job.artifacts, job.planned, strict=True):
+        row = {"id": artifact, "parent": item.parent(stage), "status": "failed"}
+        outputs.append(Output(row | message | dict(more or {}) | job.facts))
+    return outputs
 
 
-def encoded(stage: str, job: Job, made: Made, run: str) -> Made:
-    """What was made as it is filed; what a picture cannot be encoded for is its row."""
-    whole, error = _tried(lambda: made.encoded(run))
-    return whole if error is None else failed(stage, job, str(made.row["id"]), error)
+def encoded(stage: str, job: Job, output: Output, run: str) -> Output:
+    """A result as it is filed. A picture that cannot be encoded becomes a failure."""
+    filed, error = _tried(lambda: output.encoded(run))
+    if error is None:
+        return filed
+    number = job.artifacts.index(str(output.row["id"]))
+    return failures(stage, job, error)[number]
 
 
 def _tried(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         return work(), None
-    except (
-        Exception
-    ) as error:  # whatever a model, an upscaler or a scorer raises becomes the cell's row
+    except Exception as error:  # what a model, an upscaler or a scorer raises becomes a row
         return None, error

@@ -1,63 +1,45 @@
-"""Ray's workers: an actor on each GPU, of this machine or of a cluster, keeps its tool loaded and
-takes work as it comes. Needs the extra `ray`."""
+"""The engine over Ray: an actor on each GPU, of this machine or of a cluster, keeps its tool loaded
+and takes jobs as they come. Needs the extra `ray`."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realkit.base.errors import RequestError, RunError, one_line, shown
 from realkit.base.version import __version__
 from realkit.runs import environment
-from realkit.runs.engines import batch, ray_files, ray_session
+from realkit.runs.engines import batch, ray_session
 from realkit.runs.engines.batch import Result
+from realkit.runs.engines.ray_crew import Crew, Member
 from realkit.runs.engines.ray_worker import Settings, Worker
-from realkit.weights.lock import Lock
-
-if TYPE_CHECKING:
-    from realkit.runs.jobs import Files, Job, Kit
-    from realkit.runs.stopping import Stop
+from realkit.runs.jobs import Files, Job, Kit
+from realkit.runs.stopping import Stop
 
 ADDRESS = re.compile(r"auto|local|(ray://)?[^\s:/]+:\d{1,5}|(ray://)?\[[0-9a-fA-F:.]+\]:\d{1,5}")
-FATAL = 3  # workers that a batch may take with it before it is a failure
-PATIENCE_S = 60.0  # to wait for workers that are not there yet
-GRACE_S = 15.0  # for more of them, once one is there
-
-
-@dataclass(eq=False)
-class _Member:
-    """A worker as the driver sees it."""
-
-    actor: Any
-    state: str = "waking"  # then ready; staging while files are brought to it; gone
-    run: str = ""
-    node: str = ""
-    kit: Any = None  # what it was equipped with
-    tool: str = ""
-    jobs: int = 0  # that are with it
-    unable: set[str] = field(default_factory=set)  # tools that it could not load
-    alone: bool = False  # the one that is has ended a worker before: no other is put beside it
+FATAL = 3  # workers that may end over a batch before the batch is a failure
+PATIENCE_S = 60.0  # to wait for a first worker
+GRACE_S = 15.0  # to wait for the others, once a worker is there
 
 
 @dataclass
 class Ray:
-    """Ray's workers as an engine. `address` is a cluster's ("host:port", "ray://…", "auto": the one
-    started on this machine); None: $RAY_ADDRESS, else a start of its own on this machine.
+    """Ray's workers as an engine.
 
-    `workers` are one a GPU, or one a machine where there are none; `num_gpus` is each one's share
-    of a GPU, 1 or, to let two small models share one, 0.5. Workers that end are started again, on
-    another machine if theirs is gone; what was with them is done again. Results come back to this
-    process, which alone writes: no disk is shared.
+    `address` is a cluster's: "host:port", "ray://…", or "auto" for the cluster started on this
+    machine. None takes $RAY_ADDRESS, else starts Ray on this machine. `workers` is their number:
+    by default one a GPU, or one a machine without GPUs. `num_gpus` is the share of a GPU that each
+    worker takes; with 0.5, two small models share a GPU.
+
+    A worker that ends is started again, on another machine if its own is gone, and its jobs are
+    done again. Each worker fetches weights itself. Results travel back to this process, which alone
+    writes, so machines share no disk. Raises RequestError for wrong settings, or without ray.
     """
 
     address: str | None = None
@@ -68,15 +50,13 @@ class Ray:
 
     def __post_init__(self) -> None:
         if "ray" not in sys.modules and (Path.home() / ".ray" / "auth_token").is_file():
-            os.environ.setdefault(
-                "RAY_AUTH_MODE", "token"
-            )  # as `ray start` sets it for its own processes; Ray reads it when it is imported
+            # `ray start` sets it for its own processes. Ray reads it when it is imported.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         try:
             import ray  # noqa: F401
         except ImportError:
-            raise RequestError(
-                "engine 'ray' needs the package ray: pip install 'realkit[ray]'"
-            ) from None
+            message = "engine 'ray' needs the package ray: pip install 'realkit[ray]'"
+            raise RequestError(message) from None
         if self.address is not None and not ADDRESS.fullmatch(str(self.address)):
             raise RequestError(
                 f"Ray address {shown(self.address)}: expected HOST:PORT, ray://HOST:PORT, 'auto' or"
@@ -84,21 +64,14 @@ class Ray:
             )
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise RequestError(f"workers {shown(self.workers)}: expected a whole number from 1 on")
-        if self.num_gpus is not None and not (
-            isinstance(self.num_gpus, (int, float)) and 0 <= self.num_gpus <= 8
-        ):
+        share, number = self.num_gpus, isinstance(self.num_gpus, (int, float))
+        if share is not None and not (number and 0 <= share <= 8):
             raise RequestError(
-                f"num_gpus {shown(self.num_gpus)}: expected a number of GPUs a worker, such as 1"
-                " or 0.5"
+                f"num_gpus {shown(share)}: expected a number of GPUs a worker, such as 1 or 0.5"
             )
         self._own, self._kit = False, None
-        self._members: list[_Member] = []
-        self._waking: dict[Any, _Member] = {}
-        self._deaths: dict[tuple[str, ...], int] = {}  # of batches: workers that ended over them
-        self._troubles: dict[str, Exception] = {}  # of tools: why a worker could not load them
-        self._bringing: dict[Future[None], tuple[_Member, str, str]] = {}
-        self._roads: dict[str, threading.Lock] = {}  # by machine
-        self._closing = threading.Event()
+        self._crew = Crew([])
+        self._waking: dict[Any, Member] = {}  # by the reference of the answer to come
 
     # --- the engine
 
@@ -107,19 +80,16 @@ class Ray:
 
         self._run, self._versions = run, versions
         self.environments.clear()
-        self._closing.clear()
-        self._carriers = ThreadPoolExecutor(thread_name_prefix="bringing")
         if not ray.is_initialized():
             self._own = True
             ray_session.connect(self.address, self.workers)
         gpus = 0.0 if where["device"] == "cpu" else ray.cluster_resources().get("GPU", 0.0)
         share = self.num_gpus if self.num_gpus is not None else float(bool(gpus))
         if share and not gpus:
+            whose = " in this cluster" if self.address else ""
             raise RequestError(
-                f"num_gpus {share:g}: Ray sees no GPU{' in this cluster' if self.address else ''}."
-                " What is wrong, and the mend: realkit doctor"
+                f"num_gpus {share:g}: Ray sees no GPU{whose}. To find out why, run: realkit doctor"
             )
-        count = self.workers or ray_session.places(share)
         actor = ray.remote(Worker).options(
             num_gpus=share,
             num_cpus=1,
@@ -128,16 +98,19 @@ class Ray:
             max_concurrency=2,
             scheduling_strategy="SPREAD",
         )
-        settings = Settings.of_driver(dict(where))
-        self._members = [_Member(actor.remote(settings)) for _ in range(count)]
-        self._waking = {member.actor.facts.remote(None): member for member in self._members}
+        count, settings = self.workers or ray_session.places(share), Settings.of_driver(dict(where))
+        self._crew = Crew([Member(actor.remote(settings)) for _ in range(count)])
+        for member in self._crew.members:
+            self._waking[member.actor.facts.remote(None)] = member
         self._meet_all()
 
     def batch_limit(self, pixels: int) -> int:
         import ray
 
         limits: list[int] = []
-        for member in [member for member in self._members if member.state == "ready"]:
+        for member in self._crew.members:
+            if member.state != "ready":
+                continue
             try:
                 limits.append(ray.get(member.actor.batch_limit.remote(pixels)))
             except ray.exceptions.RayError:
@@ -148,204 +121,99 @@ class Ray:
         import ray
 
         self._kit = ray.put(kit)
-        for member in self._members:
-            if member.state == "ready":
-                self._wake(member, fresh=False)
+        for member in self._crew.members:
+            self._wake(member, fresh=False)
         self._meet_all()
-        if late := sum(member.state == "waking" for member in self._members):
+        if late := self._crew.count("waking"):
             print(
-                f"realkit: {late} of {len(self._members)} Ray workers are not there yet"
-                f" ({ray_session.resources()}); they get work when they come",
+                f"realkit: {late} of {len(self._crew.members)} Ray workers have not started yet"
+                f" ({ray_session.resources()}); they get work when they start",
                 file=sys.stderr,
             )
 
     def work(
         self, stage: str, jobs: list[Job], read: Callable[[Job], Files], stop: Stop
     ) -> Iterator[Result]:
-        queue: dict[str, deque[Job]] = {}
-        for job in jobs:
-            queue.setdefault(job.tool, deque()).append(job)
-        flying: dict[Any, tuple[_Member, Job, str]] = {}
-        self._deaths.clear()
-        self._troubles.clear()
-        for member in self._members:
-            member.tool, member.jobs, member.unable = "", 0, set()
-        longest, idle_since = 0.0, time.monotonic()
+        crew = self._crew
+        crew.begin(jobs)
+        flying: dict[Any, tuple[Member, Job, str]] = {}
+        longest, active = 0.0, time.monotonic()
         while True:
             if not stop.due(longest):
-                for member, job in self._assignments(queue):
-                    flying[member.actor.work.remote(stage, job, _read(read, job), member.run)] = (
-                        member,
-                        job,
-                        member.run,
-                    )
-            if not flying and (stop.reason or not any(queue.values())):
+                for member, job in crew.assignments():
+                    ref = member.actor.work.remote(stage, job, _contents(read, job), member.run)
+                    flying[ref] = member, job, member.run
+            if not flying and (stop.reason or not crew.waiting):
                 return
-            if flying or self._bringing:
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > self.patience:
+            if flying:
+                active = time.monotonic()
+            elif time.monotonic() - active > self.patience:
                 raise RunError(
                     f"No Ray worker has come back within {self.patience:.0f} s. What is done is"
-                    " kept: mend the cluster and run again"
+                    " kept: repair the cluster and run again"
                 )
-            self._brought(stage)
-            for ref in self._next([*flying, *self._waking]):
+            for ref in _answered([*flying, *self._waking]):
                 if ref in self._waking:
                     self._meet(ref)
                     continue
                 member, job, run = flying.pop(ref)
                 member.jobs -= 1
-                found = self._outcome(ref, stage, member, job, run)
-                if isinstance(found, Result) and found.trouble is None:
-                    longest = max(longest, found.seconds)
-                    yield found
-                    continue
-                queue[job.tool].appendleft(job)
-                if isinstance(found, Result):
-                    self._cannot(member, job.tool, found.trouble)
-                elif found and member.state == "ready":
-                    member.state = "staging"
-                    self._bringing[self._carriers.submit(self._bring, member, found)] = (
-                        member,
-                        stage,
-                        job.tool,
-                    )
-            yield from self._hopeless(stage, queue)
+                result = self._outcome(ref, stage, member, job, run)
+                if result is None or result.trouble:
+                    crew.put_back(job)
+                    if result and result.trouble:
+                        crew.cannot_load(member, job.tool, result.trouble)
+                else:
+                    longest = max(longest, result.seconds)
+                    yield result
+            for job, error in crew.hopeless():
+                yield _failure(stage, job, error, next(iter(self.environments)))
 
     def close(self) -> None:
         import ray
 
-        self._closing.set()
         if ray.is_initialized():
-            for member in self._members:
+            for member in self._crew.members:
                 ray.kill(member.actor)
-            wait(self._bringing)
             if self._own:
                 ray.shutdown()
-        self._own, self._kit, self._members = False, None, []
-        for kept in (self._waking, self._bringing, self._roads):
-            kept.clear()
+        self._own, self._kit, self._crew = False, None, Crew([])
+        self._waking.clear()
 
-    # --- who does what
+    # --- workers that come, answer and end
 
-    def _assignments(self, queue: dict[str, deque[Job]]) -> Iterator[tuple[_Member, Job]]:
-        """What goes to whom now: to the idle first, then one ahead to those that have more of their
-        tool to come than others could take."""
-        for ahead in (0, 1):
-            for member in self._members:
-                if member.state != "ready" or member.jobs != ahead:
-                    continue
-                tool = (
-                    member.tool
-                    if queue.get(member.tool)
-                    else ""
-                    if ahead
-                    else self._tool(member, queue)
-                )
-                fatal = bool(tool) and self._deaths.get(queue[tool][0].makes, 0) > 0
-                if (
-                    not tool
-                    or tool in member.unable
-                    or (ahead and (fatal or member.alone or len(queue[tool]) < len(self._members)))
-                ):
-                    continue
-                member.tool, member.jobs, member.alone = tool, member.jobs + 1, fatal
-                yield member, queue[tool].popleft()
-
-    def _tool(self, member: _Member, queue: dict[str, deque[Job]]) -> str:
-        """The next tool that no worker has; else the one with the most work left for each that has
-        it. Of those that this one can load; "": none."""
-        held = [other.tool for other in self._members if other.state == "ready"]
-        waiting = [tool for tool in queue if queue[tool] and tool not in member.unable]
-        free = [tool for tool in waiting if tool not in held]
-        return (
-            free[0]
-            if free
-            else max(
-                waiting,
-                key=lambda tool: sum(job.weight for job in queue[tool]) / (held.count(tool) + 1),
-                default="",
-            )
-        )
-
-    def _cannot(self, member: _Member, tool: str, trouble: Exception | None) -> None:
-        """A worker could not load a tool: others may."""
-        self._troubles[tool] = trouble or RuntimeError("no worker could load it")
-        if tool not in member.unable:
-            member.unable.add(tool)
-            member.tool = ""
-            if any(tool not in other.unable and other.state != "gone" for other in self._members):
-                print(
-                    f"realkit: a Ray worker cannot load {tool}"
-                    f" ({one_line(self._troubles[tool])}); others try",
-                    file=sys.stderr,
-                )
-
-    def _hopeless(self, stage: str, queue: dict[str, deque[Job]]) -> Iterator[Result]:
-        """Failures of the batches whose tool no worker can load."""
-        for tool, error in self._troubles.items():
-            while queue.get(tool) and all(
-                tool in member.unable or member.state == "gone" for member in self._members
-            ):
-                yield _failure(stage, queue[tool].popleft(), error, next(iter(self.environments)))
-
-    def _next(self, refs: list[Any]) -> list[Any]:
-        """One of the answers that are awaited, or none yet."""
-        import ray
-
-        if refs:
-            return ray.wait(refs, num_returns=1, timeout=0.5)[0]
-        time.sleep(0.2)
-        return []
-
-    def _outcome(
-        self, ref: Any, stage: str, member: _Member, job: Job, run: str
-    ) -> Result | list[Lock]:
-        """A job's result; or, where it has to be done again, the locks whose contents must be
-        brought to its machine first."""
+    def _outcome(self, ref: Any, stage: str, member: Member, job: Job, run: str) -> Result | None:
+        """A job's result; None where its worker ended and the job has to be done again."""
         import ray
 
         try:
-            found = ray.get(ref)
-        except ray.exceptions.RayTaskError as error:  # what no worker should raise
-            return _failure(
-                stage,
-                job,
-                RuntimeError(
-                    "the Ray worker failed:"
-                    f" {str(error.cause).splitlines()[0] if str(error.cause) else error}"
-                ),
-                run,
-            )
+            return ray.get(ref)
+        except ray.exceptions.RayTaskError as error:  # a fault of the worker itself
+            cause = RuntimeError(f"the Ray worker failed: {one_line(error.cause)}")
+            return _failure(stage, job, cause, run)
         except ray.exceptions.RayError as error:
             self._wake(member)
-            self._deaths[job.makes] = self._deaths.get(job.makes, 0) + 1
-            if self._deaths[job.makes] >= FATAL:
-                said = one_line(error, 200)
-                return _failure(
-                    stage,
-                    job,
-                    RuntimeError(
-                        f"{FATAL} Ray workers ended over this batch, the last with: {said}"
-                    ),
-                    run,
-                )
-            return []
-        return found
+            if self._crew.count_death(job) < FATAL:
+                return None
+            last = one_line(error, 200)
+            cause = RuntimeError(
+                f"{FATAL} Ray workers ended over this batch, the last with: {last}"
+            )
+            return _failure(stage, job, cause, run)
 
-    def _wake(self, member: _Member, fresh: bool = True) -> None:
-        """Ask a worker who it is, and equip it; until it answers it gets no work. `fresh`: it may
-        be another process by now."""
-        if member.state in ("ready", "staging"):
-            member.state, member.tool = "waking", ""
-            if fresh:
-                member.run, member.unable = "", set()
-            member.kit = self._kit
-            self._waking[member.actor.facts.remote(self._kit)] = member
+    def _wake(self, member: Member, fresh: bool = True) -> None:
+        """Ask a ready worker for its facts, and equip it; it gets no work until it answers. With
+        `fresh`, its process may be another one."""
+        if member.state != "ready":
+            return
+        member.state, member.tool, member.kit = "waking", None, self._kit
+        if fresh:
+            member.run, member.unable = "", set()
+        self._waking[member.actor.facts.remote(self._kit)] = member
 
     def _meet_all(self) -> None:
-        """Wait for a worker, at most `patience`, and a little for the others, who else come when
-        they come. Raises RequestError where there is none."""
+        """Wait for a worker, at most `patience`, and for a little longer for the others. Raises
+        RequestError where none comes."""
         import ray
 
         end = time.monotonic() + self.patience
@@ -353,30 +221,22 @@ class Ray:
             for ref in ray.wait([*self._waking], num_returns=1, timeout=min(left, 1.0))[0]:
                 self._meet(ref, strict=True)
                 end = min(end, time.monotonic() + GRACE_S)
-        if not any(member.state == "ready" for member in self._members):
+        if not self._crew.count("ready"):
             raise RequestError(
-                f"No Ray worker has come within {self.patience:.0f} s: {ray_session.resources()}."
-                " Give the cluster machines, or ask for fewer GPUs"
+                f"No Ray worker has started within {self.patience:.0f} s:"
+                f" {ray_session.resources()}. Add machines to the cluster, or ask for fewer GPUs"
             )
 
     def _meet(self, ref: Any, strict: bool = False) -> None:
-        """Take in a worker that has said who it is."""
+        """Take in a worker that has answered. With `strict`, raise RequestError for other
+        versions than the driver's or the folder's; else do without that worker."""
         import ray
 
         member = self._waking.pop(ref)
+        member.state = "gone"  # unless its answer is right
         try:
-            found = ray.get(ref)
-            if found["realkit"] != __version__:
-                raise RequestError(
-                    f"A Ray worker has realkit {found['realkit']}, this is {__version__}: install"
-                    " the same everywhere"
-                )
-            first = next(iter(self.environments.values()), found["environment"])
-            environment.same_versions(
-                self._versions or first["versions"],
-                found["environment"]["versions"],
-                "A Ray worker has",
-            )
+            facts = ray.get(ref)
+            self._check_versions(facts)
         except ray.exceptions.ActorUnavailableError:  # it is being started again
             time.sleep(0.2)
             member.state = "ready"
@@ -385,66 +245,42 @@ class Ray:
         except RequestError as error:
             if strict:
                 raise
-            member.state = "gone"
-            print(f"realkit: {error}; the others go on", file=sys.stderr)
+            print(f"realkit: {error}; the others continue", file=sys.stderr)
             return
         except ray.exceptions.RayError as error:
-            member.state = "gone"
-            print(
-                f"realkit: a Ray worker cannot start: {ray_session.cause(error)}", file=sys.stderr
-            )
+            cause = ray_session.cause(error)
+            print(f"realkit: a Ray worker cannot start: {cause}", file=sys.stderr)
             return
-        member.state, member.node = "ready", found["node"]
-        if member.kit is not self._kit:  # it came when there was none yet
+        member.state = "ready"
+        if member.kit is not self._kit:  # it was asked before there was a kit
             self._wake(member, fresh=False)
         if not member.run:
             member.run = f"{self._run}-{len(self.environments)}"
-            self.environments[member.run] = found["environment"]
+            self.environments[member.run] = facts["environment"]
 
-    # --- what machines lack
-
-    def _bring(self, member: _Member, locks: list[Lock]) -> None:
-        """Send a machine what it could not come by, once for all its workers."""
-        import ray
-
-        with self._roads.setdefault(member.node, threading.Lock()):
-            for lock in ray.get(member.actor.stage.remote("lacking", locks)):
-                place = ray.get(member.actor.stage.remote("begin", lock))
-                sent: dict[str, Any] = {}
-                for name, data in ray_files.pieces(lock):
-                    if self._closing.is_set():
-                        return
-                    sent.setdefault(name, hashlib.sha256()).update(data)
-                    ray.get(member.actor.stage.remote("receive", place, name, data))
-                ray.get(
-                    member.actor.stage.remote(
-                        "complete",
-                        lock,
-                        place,
-                        {name: sha.hexdigest() for name, sha in sent.items()},
-                    )
-                )
-
-    def _brought(self, stage: str) -> None:
-        """Let workers go on to which things were brought; where they could not be, others may have
-        them."""
-        import ray
-
-        for carried in [carried for carried in self._bringing if carried.done()]:
-            member, of, tool = self._bringing.pop(carried)
-            member.state = "ready" if member.state == "staging" else member.state
-            error = carried.exception()
-            if isinstance(error, ray.exceptions.RayTaskError):
-                error = error.cause
-            if isinstance(error, ray.exceptions.RayError):
-                self._wake(member)
-            elif (
-                isinstance(error, Exception) and of == stage
-            ):  # another may have done its stage's work meanwhile
-                self._cannot(member, tool, error)
+    def _check_versions(self, facts: dict[str, Any]) -> None:
+        if facts["realkit"] != __version__:
+            raise RequestError(
+                f"A Ray worker has realkit {facts['realkit']}, this is {__version__}: install the"
+                " same everywhere"
+            )
+        first = next(iter(self.environments.values()), facts["environment"])
+        expected = self._versions or first["versions"]
+        environment.same_versions(expected, facts["environment"]["versions"], "A Ray worker has")
 
 
-def _read(read: Callable[[Job], Files], job: Job) -> Files | Exception:
+def _answered(refs: list[Any]) -> list[Any]:
+    """The reference of an answer that has come, or nothing after a moment."""
+    import ray
+
+    if refs:
+        return ray.wait(refs, num_returns=1, timeout=0.5)[0]
+    time.sleep(0.2)
+    return []
+
+
+def _contents(read: Callable[[Job], Files], job: Job) -> Files | OSError:
+    """A job's files, or why they cannot be read: the worker reports it as the job's failure."""
     try:
         return read(job)
     except OSError as error:
@@ -452,6 +288,4 @@ def _read(read: Callable[[Job], Files], job: Job) -> Files | Exception:
 
 
 def _failure(stage: str, job: Job, error: Exception, run: str) -> Result:
-    return Result(
-        job, [batch.failed(stage, job, artifact, error) for artifact in job.makes], run, 0.0
-    )
+    return Result(job, batch.failures(stage, job, error), run, 0.0)
