@@ -41,8 +41,9 @@ def grid(
     """
     from matplotlib import pyplot as plt
 
-    _check_columns(df, rows, cols, "status", "image", "prompt", *([caption] if caption else []))
+    _check_columns(df, rows, cols, "status", "image", "prompt")
     if caption:
+        _check_columns(df, caption)
         _check_numbers(df, caption)
     home = folder or df.attrs.get("folder")
     if home is None:
@@ -53,8 +54,7 @@ def grid(
         for place, cell in cells.items()
         if cell["status"] == "ok"
     }
-    row_labels = list(dict.fromkeys(row for row, _ in cells))
-    col_labels = list(dict.fromkeys(col for _, col in cells))
+    row_labels, col_labels = (list(dict.fromkeys(labels)) for labels in zip(*cells, strict=True))
     width = side * len(col_labels) + 1.0
     height = (side + (0.2 if caption else 0.06)) * len(row_labels) + 0.55
     figure, axes = plt.subplots(
@@ -136,9 +136,10 @@ def pareto(
     for name, colour in colours.items():
         marker = markers[name] if hue == by else "s"
         axis.plot([], [], marker=marker, color=colour, label=_text(name), linestyle="")
-    for name, marker in markers.items() if hue != by else ():
-        (line,) = axis.plot([], [], marker=marker, color="black", label=_text(name), linestyle="")
-        line.set_markerfacecolor("none")
+    if hue != by:
+        for name, marker in markers.items():
+            (line,) = axis.plot([], [], marker=marker, color="black", linestyle="")
+            line.set(markerfacecolor="none", label=_text(name))
     axis.set(xlabel=f"{_text(x)} (median)", ylabel=f"{_text(y)} (mean, 95 % interval over {unit}s)")
     axis.grid(alpha=0.25)
     axis.legend(
@@ -237,7 +238,7 @@ def _busiest(picture: Image) -> Box:
     sums = np.pad(down + along, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     # Four corners of the summed-area table give the sum of each square.
     squares = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    top, left = (int(index) for index in np.unravel_index(squares.argmax(), squares.shape))
+    top, left = divmod(int(squares.argmax()), squares.shape[1])
     return left, top, left + side, top + side
 
 

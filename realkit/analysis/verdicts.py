@@ -60,10 +60,14 @@ def _quality(values: pd.DataFrame, better: str) -> pd.DataFrame:
     """A measure turned so that higher is better."""
     if better == "nearer 1":
         return -(values - 1).abs()
-    return -values if better == "lower" else values
+    if better == "lower":
+        return -values
+    return values
 
 
 def _word(gain: Interval) -> str:
     if gain.low > 0:
         return "better"
-    return "worse" if gain.high < 0 else "unclear"
+    if gain.high < 0:
+        return "worse"
+    return "unclear"
