@@ -26,7 +26,7 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
         ({"prompts": [None]}, "prompt None: Input should be a valid string"),
         ({"prompts": "suite:nothing"}, "Unknown prompt 'nothing'"),
         ({"prompts": ["a", "suite:nothing"]}, "Unknown prompt 'nothing'"),
-        ({"models": {"model": "rehearsal/base", "prompt": "suite:rehearsal"}}, "a suite stands in the list of prompts"),
+        ({"models": {"model": "rehearsal/base", "prompt": "suite:rehearsal"}}, "a suite stands in a sweep's list of prompts"),
         ({"prompts": "a \ud83d cube"}, r"prompt 'a .ud83d cube': expected text"),
         ({"negatives": "\udcff"}, "negative .*: expected text"),
         ({"prompts": 10**5000}, "prompt a number too long to write: Input should be a valid string"),
