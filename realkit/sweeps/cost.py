@@ -15,7 +15,7 @@ from realkit.scorers.table import SCORERS
 from realkit.sweeps.cell import Cell
 from realkit.upscalers import table
 
-CPU = "two CPU cores"
+CPU, GPUS = "two CPU cores", ("a T4", "a P100")
 # TFLOP/s: of results/sample; of 25 guided steps of Stable Diffusion 1.5 in 3.8 s and in 7 s
 SPEED = {CPU: 0.14, "a T4": 11.2, "a P100": 6.1}
 SMALL_TFLOP = 0.1  # a denoiser below this leaves a GPU idle between launches: estimated for a CPU
@@ -85,7 +85,7 @@ def describe(cells: list[Cell], specs: Mapping[str, ModelSpec], scorers: list[st
     nfe = sum(SAMPLERS[cell.sampler].nfe(cell.steps) for cell in pictures)
     disk = sum(cell.pixels[0] * cell.pixels[1] for cell in cells) * BYTES_A_PIXEL / 2**20
     vaes = {spec.parts.get("vae", spec.source) for spec in specs.values()}
-    upscalers = {cell.upscaler for cell in cells} - {None}
+    upscalers = set(map(attrgetter("upscaler"), cells)) - {None}
     loads = len(specs) + len(vaes) + len(upscalers) + len(scorers)
     lines = [
         f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {_axes(cells)}",
@@ -93,7 +93,8 @@ def describe(cells: list[Cell], specs: Mapping[str, ModelSpec], scorers: list[st
         f" {len(cells) * len(scorers)} scores, about {disk:.1f} MiB of pictures",
         f"about {_times(tflop(cells, specs, scorers), _machines(specs.values()), loads)}",
     ]
-    for sampler, steps, budget in dict.fromkeys((c.sampler, c.steps, c.nfe_budget) for c in cells):
+    budgets = dict.fromkeys(map(attrgetter("sampler", "steps", "nfe_budget"), cells))
+    for sampler, steps, budget in budgets:
         if budget is not None:
             calls = SAMPLERS[sampler].nfe(steps)
             left = budget - calls
@@ -110,14 +111,14 @@ def _axes(cells: list[Cell]) -> str:
     return " × ".join(counts) or "one setting"
 
 
-def _machines(specs: Iterable[ModelSpec]) -> list[str]:
-    """The machines that suit models of this size, as SPEED names them."""
+def _machines(specs: Iterable[ModelSpec]) -> tuple[str, ...]:
+    """The machines that suit models of this size."""
     if all((spec.pass_tflop or _family(spec).pass_tflop) < SMALL_TFLOP for spec in specs):
-        return [CPU]
-    return [machine for machine in SPEED if machine != CPU]
+        return (CPU,)
+    return GPUS
 
 
-def _times(work: float, machines: list[str], loads: int) -> str:
+def _times(work: float, machines: Iterable[str], loads: int) -> str:
     times = []
     for machine in machines:
         seconds = work / SPEED[machine] + loads * LOAD_S[machine]

@@ -57,12 +57,7 @@ AFTER: dict[str, TypeAdapter[Any]] = {
     "target": TypeAdapter(Target | None),
     "strength": TypeAdapter(Annotated[FiniteFloat, Field(strict=True, gt=0, le=1)] | None),
 }
-BY_MODEL = (
-    "steps",
-    "guidance",
-    "negatives",
-    "size",
-)  # axes that the recommended profile leaves out
+BY_MODEL = ("steps", "guidance", "negatives", "size")  # axes that profile "recommended" sets
 
 
 class Sweep(BaseModel):
@@ -135,12 +130,12 @@ class Sweep(BaseModel):
 
     def _check_recommended(self) -> None:
         """Raise RequestError where an axis or a linked value sets what each model recommends."""
-        settings = {AXES[axis] for axis in BY_MODEL if getattr(self, axis) != [None]}
-        for value in itertools.chain.from_iterable(getattr(self, axis) for axis in AXES):
+        linked: set[str] = set()
+        for value in itertools.chain.from_iterable(self._axes()):
             if isinstance(value, dict):
-                settings.update(value)
+                linked.update(value)
         for axis in BY_MODEL:
-            if AXES[axis] in settings:
+            if AXES[axis] in linked or getattr(self, axis) != [None]:
                 raise RequestError(
                     "profile 'recommended' takes steps, guidance, negatives and size from each"
                     f" model: leave out {axis!r}"
@@ -172,13 +167,16 @@ class Sweep(BaseModel):
         """All distinct cells, in the order of the axes. `specs` holds entries already locked."""
         specs = dict(specs or {})
         cells: dict[Cell, None] = {}
-        for values in itertools.product(*(getattr(self, axis) for axis in AXES)):
+        for values in itertools.product(*self._axes()):
             settings = _merge(values)
             name = settings["model"]
             if name not in specs:
                 specs[name] = identify(name)[1]
             cells[_cell(settings, specs[name], self.profile == "equal-nfe")] = None
         return list(cells)
+
+    def _axes(self) -> list[list[Any]]:
+        return [getattr(self, axis) for axis in AXES]
 
     def describe(self) -> str:
         """What the sweep will make: pictures, loads, denoiser calls, time and disk, in a few lines.
@@ -211,10 +209,12 @@ def _axis(axis: str, value: Any) -> list[Any]:
 
 
 def _scorers(value: Any) -> list[str]:
-    names = list(dict.fromkeys(find(SCORERS, name) for name in _listed(value)))
-    for name in names:
+    names: dict[str, None] = {}
+    for item in _listed(value):
+        name = find(SCORERS, item)
         determined_score(name)
-    return names
+        names[name] = None
+    return list(names)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -231,11 +231,13 @@ def _value(axis: str, item: Any) -> Any:
         raise RequestError(
             f"{axis}: the mapping {shown(dict(item))} lacks its own key {AXES[axis]!r}"
         )
-    for key in item:
+    settings = {}
+    for key, value in item.items():
         if key not in AXES.values():
             expected = ", ".join(AXES.values())
             raise RequestError(f"{axis}: unknown setting {shown(key)}, expected some of {expected}")
-    return {key: _setting(key, value) for key, value in item.items()}
+        settings[key] = _setting(key, value)
+    return settings
 
 
 def _setting(setting: str, value: Any) -> Any:

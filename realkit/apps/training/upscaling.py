@@ -21,7 +21,7 @@ from realkit.rehearsal.data import pictures
 
 PICTURES, SIZE, SCALE = 320, 512, 4
 TENT = torch.tensor([1.0, 2.0, 1.0]) / 4  # after doubling each pixel this is bilinear interpolation
-FLAT = 2  # crops of a batch
+FLAT = 2  # crops of a batch that show one colour
 # The share of the training in bfloat16. Its rounding is half a level of 255: more than the error on
 # smooth floors, so the rest runs in float32.
 COARSE = 0.6
