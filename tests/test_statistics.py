@@ -37,6 +37,13 @@ def test_an_interval_is_never_narrower_than_student_and_leans_to_the_long_tail()
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low), rel=1e-6)
 
 
+def test_a_few_nearly_equal_values_and_one_far_have_an_interval_of_use():
+    values = np.array([80.0, 80.1, 80.2, 20.0])
+    half = 3.1824 * values.std(ddof=1) / 2  # t at three degrees of freedom
+    found = mean_interval(values)
+    assert found.mean - found.low == pytest.approx(3 * half, rel=1e-3)
+
+
 def test_a_cluster_counts_once_whatever_its_size():
     uneven = mean_interval([1.0, 1.0, 1.0, 3.0, 8.0], ["a", "a", "a", "b", "c"])
     assert uneven == mean_interval([1.0, 3.0, 8.0]) and uneven.clusters == 3

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 TAILS = (0.025, 0.975)  # of a 95 % interval
 DRAWS = 10_000  # bootstrap samples
+WIDEST = 3.0  # times Student's t: the bootstrap-t's cap
 DRAWN_VALUES = 10_000_000  # at most this many at once; beyond 1,000 clusters fewer draws suffice
 
 
@@ -33,7 +34,8 @@ def mean_interval(values: ArrayLike, clusters: ArrayLike | None = None) -> Inter
     Each end is the wider of Student's t and the bootstrap-t (Efron 1982; Hall 1988, Theoretical
     comparison of bootstrap confidence intervals). Percentile and BCa bootstraps cover 84 % at 5
     normal differences. This one covers 96 %, and 90 % at 5 lognormal ones: tests/test_statistics.py
-    repeats the simulation. A fixed seed draws the samples, so equal values give equal intervals.
+    repeats the simulation. The bootstrap-t is capped at 3 times Student's t: of 4 values, 3 nearly
+    equal, it can be 1,000 times as wide. A fixed seed makes equal values give equal intervals.
     """
     means = _cluster_means(np.asarray(values, float), clusters)
     count = len(means)
@@ -43,9 +45,8 @@ def mean_interval(values: ArrayLike, clusters: ArrayLike | None = None) -> Inter
     standard_error = means.std(ddof=1) / np.sqrt(count)
     student = stdtrit(count - 1, TAILS[1])
     lower, upper = _bootstrap_t(means)
-    low = mean - max(student, upper) * standard_error
-    high = mean - min(-student, lower) * standard_error
-    return Interval(mean, float(low), float(high), count)
+    below, above = np.clip((upper, -lower), student, WIDEST * student) * standard_error
+    return Interval(mean, float(mean - below), float(mean + above), count)
 
 
 def _cluster_means(values: NDArray[np.float64], clusters: ArrayLike | None) -> NDArray[np.float64]:
