@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import realkit as rk
-from realkit.analysis.page import _jpeg, summary
+from realkit.analysis.page import _thumbnail, summary
 from realkit.apps.notebooks.entries import read_entries
 from realkit.apps.notebooks.sweep import judged, merge
 
@@ -383,9 +383,9 @@ def test_a_page_takes_the_tables_that_notebooks_write_as_they_like(place, monkey
 
 def test_a_picture_too_large_to_be_read_is_left_out(tmp_path, monkeypatch):
     Image.new("RGB", (30, 30)).save(tmp_path / "large.png")
-    assert _jpeg(tmp_path / "large.png", 8)
+    assert _thumbnail(tmp_path, "large.png", 8)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert _jpeg(tmp_path / "large.png", 8) is None
+    assert _thumbnail(tmp_path, "large.png", 8) is None
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 
 import realkit as rk
@@ -34,7 +35,6 @@ def test_a_missing_column_is_named(finished, call):
 @pytest.fixture
 def invented(tmp_path):
     """A table of two finished cells, one of them without an upscaler, and their pictures."""
-    import pandas as pd
     from PIL import Image
 
     for name in ("a.png", "b.png"):
@@ -64,8 +64,6 @@ def test_a_missing_score_prints_nothing_and_a_dollar_is_a_dollar(invented):
 
 
 def test_pareto_keeps_every_hue_and_name_in_the_legend(invented):
-    import pandas as pd
-
     df = pd.concat([invented.assign(model=f"m{n}", sampler=f"s{n}", seconds=float(n)) for n in range(30)])
     figure = rk.plots.pareto(df)
     figure.canvas.draw()
@@ -94,7 +92,7 @@ def test_pictures_of_an_unknown_folder_and_words_on_an_axis_are_refused(invented
     with pytest.raises(rk.RequestError, match="'prompt' holds no numbers"):
         rk.plots.pareto(invented, y="prompt")
     del invented.attrs["folder"]
-    with pytest.raises(rk.RequestError, match="give folder="):
+    with pytest.raises(rk.RequestError, match="pass folder="):
         rk.plots.grid(invented)
 
 
@@ -117,3 +115,19 @@ def test_crops_show_one_region_of_all_sizes_where_most_happens():
             rk.plots.crops({"truth": truth}, wrong)
     with pytest.raises(rk.RequestError, match="No pictures to show"):
         rk.plots.crops({})
+
+
+def test_pareto_draws_a_bar_over_prompts_and_none_for_one_prompt(invented):
+    """The mean and its bar are over prompts, also where one prompt has more cells than others."""
+    from realkit.base.statistics import mean_interval
+
+    def ends(df):
+        bars = rk.plots.pareto(df).axes[0].collections
+        return [point[1] for bar in bars for segment in bar.get_segments() for point in segment]
+
+    assert ends(invented) == []
+    clip = [30.0] * 8 + [20.0, 21.0]
+    df = pd.DataFrame({"prompt": ["a"] * 8 + ["b", "c"], "clip": clip})
+    df = df.assign(model="m", sampler="Euler", status="ok", seconds=1.0)
+    mean, low, high, _ = mean_interval([30.0, 20.0, 21.0])
+    assert ends(df) == pytest.approx([low, high]) and mean == pytest.approx(71 / 3)

@@ -1,4 +1,4 @@
-"""Things to move in a notebook."""
+"""Two pictures of a scene, divided by a border that a slider moves."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 
 
 def before_after(pictures: Mapping[str, Image], before: str, after: str, side: int = 512) -> Any:
-    """Two of several pictures of one scene, one left and one right of a border that a slider moves,
-    `side` pixels along the longer side.
+    """A notebook widget: one picture left and another right of a border that a slider moves.
 
-    Raises RequestError for a picture that is not among them.
+    `pictures` show one scene, by name; `before` and `after` name the two shown first. `side` is the
+    longer side in pixels. Raises RequestError for a name that `pictures` lacks.
     """
     from ipywidgets import Dropdown, IntSlider, interactive
 
-    if missing := [name for name in (before, after) if name not in pictures]:
-        raise RequestError(f"No picture {shown(missing[0])}: expected one of {', '.join(pictures)}")
+    for name in (before, after):
+        if name not in pictures:
+            raise RequestError(f"No picture {shown(name)}: expected one of {', '.join(pictures)}")
 
     def draw(left: str, right: str, border: int) -> Image:
         return joined(pictures[left], pictures[right], border / 100, side)
@@ -35,20 +36,22 @@ def before_after(pictures: Mapping[str, Image], before: str, after: str, side: i
 
 
 def joined(left: Image, right: Image, share: float, side: int = 512) -> Image:
-    """The left `share` of one picture beside the rest of another of the same scene, a white line
-    between them; smaller ones show their pixels."""
-    from PIL import Image
+    """The left `share` of one picture beside the rest of another, with a white border between.
 
+    `share` is from 0 to 1. The result has the shape of `right`, its longer side `side` pixels.
+    """
     scale = side / max(right.size)
     size = round(right.width * scale), round(right.height * scale)
-    one, other = (
-        image.resize(
-            size, Image.Resampling.LANCZOS if image.width > size[0] else Image.Resampling.NEAREST
-        )
-        for image in (left, right)
-    )
     border = round(share * size[0])
-    made = other.copy()
-    made.paste(one.crop((0, 0, border, size[1])))
-    made.paste("white", (max(0, border - 1), 0, min(size[0], border + 1), size[1]))
-    return made
+    picture = _resized(right, size)
+    picture.paste(_resized(left, size).crop((0, 0, border, size[1])))
+    picture.paste("white", (max(0, border - 1), 0, min(size[0], border + 1), size[1]))
+    return picture
+
+
+def _resized(image: Image, size: tuple[int, int]) -> Image:
+    """A copy of a size; enlarged pixels stay visible."""
+    from PIL.Image import Resampling
+
+    method = Resampling.LANCZOS if image.width > size[0] else Resampling.NEAREST
+    return image.resize(size, method)

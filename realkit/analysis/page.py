@@ -1,4 +1,4 @@
-"""What a page of results shows: best cells, sentences, thumbnails."""
+"""What a page of results shows of a table: a summary with the best values marked, thumbnails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from realkit.base.pictures import opaque
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
 from realkit.scorers.likeness import MEASURES
@@ -17,23 +18,19 @@ from realkit.scorers.table import SCORERS
 if TYPE_CHECKING:
     import pandas as pd
 
-PICTURES = 8  # shown of each entry
-FIGURES = 4  # and of the figures that its notebook saved
-SIDE = 176  # pixels of a picture's longer side; a figure's is twice as long
+PICTURES = 8  # thumbnails of an entry
+FIGURES = 4  # of the figures that its notebook saved
+SIDE = 176  # pixels of a thumbnail's longer side; a figure's is twice as long
 GROUPS = ("model", "sampler", "upscaler")
-MOST = 60  # lines of a summary
-ALIKE = (
-    "batch",
-    "rung",
-    "device",
-    "dtype",
-    "tile",
-)  # times are summed up only where these are the same
+SUMMARY_ROWS = 60
+ALIKE = ("batch", "rung", "device", "dtype", "tile")  # times are pooled only where these are equal
 
 
 def plain_value(table: pd.DataFrame) -> pd.DataFrame:
-    """A table as this page reads it, also one that a notebook wrote as it liked: without a status
-    all is done, and what is no number is no time."""
+    """A copy that the functions below can read, also of a table that a notebook made itself.
+
+    A missing status is "ok"; a time that is not a number is empty.
+    """
     import pandas as pd
 
     table = table.copy()
@@ -44,8 +41,47 @@ def plain_value(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def meaning(column: str) -> tuple[str, str]:
-    """(better is, meaning) of a column of a table; empty where it is not known."""
+def summary(table: pd.DataFrame) -> dict[str, Any] | None:
+    """The finished cells of each model, sampler and upscaler: how many, mean scores, median time.
+
+    `heads` holds (name, better is, meaning) of each column; `rows` the group's names, its number of
+    cells, and (text, is best) of each figure; `more` is the number of rows left out. None without
+    finished cells or without a column to group by. The median time is empty where a group mixes
+    batch sizes, rungs, devices, number formats or tiles.
+    """
+    groups = [name for name in GROUPS if name in table and table[name].notna().any()]
+    done = table[table["status"] == "ok"]
+    if not groups or done.empty:
+        return None
+    names = done[groups].astype("string").fillna("–")
+    grouped = done.assign(**names).groupby(groups, sort=False)
+    figures: dict[str, pd.Series] = {}
+    for name in map(str, done.select_dtypes("number")):
+        if (name in MEASURES or name in SCORERS) and done[name].notna().any():
+            figures[name] = grouped[name].mean()
+    if "seconds" in done:
+        median = grouped["seconds"].median()
+        for name in ALIKE:
+            if name in done:
+                median = median.where(grouped[name].nunique(dropna=False) == 1)
+        figures["seconds"] = median
+    best = {name: _best(name, values.tolist()) for name, values in figures.items()}
+    counts = grouped.size()
+    places = counts.index.to_frame().to_numpy().tolist()
+    rows = []
+    for n, labels in enumerate(places[:SUMMARY_ROWS]):
+        texts = {name: _number(values.iloc[n]) for name, values in figures.items()}
+        marked = [(text, len(places) > 1 and text == best[name]) for name, text in texts.items()]
+        rows.append((labels, int(counts.iloc[n]), marked))
+    heads = [(name, *_meaning(name)) for name in groups]
+    heads.append(("cells", "", "finished cells"))
+    for name in figures:
+        heads.append(("seconds, median" if name == "seconds" else name, *_meaning(name)))
+    return {"heads": heads, "rows": rows, "more": len(places) - len(rows)}
+
+
+def _meaning(column: str) -> tuple[str, str]:
+    """(better is, meaning) of a column; empty where it is unknown."""
     if column in COLUMNS:
         return COLUMNS[column].better, COLUMNS[column].meaning
     if column in MEASURES:
@@ -56,162 +92,77 @@ def meaning(column: str) -> tuple[str, str]:
     return "", ""
 
 
-def summary(table: pd.DataFrame) -> dict[str, Any] | None:
-    """Per model, sampler and upscaler, as far as the table tells them apart: cells, means of the
-    scores, median of the seconds. Best values are marked.
-
-    None where the table has none of those columns. The median is empty where the group's batch
-    sizes, rungs or devices differ: those are never pooled.
-    """
-    groups = [name for name in GROUPS if name in table and table[name].notna().any()]
-    if not groups:
-        return None
-    done = table[table["status"] == "ok"] if "status" in table else table
-    if done.empty:
-        return None
-    scores = [
-        name
-        for name in done.select_dtypes("number").columns
-        if (name in MEASURES or name in SCORERS) and done[name].notna().any()
-    ]
-    keys = done[groups].astype("string").fillna("–")
-    rows: list[tuple[list[str], dict[str, float], int]] = []
-    for _, part in done.groupby([keys[name] for name in groups], sort=False):
-        alike = all(part[name].nunique(dropna=False) == 1 for name in ALIKE if name in part)
-        figures = {name: float(part[name].mean()) for name in scores} | (
-            {"seconds": float(part["seconds"].median()) if alike else float("nan")}
-            if "seconds" in part
-            else {}
-        )
-        rows.append(([str(keys.loc[part.index[0], name]) for name in groups], figures, len(part)))
-    best = {name: _best(name, [figures[name] for _, figures, _ in rows]) for name in rows[0][1]}
-    return {
-        "heads": (
-            [(name, *meaning(name)) for name in groups]
-            + [("cells", "", "cells that are done")]
-            + [
-                (f"{name}" if name != "seconds" else "seconds, median", *meaning(name))
-                for name in rows[0][1]
-            ]
-        ),
-        "rows": [
-            (
-                keyed,
-                count,
-                [
-                    (_number(value), len(rows) > 1 and _number(value) == best[name])
-                    for name, value in figures.items()
-                ],
-            )
-            for keyed, figures, count in rows[:MOST]
-        ],
-        "more": max(0, len(rows) - MOST),
-    }
-
-
 def _best(column: str, values: list[float]) -> str | None:
-    """The best of a column as it is written, so that what reads the same is marked alike; None
-    where there is no better."""
-    known = [value for value in values if not math.isnan(value)]
-    pick = {"higher": max, "lower": min}.get(meaning(column)[0])
-    return _number(pick(known)) if pick and known else None
+    """A column's best value as text, so that equal texts are marked alike; None without a best."""
+    numbers = [value for value in values if not math.isnan(value)]
+    pick = {"higher": max, "lower": min}.get(_meaning(column)[0])
+    return _number(pick(numbers)) if pick and numbers else None
 
 
 def _number(value: float) -> str:
-    return (
-        "–"
-        if math.isnan(value)
-        else (
-            f"{value:.0f}"
-            if abs(value) >= 1000
-            else f"{value:.3g}"
-            if abs(value) < 10
-            else f"{value:.1f}"
-        )
-    )
+    if math.isnan(value):
+        return "–"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def time_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{seconds:.1f} s"
-        if seconds < 60
-        else (
-            f"{minutes} min {rest:02d} s"
-            if minutes < 60
-            else f"{minutes // 60} h {minutes % 60:02d} min"
-        )
-    )
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def text_of(value: Any) -> str:
-    return (
-        ", ".join(map(text_of, value))
-        if isinstance(value, (list, tuple))
-        else "null"
-        if value is None
-        else str(value)
-    )
+    """A notebook parameter as text."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(text_of, value))
+    return "null" if value is None else str(value)
 
 
 def thumbnails(table: pd.DataFrame, folder: Path) -> list[dict[str, str]]:
-    """A few pictures of a table, of as many models, samplers, upscalers and prompts as there are
-    places, small enough to stand in the page."""
-    there = table[(table["status"] == "ok") & table["image"].notna()].drop_duplicates("image")
-    groups = [there[name].astype("string").fillna("") for name in GROUPS if name in there]
-    for keys in (
-        [*groups, there["prompt"]] if "prompt" in there else groups,
-        groups,
-    ):  # first another prompt, then another seed
-        if keys:
-            turn = there.groupby([key.loc[there.index] for key in keys], sort=False).cumcount()
-            there = there.loc[turn.sort_values(kind="stable").index]
-    found = []
-    for line in there.head(PICTURES).sort_index().to_dict("records"):
-        if (data := _jpeg(folder / line["image"], SIDE)) is not None:
-            words = " · ".join(
-                str(line[name]) for name in GROUPS if isinstance(line.get(name), str)
-            )
-            about = f"{line.get('prompt', '')} (seed {line.get('seed', '–')})"
-            found.append(
-                {
-                    "data": data,
-                    "href": quote(line["image"]),
-                    "caption": words,
-                    "about": about,
-                    "kind": "picture",
-                }
-            )
-    return found
+    """A few pictures of a table in `folder`, of as many groups and prompts as possible."""
+    cells = table[(table["status"] == "ok") & table["image"].notna()].drop_duplicates("image")
+    groups = [name for name in GROUPS if name in cells]
+    # Stable sorts, the last decides: first every group once, then each with another prompt, and
+    # only then with another seed.
+    for names in ([*groups, "prompt"] if "prompt" in cells else groups, groups):
+        if names:
+            keys = cells[names].astype("string").fillna("")
+            turn = keys.groupby(names, sort=False).cumcount()
+            cells = cells.loc[turn.sort_values(kind="stable").index]
+    entries = []
+    for cell in cells.head(PICTURES).sort_index().to_dict("records"):
+        words = [cell[name] for name in GROUPS if isinstance(cell.get(name), str)]
+        about = f"{cell.get('prompt', '')} (seed {cell.get('seed', '–')})"
+        if picture := _thumbnail(folder, cell["image"], SIDE):
+            caption = " · ".join(words)
+            entries.append(picture | {"caption": caption, "about": about, "kind": "picture"})
+    return entries
 
 
 def figures(home: Path, folder: Path) -> list[dict[str, str]]:
-    found = []
+    """The first figures that a notebook saved in `home`, a folder below `folder`."""
+    entries = []
     for path in sorted(home.glob("*.png"))[:FIGURES]:
-        if (data := _jpeg(path, 2 * SIDE)) is not None:
-            found.append(
-                {
-                    "data": data,
-                    "href": quote(path.relative_to(folder).as_posix()),
-                    "caption": path.stem,
-                    "about": path.name,
-                    "kind": "figure",
-                }
-            )
-    return found
+        if picture := _thumbnail(folder, path.relative_to(folder).as_posix(), 2 * SIDE):
+            entries.append(picture | {"caption": path.stem, "about": path.name, "kind": "figure"})
+    return entries
 
 
-def _jpeg(path: Path, side: int) -> str | None:
-    """A data address of a copy of at most `side` pixels; None where the picture cannot be read."""
+def _thumbnail(folder: Path, name: str, side: int) -> dict[str, str] | None:
+    """The link and the data address of a picture of at most `side` pixels; None if unreadable."""
     from PIL import Image
 
-    from realkit.base.pictures import opaque
-
     try:
-        with Image.open(path) as image:
+        with Image.open(folder / name) as image:
             image.thumbnail((side, side), Image.Resampling.LANCZOS)
             file = io.BytesIO()
             opaque(image).save(file, "JPEG", quality=82)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    data = base64.b64encode(file.getvalue()).decode()
+    return {"href": quote(name), "data": f"data:image/jpeg;base64,{data}"}

@@ -1,10 +1,11 @@
-"""Paired verdicts with intervals."""
+"""Paired verdicts on restored pictures."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from realkit.base.errors import RequestError, shown
+from realkit.base.statistics import Interval, mean_interval
 from realkit.scorers.likeness import MEASURES
 
 if TYPE_CHECKING:
@@ -12,31 +13,26 @@ if TYPE_CHECKING:
 
 
 def check_baseline(frame: pd.DataFrame, baseline: str) -> None:
-    """Raise RequestError, with its error, where what the others are held against restored
-    nothing."""
-    own = frame[frame["upscaler"] == baseline]
-    if not (own["status"] == "ok").any():
-        said = own["error"].dropna().unique()
-        raise RequestError(
-            f"The baseline {baseline!r} restored nothing{f': {said[0]}' if len(said) else ''}: take"
-            " another"
-        )
+    """Raise RequestError, with the baseline's own error, where it restored no picture."""
+    rows = frame[frame["upscaler"] == baseline]
+    if (rows["status"] == "ok").any():
+        return
+    errors = rows["error"].dropna().unique()
+    reason = f": {errors[0]}" if len(errors) else ""
+    raise RequestError(f"The baseline {baseline!r} restored nothing{reason}: choose another")
 
 
-def restoration_verdict(
-    frame: pd.DataFrame, baseline: str = "bicubic", draws: int = 10_000
-) -> pd.DataFrame:
-    """How much better than the baseline each upscaler restores, by each measure: mean differences
-    paired by picture, above 0 where the upscaler is better.
+def restoration_verdict(frame: pd.DataFrame, baseline: str = "bicubic") -> pd.DataFrame:
+    """How much better than the baseline each upscaler restores, one row an upscaler and measure.
 
-    `low` to `high` is a 95 % interval, each for itself: percentiles of a bootstrap over pictures,
-    stretched about the mean as far as Student's t is wider than the normal for so few (Hesterberg
-    2015). `verdict`: better, worse, or unclear, where the interval holds 0 or there is one picture.
-    Infinite PSNR counts in no pair. Raises RequestError without a baseline.
+    `gain` is the mean difference, paired by picture, above 0 where the upscaler is better; `low` to
+    `high` is its 95 % interval (`base.statistics.mean_interval`), not corrected for the number of
+    rows. `verdict` is better, worse, or unclear: the interval holds 0, or there is one picture. A
+    picture with infinite PSNR is left out of its pair. Raises RequestError where the baseline
+    restored no picture.
     """
     import numpy as np
     import pandas as pd
-    from scipy.stats import norm, t
 
     done = frame[frame["status"] == "ok"].replace([np.inf, -np.inf], np.nan)
     names = list(dict.fromkeys(done["upscaler"]))
@@ -46,33 +42,32 @@ def restoration_verdict(
             f" {', '.join(names) or 'none'}"
         )
     rows = []
-    for key in [key for key in MEASURES if done[key].notna().any()]:
-        value = done.pivot_table(
-            index="picture", columns="upscaler", values=key, sort=False
-        ).astype(float)
-        good = {"higher": value, "lower": -value, "nearer 1": -(value - 1).abs()}[
-            MEASURES[key].better
-        ].reindex(columns=names)
-        for name in [name for name in names if name != baseline]:
-            gain = (good[name] - good[baseline]).dropna().to_numpy()
-            n, mean, low, high = len(gain), gain.mean() if len(gain) else np.nan, np.nan, np.nan
-            if n > 1:
-                drawn = np.random.default_rng(0).choice(gain, (draws, n)).mean(1)
-                wider = np.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1) / norm.ppf(0.975)
-                low, high = mean + wider * (np.quantile(drawn, [0.025, 0.975]) - mean)
-            word = "better" if low > 0 else "worse" if high < 0 else "unclear"
-            rows.append((name, key, mean, low, high, n, word))
-    return pd.DataFrame(
-        rows, columns=["upscaler", "measure", "gain", "low", "high", "pictures", "verdict"]
-    )
+    for measure in MEASURES:
+        if done[measure].isna().all():
+            continue
+        values = done.pivot_table(index="picture", columns="upscaler", values=measure, sort=False)
+        values = values.astype(float).reindex(columns=names)
+        quality = _quality(values, MEASURES[measure].better)
+        for name in names:
+            if name != baseline:
+                gain = mean_interval((quality[name] - quality[baseline]).dropna())
+                rows.append((name, measure, *gain, _word(gain)))
+    columns = ["upscaler", "measure", "gain", "low", "high", "pictures", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def interval(group: pd.DataFrame, y: str, unit: str) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling the values of `unit`."""
-    import numpy as np
+def _quality(values: pd.DataFrame, better: str) -> pd.DataFrame:
+    """A measure turned so that higher is better."""
+    if better == "nearer 1":
+        return -(values - 1).abs()
+    if better == "lower":
+        return -values
+    return values
 
-    means = group.groupby(unit)[y].mean().to_numpy()
-    drawn = np.random.default_rng(0).choice(means, (2000, len(means))).mean(1)
-    return min(float(np.quantile(drawn, 0.025)), means.mean()), max(
-        float(np.quantile(drawn, 0.975)), means.mean()
-    )
+
+def _word(gain: Interval) -> str:
+    if gain.low > 0:
+        return "better"
+    if gain.high < 0:
+        return "worse"
+    return "unclear"

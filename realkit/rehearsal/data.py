@@ -1,5 +1,4 @@
-"""The pictures the recipes train on, rendered once into a working folder, and the held-out ones
-they are judged by."""
+"""Training pictures, rendered once into a working folder, and the held-out captions."""
 
 from __future__ import annotations
 
@@ -18,16 +17,20 @@ HELD_OUT_SEED = 1_000_000  # held-out pictures use seeds from here on; no traini
 
 
 def training_scene(index: int) -> Scene:
-    """The scene of training picture `index`, whose pose has seed `index`: every combination equally
-    often."""
+    """The scene of training picture `index`, whose pose has seed `index`.
+
+    Every combination comes equally often.
+    """
     every = scenes("train")
     turn, place = divmod(index, len(every))
     return every[np.random.default_rng([11, turn]).permutation(len(every))[place]]
 
 
 def pictures(folder: Path, count: int, size: int, workers: int | None = None) -> np.ndarray:
-    """Training pictures 0 to count - 1, uint8 (count, size, size, 3), memory-mapped; rendered first
-    if they are not there."""
+    """Training pictures 0 to count - 1, uint8 (count, size, size, 3), memory-mapped.
+
+    Renders them first where `folder` lacks them.
+    """
     return _kept(folder, "scenes", partial(_picture, size=size), (count, size, size, 3), workers)
 
 
@@ -68,7 +71,6 @@ def _mask(index: int, size: int) -> np.ndarray:
 
 
 def held_out(count: int) -> list[tuple[str, int]]:
-    """Captions of the held-out split with a seed each, going round the captions in a shuffled
-    order."""
+    """Held-out captions, each with a seed, cycling through the captions in a shuffled order."""
     order = np.random.default_rng(0).permutation(len(captions("heldout")))
     return [(captions("heldout")[order[i % len(order)]], HELD_OUT_SEED + i) for i in range(count)]

@@ -1,8 +1,8 @@
-"""Renders the rehearsal world: one object on a floor under a time of day, by marching rays through
-distance fields.
+"""The renderer of the rehearsal world: one object on a floor under a time of day.
 
-Everything is numpy on float32: a picture of 128×128 with 2×2 supersampling takes some 30 ms of one
-core, needs no weights and no network, and is the same on every machine up to rounding.
+It marches rays through distance fields in numpy, float32. A picture of 128×128 with 2×2 samples a
+pixel takes about 30 ms of one core, needs no weights, and is the same on every machine up to
+rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 from realkit.rehearsal.wording import ATTRIBUTES, Scene, parse
 
 NATIVE = 128  # the rehearsal models' native size, pixels
-SUPERSAMPLES = 2
+SUPERSAMPLES = 2  # a pixel, along each side
 TAN_HALF_FOV = 0.404  # 44 degrees from top to bottom
 FILL = (0.38, 0.57)  # share of the picture's height that the object takes
 
@@ -29,8 +29,7 @@ ALBEDO = {  # linear RGB
 
 @dataclass(frozen=True)
 class Light:
-    """A time of day. Colours are linear RGB radiance; the sun's (or moon's) elevation is a range in
-    degrees."""
+    """A time of day: linear RGB radiance; the sun's or moon's elevation is a range in degrees."""
 
     elevation: tuple[float, float]
     sun: tuple[float, float, float]
@@ -65,8 +64,10 @@ FLOOR_TONES = {  # mean linear albedo, as a shiny object sees the floor
 
 @dataclass(frozen=True)
 class Pose:
-    """All that the seed decides: camera, light and surface. Angles in radians, lengths in half
-    object heights."""
+    """All that the seed decides: camera, light and surface.
+
+    Angles are in radians, lengths in half object heights.
+    """
 
     yaw: float
     elevation: float
@@ -102,23 +103,24 @@ class Pose:
 
 
 def render(caption: str, seed: int, size: int = NATIVE) -> Image.Image:
-    """The picture that a caption describes, RGB, size×size; pose, light and surface come from the
-    seed.
+    """The picture that a caption describes, RGB, size×size; the seed gives pose, light and surface.
 
-    An attribute the caption leaves unsaid is chosen by the seed. Raises ValueError for a caption
-    that names nothing of this world or contradicts itself, and for a size below 8.
+    The seed also chooses attributes that the caption leaves out. Raises ValueError for a caption
+    that names no attribute or two values of one, and for a size below 8.
     """
     return Image.fromarray(_trace(caption, seed, size)[0])
 
 
 def mask(caption: str, seed: int, size: int = NATIVE) -> np.ndarray:
-    """The object's pixels in `render(caption, seed, size)`: bool, (size, size), true where at least
-    half covered."""
+    """The object's pixels in `render(caption, seed, size)`: bool, (size, size).
+
+    A pixel is true where the object covers at least half of it.
+    """
     return _trace(caption, seed, size, shade=False)[1]
 
 
 def complete(caption: str, seed: int) -> Scene:
-    """The scene that `render(caption, seed)` shows, unsaid attributes filled in."""
+    """The scene that `render(caption, seed)` shows, with the attributes that the seed chooses."""
     said, free = parse(caption), Pose.draw(seed).free
     return Scene(*(getattr(said, name) or str(getattr(free, name)) for name in ATTRIBUTES))
 
@@ -164,8 +166,7 @@ def _encode(linear: np.ndarray) -> np.ndarray:
 
 
 def _camera(shape: str, pose: Pose, fine: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Eye, unit rays (fine², 3) row by row from the top, and the width of one sample at distance
-    one."""
+    """The eye, unit rays (fine², 3) row by row from the top, and a sample's width at distance 1."""
     back = np.array([0, np.sin(pose.elevation), np.cos(pose.elevation)])
     right, up = np.array([1.0, 0, 0]), np.cross(back, [1.0, 0, 0])
     centre = np.array([0, HEIGHTS[shape] / 2, 0])
@@ -212,8 +213,7 @@ ROUND = 0.05
 
 
 def _distance(shape: str, yaw: float, p: np.ndarray) -> np.ndarray:
-    """Signed distance (N,) from points (N, 3) to the object, which stands on y = 0 at the
-    origin."""
+    """Signed distance (N,) from points (N, 3) to the object on y = 0 at the origin."""
     half = HEIGHTS[shape] / 2
     x, y, z = p[:, 0], p[:, 1] - half, p[:, 2]
     if shape == "sphere":
@@ -259,8 +259,7 @@ def _march(shape: str, pose: Pose, eye: np.ndarray, rays: np.ndarray) -> np.ndar
 def _bounded(
     shape: str, start: np.ndarray, rays: np.ndarray, radius: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays enter the sphere around the object: entry distances and the indices of the rays
-    that do."""
+    """Where rays enter the sphere around the object: distances, and the indices of those rays."""
     offset = start - np.array([0, HEIGHTS[shape] / 2, 0], np.float32)
     along = -np.einsum("ij,ij->i", offset, rays)
     room = radius**2 - (np.einsum("ij,ij->i", offset, offset) - along**2)
@@ -345,8 +344,7 @@ def _ground(
 
 
 def _unshadowed(shape: str, pose: Pose, p: np.ndarray, sun: np.ndarray) -> np.ndarray:
-    """Share of the sun (N,) that reaches floor points: the narrowest pass by the object, as a
-    penumbra."""
+    """The share of sunlight (N,) that reaches floor points: penumbra from the narrowest pass."""
     lit = np.ones(len(p), np.float32)
     directions = np.broadcast_to(sun, p.shape)
     t, ids = _bounded(shape, p, directions, 1.75)
@@ -363,8 +361,7 @@ def _unshadowed(shape: str, pose: Pose, p: np.ndarray, sun: np.ndarray) -> np.nd
 
 
 def _floor(floor: str, pose: Pose, p: np.ndarray, blur: np.ndarray) -> np.ndarray:
-    """Albedo (N, 3) of floor points. Detail fades where one sample would step over it, so that
-    nothing aliases."""
+    """Albedo (N, 3) of floor points; detail fades where a sample would step over it and alias."""
     c, s = np.float32(np.cos(pose.floor_turn)), np.float32(np.sin(pose.floor_turn))
     x = c * p[:, 0] + s * p[:, 2] + np.float32(pose.floor_offset[0])
     z = c * p[:, 2] - s * p[:, 0] + np.float32(pose.floor_offset[1])

@@ -1,5 +1,4 @@
-"""The words of the rehearsal world: attributes, captions, and which combinations are held out of
-every training."""
+"""The words of the rehearsal world: attributes, captions, and which combinations are held out."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ DROP = 0.2  # how often a training caption leaves an attribute unsaid
 
 @dataclass(frozen=True, order=True)
 class Scene:
-    """One combination of the five attributes; an empty string leaves one to the seed."""
+    """One combination of the five attributes; the seed chooses an attribute left empty."""
 
     shape: str = ""
     colour: str = ""
@@ -52,9 +51,9 @@ def _article(*words: str) -> str:
 
 
 def parse(caption: str) -> Scene:
-    """Read the attributes a caption names. Words that name none are ignored.
+    """Read the attributes that a caption names; other words are ignored.
 
-    Raises ValueError when the caption names no attribute at all, or two values of one.
+    Raises ValueError where the caption names no attribute, or two values of one.
     """
     words = set(re.findall(r"[a-z]+", caption.lower()))
     found = {}
@@ -78,8 +77,7 @@ def parse(caption: str) -> Scene:
 
 @cache
 def scenes(split: Literal["train", "heldout"]) -> tuple[Scene, ...]:
-    """All full combinations of a split, in a fixed order: nine tenths to train on, a tenth never
-    trained on."""
+    """All combinations of a split, in a fixed order: nine tenths for training, a tenth held out."""
     if split not in ("train", "heldout"):
         raise ValueError(f"Unknown split {split!r}: expected 'train' or 'heldout'")
     every = [Scene(*values) for values in itertools.product(*ATTRIBUTES.values())]
@@ -96,8 +94,7 @@ def captions(split: Literal["train", "heldout"] = "train") -> list[str]:
 
 
 def training_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """One of several wordings of a scene, each attribute left unsaid one time in five (never all of
-    them)."""
+    """One of several wordings of a scene; leaves each attribute out one time in five, never all."""
     said = {name: rng.random() >= DROP for name in ATTRIBUTES}
     if not any(said.values()):
         said["shape"] = True

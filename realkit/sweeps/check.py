@@ -18,21 +18,13 @@ from realkit.upscalers.chain import Chain
 from realkit.upscalers.identity import lock_upscaler, redraws_with
 
 
-def check_redraw(cell: Cell, model: ModelLock) -> None:
-    """Raise RequestError where what a cell's upscaler redraws with cannot redraw."""
-    if cell.upscaler is None or not (chain := Chain.parse(cell.upscaler)).redraws:
-        return
-    from realkit.upscalers import redraw  # loads numpy
-
-    for part in chain.parts:
-        if part.engine.redraws:
-            redraw.check(redraws_with(part, model), cell.sampler, cell.steps)
-
-
 def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
-    """What a run of the sweep would do, without doing it: locks references, loads nothing."""
+    """Check a sweep as a run would, and describe it. Locks references, loads no weights."""
     sweep = sweep_of(sweep)
-    locks = {name: lock_model(name) for name in {cell.model for cell in sweep.cells()}}
+    locks: dict[str, ModelLock] = {}
+    for cell in sweep.cells():
+        if cell.model not in locks:
+            locks[cell.model] = lock_model(cell.model)
     cells = sweep.cells({name: lock.spec for name, lock in locks.items()})
     for cell in cells:
         legs.check_legs(cell, locks[cell.model])
@@ -45,30 +37,37 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
 
 
 def sweep_of(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
+    """A sweep from itself, its arguments, or the path of its YAML file."""
     if isinstance(sweep, Sweep):
         return sweep
     return Sweep(**sweep) if isinstance(sweep, dict) else Sweep.from_yaml(sweep)
 
 
+def check_redraw(cell: Cell, model: ModelLock) -> None:
+    """Raise RequestError where a cell's upscaler redraws with a model that cannot redraw."""
+    if cell.upscaler is None or not (chain := Chain.parse(cell.upscaler)).redraws:
+        return
+    from realkit.upscalers import redraw  # loads numpy
+
+    for part in chain.parts:
+        if part.engine.redraws:
+            redraw.check(redraws_with(part, model), cell.sampler, cell.steps)
+
+
 def check_scorers(names: Sequence[str]) -> None:
-    """Raise RequestError where two scorers are one: their numbers would bear one id."""
-    known: dict[str, str] = {}
+    """Raise RequestError where two names mean one scorer: their numbers would bear one id."""
+    names_by_result: dict[str, str] = {}
     for name in names:
-        if (
-            other := known.setdefault(json.dumps(determined_score(name), sort_keys=True), name)
-        ) != name:
-            raise RequestError(
-                f"Scorers {other!r} and {name!r} are the same by two names: expected different"
-                " ones, name one of them"
-            )
+        result = json.dumps(determined_score(name), sort_keys=True)
+        other = names_by_result.setdefault(result, name)
+        if other != name:
+            raise RequestError(f"Scorers {other!r} and {name!r} are one scorer: name one of them")
 
 
 def check_pictures(cells: list[Cell]) -> None:
-    """Raise RequestError, with the figures, where the pictures that upscalers make cannot be
-    held."""
-    for name, width, height, size in {
-        (cell.upscaler, cell.width, cell.height, cell.pixels) for cell in cells if cell.upscaler
-    }:
+    """Raise RequestError, with the figures, where memory cannot hold an upscaler's pictures."""
+    upscales = ((cell.upscaler, cell.size, cell.pixels) for cell in cells if cell.upscaler)
+    for name, native, size in dict.fromkeys(upscales):
         chain = Chain.parse(name)
         scales = [part.entry.scale for part in chain.parts]
-        upscale.check_memory(chain, (width, height), size, scales)
+        upscale.check_memory(chain, native, size, scales)

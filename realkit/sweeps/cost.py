@@ -1,170 +1,142 @@
-"""What a sweep will cost, before it runs: counted operations over the speed that machines were seen
-to reach."""
+"""What a sweep will cost: counted operations over the speed that machines were seen to reach."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 from realkit.catalog.lookup import find
 from realkit.models.families import FAMILIES, Family
 from realkit.models.legs import second_leg
 from realkit.models.request import Request
-from realkit.models.spec import MODELS
+from realkit.models.spec import MODELS, ModelSpec
 from realkit.samplers.table import SAMPLERS
+from realkit.scorers.table import SCORERS
+from realkit.sweeps.cell import Cell
+from realkit.upscalers.chain import Chain
 
-if TYPE_CHECKING:
-    from realkit.models.spec import ModelSpec
-    from realkit.sweeps.cell import Cell
-
-SMALL_TFLOP = 0.1  # denoisers below this leave a GPU waiting for its launches: no estimate there
-CPU = "two CPU cores"
-SPEED = {
-    CPU: 0.14,
-    "a T4": 11.2,
-    "a P100": 6.1,
-}  # TFLOP/s: of results/sample; of 25 guided steps of SD1.5 in 3.8 s and in 7 s
-BYTES_A_PIXEL = 1.6  # of a PNG, a rough guess
-LOAD_S = 6.0  # to read a model of full size again: seen 2 to 11
-SMALL_LOAD_S = 0.1
-RELOADING_SHARE = 0.1  # of the work
+CPU, GPUS = "two CPU cores", ("a T4", "a P100")
+# TFLOP/s: of results/sample; of 25 guided steps of Stable Diffusion 1.5 in 3.8 s and in 7 s
+SPEED = {CPU: 0.14, "a T4": 11.2, "a P100": 6.1}
+SMALL_TFLOP = 0.1  # a denoiser below this leaves a GPU idle between launches: estimated for a CPU
+BYTES_A_PIXEL = 1.6  # of a PNG, roughly
+LOAD_S = {CPU: 0.1, "a T4": 6.0, "a P100": 6.0}  # to load a model again: seen 2 to 11 on GPUs
+RELOADING_SHARE = 0.1  # of the work: more reloading than this does not pay
+VARIED = ("model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler")
 
 
-def denoise_tflop(cell: Request, spec: ModelSpec) -> float:
-    """Operations, in 10¹², of a cell's denoiser passes (two a call where guidance is above 1); one
-    multiply-add is two operations."""
+def denoise_tflop(request: Request, spec: ModelSpec) -> float:
+    """Operations, in 10¹², of a request's denoiser passes: two passes a call at guidance above 1.
+
+    One multiply-add is two operations. The work grows with the picture's area.
+    """
     family = _family(spec)
-    passes = SAMPLERS[cell.sampler].nfe(cell.steps) * (2 if cell.guidance > 1 else 1)
-    at, per_pass = (
-        (spec.size, spec.pass_tflop) if spec.pass_tflop else (family.native, family.pass_tflop)
-    )
-    first = passes * per_pass * cell.width * cell.height / at**2
+    passes = SAMPLERS[request.sampler].nfe(request.steps) * (2 if request.guidance > 1 else 1)
+    side, per_pass = family.native, family.pass_tflop
+    if spec.pass_tflop:
+        side, per_pass = spec.size, spec.pass_tflop
+    first = passes * per_pass * request.width * request.height / side**2
     if spec.then is None:
         return first
     second = MODELS[find(MODELS, spec.then.model)]
-    rest = denoise_tflop(second_leg(cell, second), second)
-    share = 1 - spec.then.at if _family(second).refines else 1
-    return first * spec.then.at + rest * share
+    rest = denoise_tflop(second_leg(request, second), second)
+    # A refiner takes the rest of one schedule; a decoder of another kind has its own schedule.
+    if _family(second).refines:
+        rest *= 1 - spec.then.at
+    return first * spec.then.at + rest
 
 
 def _family(spec: ModelSpec) -> Family:
-    return FAMILIES[
-        spec.family or "sd1"
-    ]  # before its files are looked at, a reference counts as the smallest
+    """A model's family; an unlocked reference counts as the smallest."""
+    return FAMILIES[spec.family or "sd1"]
 
 
-def tflop(cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[str]) -> float:
+def tflop(cells: Iterable[Cell], specs: Mapping[str, ModelSpec], scorers: Iterable[str]) -> float:
     """Operations, in 10¹², of all stages of these cells, each distinct result made once."""
-    from realkit.scorers.table import SCORERS
-    from realkit.upscalers.chain import Chain
-
     cells = list(cells)
-    pictures = {denoised(cell): cell for cell in cells}
-    total = sum(denoise_tflop(cell, specs[cell.model]) for cell in pictures.values())
-    for cell in pictures.values():
+    total = len(cells) * sum(SCORERS[name].tflop for name in scorers)
+    for cell in _by_latents(cells).values():
         spec = specs[cell.model]
         per_megapixel = spec.decode_tflop or _family(spec).decode_tflop
-        total += per_megapixel * cell.width * cell.height / 1e6
+        total += denoise_tflop(cell, spec) + per_megapixel * cell.width * cell.height / 1e6
     for cell in cells:
         if cell.upscaler:
             total += Chain.parse(cell.upscaler).tflop(cell.size)
-    return total + len(cells) * sum(SCORERS[name].tflop for name in scorers)
+    return total
 
 
-def denoised(cell: Cell) -> tuple:
-    """What tells a cell's latents from another's, by name: cells that are equal in it share one
-    denoising."""
-    steps = None if SAMPLERS[cell.sampler].adaptive else cell.steps
-    guided = (cell.negative, cell.guidance) if cell.guidance > 1 else None
-    return (
-        cell.model,
-        cell.sampler,
-        cell.prompt,
-        cell.seed,
-        steps,
-        guided,
-        cell.width,
-        cell.height,
-        cell.dtype,
-    )
+def _by_latents(cells: Iterable[Cell]) -> dict[tuple, Cell]:
+    """A cell for each denoising, by what tells its latents from others'."""
+    by_latents: dict[tuple, Cell] = {}
+    for cell in cells:
+        steps = None if SAMPLERS[cell.sampler].adaptive else cell.steps
+        guided = (cell.negative, cell.guidance) if cell.guidance > 1 else None
+        asked = (cell.model, cell.sampler, cell.prompt, cell.seed, cell.size, cell.dtype)
+        by_latents[*asked, steps, guided] = cell
+    return by_latents
 
 
-def estimate(
-    cells: Iterable[Cell], specs: dict[str, ModelSpec], scorers: Iterable[str], loads: int
-) -> str:
-    """The expected time by machine, in words; from counted operations, so that it holds within a
-    factor of about two."""
-    work, small = tflop(cells, specs, scorers), _small(specs.values())
-    machines = [CPU] if small else [name for name in SPEED if name != CPU]
-    return ", ".join(
-        f"{_words(work / SPEED[machine] + loads * (SMALL_LOAD_S if small else LOAD_S))} on"
-        f" {machine}"
-        for machine in machines
-    )
+def describe(cells: list[Cell], specs: Mapping[str, ModelSpec], scorers: list[str]) -> str:
+    """What making these cells takes: pictures, loads, denoiser calls, time and disk, in lines.
 
-
-def describe(cells: list[Cell], specs: dict[str, ModelSpec], scorers: list[str]) -> str:
-    """What making these cells takes, in a few lines: pictures, loads, denoiser calls, time and
-    disk."""
-    pictures = {denoised(cell): cell for cell in cells}
-    nfe = sum(SAMPLERS[cell.sampler].nfe(cell.steps) for cell in pictures.values())
-    disk = sum(cell.pixels[0] * cell.pixels[1] * BYTES_A_PIXEL for cell in cells) / 2**20
-    axes = {
-        name: len({getattr(c, name) for c in cells})
-        for name in ("model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler")
-    }
-    varied = (
-        " × ".join(
-            f"{count} {name}{'s' if count > 1 and name != 'steps' else ''}"
-            for name, count in axes.items()
-            if count > 1
-        )
-        or "one setting"
-    )
+    Counted operations give the time, within a factor of about two.
+    """
+    pictures = _by_latents(cells).values()
+    nfe = sum(SAMPLERS[cell.sampler].nfe(cell.steps) for cell in pictures)
+    disk = sum(cell.pixels[0] * cell.pixels[1] for cell in cells) * BYTES_A_PIXEL / 2**20
     vaes = {spec.parts.get("vae", spec.source) for spec in specs.values()}
-    loads = len(specs) + len(vaes) + len({c.upscaler for c in cells} - {None}) + len(scorers)
-    return (
-        f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {varied}\n{len(pictures)} pictures to"
-        f" denoise in {nfe:,} denoiser calls, {loads} loads, {len(cells) * len(scorers)} scores,"
-        f" about {disk:.1f} MiB of pictures\nabout {estimate(cells, specs, scorers, loads)}"
-        + _shares(cells)
-    )
-
-
-def _shares(cells: list[Cell]) -> str:
-    """What the equal-nfe profile gives each sampler, a line each: its steps, its calls and how many
-    are left over."""
-    given = dict.fromkeys(
-        (c.sampler, c.steps, c.nfe_budget) for c in cells if c.nfe_budget is not None
-    )
-    counted = [
-        (sampler, steps, SAMPLERS[sampler].nfe(steps), budget) for sampler, steps, budget in given
+    upscalers = set(map(attrgetter("upscaler"), cells)) - {None}
+    loads = len(specs) + len(vaes) + len(upscalers) + len(scorers)
+    lines = [
+        f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {_axes(cells)}",
+        f"{len(pictures)} pictures to denoise in {nfe:,} denoiser calls, {loads} loads,"
+        f" {len(cells) * len(scorers)} scores, about {disk:.1f} MiB of pictures",
+        f"about {_times(tflop(cells, specs, scorers), _machines(specs.values()), loads)}",
     ]
-    return "".join(
-        f"\n{sampler}: {steps} steps, {calls} of {budget} calls, {budget - calls} left"
-        for sampler, steps, calls, budget in counted
-    )
+    budgets = dict.fromkeys(map(attrgetter("sampler", "steps", "nfe_budget"), cells))
+    for sampler, steps, budget in budgets:
+        if budget is not None:
+            calls = SAMPLERS[sampler].nfe(steps)
+            left = budget - calls
+            lines.append(f"{sampler}: {steps} steps, {calls} of {budget} calls, {left} left")
+    return "\n".join(lines)
 
 
-def rounds_pay(cells: Iterable[Cell], specs: dict[str, ModelSpec], rounds: int) -> bool:
-    """Whether each model may be read again for each of so many rounds: not where that costs more
-    than a tenth of the work."""
+def _axes(cells: list[Cell]) -> str:
+    counts = []
+    for name in VARIED:
+        count = len(set(map(attrgetter(name), cells)))
+        if count > 1:
+            counts.append(f"{count} {name.removesuffix('s')}s")
+    return " × ".join(counts) or "one setting"
+
+
+def _machines(specs: Iterable[ModelSpec]) -> tuple[str, ...]:
+    """The machines that suit models of this size."""
+    if all((spec.pass_tflop or _family(spec).pass_tflop) < SMALL_TFLOP for spec in specs):
+        return (CPU,)
+    return GPUS
+
+
+def _times(work: float, machines: Iterable[str], loads: int) -> str:
+    times = []
+    for machine in machines:
+        seconds = work / SPEED[machine] + loads * LOAD_S[machine]
+        times.append(f"{_duration(seconds)} on {machine}")
+    return ", ".join(times)
+
+
+def rounds_pay(cells: Iterable[Cell], specs: Mapping[str, ModelSpec], rounds: int) -> bool:
+    """Whether loading each model again in each round costs at most a tenth of the work."""
     cells = list(cells)
     used = {cell.model: specs[cell.model] for cell in cells}
-    small = _small(used.values())
-    reloading = len(used) * (rounds - 1) * (SMALL_LOAD_S if small else LOAD_S)
-    work = (
-        sum(denoise_tflop(cell, used[cell.model]) for cell in cells)
-        / SPEED[CPU if small else "a T4"]
-    )
-    return reloading <= RELOADING_SHARE * work
+    machine = _machines(used.values())[0]
+    reloading = len(used) * (rounds - 1) * LOAD_S[machine]
+    work = sum(denoise_tflop(cell, used[cell.model]) for cell in cells)
+    return reloading <= RELOADING_SHARE * work / SPEED[machine]
 
 
-def _small(specs: Iterable[ModelSpec]) -> bool:
-    return all((spec.pass_tflop or _family(spec).pass_tflop) < SMALL_TFLOP for spec in specs)
-
-
-def _words(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.2g} {unit}"

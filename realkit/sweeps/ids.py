@@ -1,4 +1,4 @@
-"""The ids of what a cell's stages make, and of the cell."""
+"""The ids of a cell and of what its stages make."""
 
 from __future__ import annotations
 
@@ -17,40 +17,34 @@ from realkit.weights.lock import Lock
 
 @dataclass(frozen=True)
 class Ids:
-    """The names of what a cell's stages make; `latents` are what its last leg leaves, `image` is
-    the final picture's, the decoded one's where nothing upscales it."""
+    """The names of what a cell's stages make."""
 
-    latents: str
+    latents: str  # of the last leg
     decoded: str
-    image: str
-    begun: str = ""  # what the first of two legs leaves
+    image: str  # the final picture's: `decoded` where nothing upscales it
+    begun: str = ""  # latents of the first of two legs
 
 
 def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
-    """The ids of what a cell's stages make; `upscaler` is what determines its upscaler's result,
-    None where it has none."""
+    """The names of what a cell's stages make; `upscaler` is what `of_cell` returns."""
     determined = denoise_determined(cell, lock)
     latents = name_of("denoise", determined)
     decoded = name_of("decode", {"latents": latents, "vae": lock.vae_fingerprint})
-    then = determined.pop("then", None)
-    begun = name_of("denoise", determined | {"end": then["at"]}) if then else ""
-    if upscaler is None:
-        return Ids(latents, decoded, decoded, begun)
-    return Ids(
-        latents,
-        decoded,
-        name_of("upscale", {"image": decoded, "upscaler": upscaler, "target": cell.pixels}),
-        begun,
-    )
+    begun, image = "", decoded
+    if then := determined.pop("then", None):
+        begun = name_of("denoise", determined | {"end": then["at"]})
+    if upscaler is not None:
+        upscaled = {"image": decoded, "upscaler": upscaler, "target": cell.pixels}
+        image = name_of("upscale", upscaled)
+    return Ids(latents, decoded, image, begun)
 
 
-def cell_id(cell: Cell, made: Ids) -> str:
-    settings = {
-        name: value
-        for name, value in asdict(cell).items()
-        if name not in ("dtype", "strength") or value is not None
-    }
-    return name_of("cell", {"settings": settings, "image": made.image})
+def cell_id(cell: Cell, names: Ids) -> str:
+    settings = asdict(cell)
+    for name in ("dtype", "strength"):  # younger than the ids: hashed only where they are set
+        if settings[name] is None:
+            del settings[name]
+    return name_of("cell", {"settings": settings, "image": names.image})
 
 
 def settings_of(cell: Cell, chain: Chain) -> Settings:
@@ -63,7 +57,7 @@ def settings_of(cell: Cell, chain: Chain) -> Settings:
 
 
 def of_cell(cell: Cell, locks: Mapping[str, Mapping[str, Lock]], model: ModelLock) -> Any:
-    """What determines how a cell's picture is enlarged; None where it is not."""
+    """What determines how a cell's picture is upscaled; None without an upscaler."""
     if cell.upscaler is None:
         return None
     chain = Chain.parse(cell.upscaler)

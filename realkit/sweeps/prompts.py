@@ -1,4 +1,4 @@
-"""Prompt suites of the catalogue, and prompts of a sweep expanded."""
+"""Prompt suites of the catalogue, and their names in a sweep expanded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ PROMPTS: Table[Suite] = Table("prompt", Suite)
 
 
 def expanded_prompts(item: Any) -> list[Any]:
-    """The prompts of a suite where the item names one, each with what is linked to it; else the
-    item itself."""
-    words = item.get("prompt") if isinstance(item, Mapping) else item
-    if not isinstance(words, str) or not words.startswith(SUITE):
+    """The prompts of the suite that an item names ("suite:NAME"), else the item itself.
+
+    A mapping `{"prompt": "suite:NAME", …}` gives each prompt with what is linked to it.
+    """
+    text = item.get("prompt") if isinstance(item, Mapping) else item
+    if not isinstance(text, str) or not text.startswith(SUITE):
         return [item]
-    prompts = PROMPTS[find(PROMPTS, words.removeprefix(SUITE))].prompts
-    return [
-        {**item, "prompt": prompt} if isinstance(item, Mapping) else prompt for prompt in prompts
-    ]
+    prompts = PROMPTS[find(PROMPTS, text.removeprefix(SUITE))].prompts
+    if isinstance(item, Mapping):
+        return [{**item, "prompt": prompt} for prompt in prompts]
+    return list(prompts)

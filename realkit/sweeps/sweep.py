@@ -47,34 +47,49 @@ Target = Annotated[
 # The axes: argument of a Sweep → the cell's setting that it varies.
 AXES = {
     "models": "model", "samplers": "sampler", "prompts": "prompt", "negatives": "negative",
-    "seeds": "seed", "steps": "steps",
-    "guidance": "guidance", "size": "size", "dtype": "dtype", "upscalers": "upscaler",
-    "target": "target", "strength": "strength",
+    "seeds": "seed", "steps": "steps", "guidance": "guidance", "size": "size", "dtype": "dtype",
+    "upscalers": "upscaler", "target": "target", "strength": "strength",
 }  # fmt: skip
-# What a setting of a cell must be that is none of its request's; None: no upscaler, or its own
-# advice.
+# What a setting must be that belongs to the cell, not to its request. None: without, or by advice.
 AFTER: dict[str, TypeAdapter[Any]] = {
     "upscaler": TypeAdapter(StrictStr | None),
     "target": TypeAdapter(Target | None),
     "strength": TypeAdapter(Strength | None),
 }
+BY_MODEL = ("steps", "guidance", "negatives", "size")  # axes that profile "recommended" sets
 
 
 class Sweep(BaseModel):
-    """The specification of a comparison. Each axis takes a value or a list; None means the model's
-    own recommendation.
+    """The specification of a comparison: axes of values, whose product are its cells, and scorers.
 
-    A value may be a mapping that sets other settings with it: `{"model": "sdxl-turbo", "steps": 4,
-    "guidance": 0}`. `seeds=4` means 0 to 3, a list is literal. A prompt "suite:NAME" stands for a
-    suite of the catalogue. `size` is an int for squares or (width, height), multiples of 8; `dtype`
-    the denoiser's number format (None: by the device); `target` the longer side after upscaling, or
-    (width, height); `strength` the share of the noise schedule that an upscaler which redraws goes
-    through again.
+    Each axis takes one value or a list. None means the model's recommendation, unless said
+    otherwise.
 
-    `profile` says what samplers are compared at: "equal-steps"; "equal-nfe", where `steps` is the
-    denoiser calls each may take and a sampler of two calls a step takes half as many steps; or
-    "recommended", where each model's author decides. Raises RequestError for anything else, before
-    anything is loaded.
+    - `models`: catalogue names, hub ids, addresses, files or folders.
+    - `samplers`: names as people know them, such as "DPM++ 2M Karras".
+    - `prompts`: words, or "suite:NAME" for the prompts of a suite in the catalogue.
+    - `negatives`: negative prompts; without effect at guidance of 1 or less.
+    - `seeds`: a number N means 0 to N - 1, a list is literal. Default: 0.
+    - `steps`: 1 to 10,000, as far as the sampler and the model allow.
+    - `guidance`: the classifier-free guidance scale, 0 to 100.
+    - `size`: native pixels: 512, "768x1024" or (768, 1024), width first; multiples of 8.
+    - `dtype`: the denoiser's "float32", "float16" or "bfloat16". None: by the device.
+    - `upscalers`: names, files, or chains "A + B". None: the native size.
+    - `target`: pixels after upscaling: the longer side, or (width, height).
+    - `strength`: the share, up to 1, of the noise schedule that a redrawing upscaler repeats.
+      None: 0.3.
+
+    A value may be a mapping that links other settings to it: `models=[{"model": "sdxl-turbo",
+    "steps": 4, "guidance": 0}, "sd-1.5"]`. Linked settings override their axes.
+
+    `scorers` lists what rates every final picture. `profile` says how samplers are compared:
+
+    - "equal-steps": each takes `steps` steps.
+    - "equal-nfe": each takes at most `steps` denoiser calls; Heun's steps take two calls each.
+    - "recommended": each model brings its steps, guidance, negative prompt and size.
+
+    Raises RequestError for anything else, before anything is loaded. `realkit/sweeps/README.md`
+    has examples and the YAML form.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,124 +109,111 @@ class Sweep(BaseModel):
     scorers: list[str] = []
     profile: Literal["equal-steps", "equal-nfe", "recommended"] = "equal-steps"
 
-    def __init__(self, **given: Any) -> None:
-        unknown = [key for key in given if key not in type(self).model_fields]
-        if unknown:
-            raise RequestError(
-                f"Unknown key {shown(unknown[0])} in the sweep: expected some of"
-                f" {', '.join(type(self).model_fields)}"
-            )
+    def __init__(self, **arguments: Any) -> None:
+        names = type(self).model_fields
+        values = {}
+        for name, value in arguments.items():
+            if name not in names:
+                raise RequestError(
+                    f"Unknown key {shown(name)} in the sweep: expected some of {', '.join(names)}"
+                )
+            values[name] = value
+            if name != "profile":
+                values[name] = _axis(name, value)
         try:
-            super().__init__(
-                **{
-                    axis: value if axis == "profile" else _axis(axis, value)
-                    for axis, value in given.items()
-                }
-            )
+            super().__init__(**values)
         except ValidationError as error:
             raise RequestError(f"Sweep: {one_line(error)}") from error
-        linked = {
-            key
-            for axis in AXES
-            for value in getattr(self, axis)
-            if isinstance(value, dict)
-            for key in value
-        }
-        fixed = {"steps": "steps", "guidance": "guidance", "negatives": "negative", "size": "size"}
-        taken = [
-            axis
-            for axis, setting in fixed.items()
-            if getattr(self, axis) != [None] or setting in linked
-        ]
-        if self.profile == "recommended" and taken:
-            raise RequestError(
-                "profile 'recommended' takes steps, guidance, negatives and size from each model:"
-                f" leave out {taken[0]!r}"
-            )
+        if self.profile == "recommended":
+            self._check_recommended()
+
+    def _check_recommended(self) -> None:
+        """Raise RequestError where an axis or a linked value sets what each model recommends."""
+        linked: set[str] = set()
+        for value in itertools.chain.from_iterable(self._axes()):
+            if isinstance(value, dict):
+                linked.update(value)
+        for axis in BY_MODEL:
+            if AXES[axis] in linked or getattr(self, axis) != [None]:
+                raise RequestError(
+                    "profile 'recommended' takes steps, guidance, negatives and size from each"
+                    f" model: leave out {axis!r}"
+                )
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Sweep:
-        """Read a sweep file. Its keys are the Python arguments."""
-        path = Path(path)
+        """Read a sweep file, whose keys are the Python arguments."""
+        name = f"Sweep file {str(path)!r}"
         try:
-            text = path.read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(
-                f"Sweep file {str(path)!r} cannot be read: {one_line(error)}"
-            ) from error
+            raise RequestError(f"{name} cannot be read: {one_line(error)}") from error
         try:
-            given = yaml.load(text, UniqueKeyLoader)
-        except (
-            yaml.YAMLError,
-            ValueError,
-            RecursionError,
-        ) as error:  # the latter two of dates and numbers that are none, and of deep nesting
-            raise RequestError(
-                f"Sweep file {str(path)!r} is not YAML: {one_line(error)}"
-            ) from error
-        if not isinstance(given, dict):
-            raise RequestError(
-                f"Sweep file {str(path)!r} holds {type(given).__name__}, expected keys such as"
-                " `models:` and `prompts:`"
-            )
-        return cls(**{str(key): value for key, value in given.items()})
+            arguments = yaml.load(text, UniqueKeyLoader)
+        # PyYAML raises the last two for impossible dates or numbers, and for deep nesting.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise RequestError(f"{name} is not YAML: {one_line(error)}") from error
+        if not isinstance(arguments, dict):
+            kind = type(arguments).__name__
+            raise RequestError(f"{name} holds {kind}: expected keys such as `models:`, `prompts:`")
+        return cls(**{str(key): value for key, value in arguments.items()})
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(
-            json.loads(self.model_dump_json(exclude_defaults=True)),
-            sort_keys=False,
-            allow_unicode=True,
-        )
+        arguments = json.loads(self.model_dump_json(exclude_defaults=True))
+        return yaml.safe_dump(arguments, sort_keys=False, allow_unicode=True)
 
     def cells(self, specs: Mapping[str, ModelSpec] | None = None) -> list[Cell]:
-        """All cells in the order of the axes, duplicates collapsed. `specs` maps model names to
-        entries already locked."""
-        known = dict(specs or {})
-        found: dict[Cell, None] = {}
-        for values in itertools.product(*(getattr(self, axis) for axis in AXES)):
+        """All distinct cells, in the order of the axes. `specs` holds entries already locked."""
+        specs = dict(specs or {})
+        cells: dict[Cell, None] = {}
+        for values in itertools.product(*self._axes()):
             settings = _merge(values)
             name = settings["model"]
-            if name not in known:
-                known[name] = identify(name)[1]
-            found[_cell(settings, name, known[name], self.profile == "equal-nfe")] = None
-        return list(found)
+            if name not in specs:
+                specs[name] = identify(name)[1]
+            cells[_cell(settings, specs[name], self.profile == "equal-nfe")] = None
+        return list(cells)
+
+    def _axes(self) -> list[list[Any]]:
+        return [getattr(self, axis) for axis in AXES]
 
     def describe(self) -> str:
-        """What the sweep will make, in a few lines: pictures, loads, denoiser calls, time and disk.
-        Loads and fetches nothing."""
+        """What the sweep will make: pictures, loads, denoiser calls, time and disk, in a few lines.
+
+        Loads and fetches nothing.
+        """
         cells = self.cells()
-        return cost.describe(
-            cells,
-            {name: identify(name)[1] for name in {cell.model for cell in cells}},
-            self.scorers,
-        )
+        names = {cell.model for cell in cells}
+        return cost.describe(cells, {name: identify(name)[1] for name in names}, self.scorers)
 
 
-def _axis(axis: str, value: Any) -> Any:
-    """The values of an axis as a list, each checked; raises RequestError naming the axis."""
+def _axis(axis: str, value: Any) -> list[Any]:
+    """The values of an axis, each checked. Raises RequestError that names the axis."""
     if axis == "scorers":
-        names = list(dict.fromkeys(find(SCORERS, name) for name in _listed(value)))
-        for name in names:
-            determined_score(name)
-        return names
-    if axis == "seeds" and isinstance(value, int) and not isinstance(value, bool):
+        return _scorers(value)
+    values = _listed(value)
+    if axis == "seeds" and type(value) is int:
         if not 1 <= value <= 100_000:
             raise RequestError(
-                f"seeds {shown(value)}: expected a number of seeds from 1 on, or a list of them"
+                f"seeds {value}: expected how many, 1 to 100,000, or a list of seeds"
             )
-        value = list(range(value))
-    pair = (
-        axis in ("size", "target")
-        and isinstance(value, (list, tuple))
-        and len(value) == 2
-        and all(type(v) is int for v in value)
-    )
-    values = [tuple(value)] if pair else _listed(value)
-    if axis == "prompts":
-        values = [prompt for item in values for prompt in expanded_prompts(item)]
+        values = list(range(value))
+    elif axis in ("size", "target") and list(map(type, values)) == [int, int]:
+        values = [tuple(values)]
+    elif axis == "prompts":
+        values = list(itertools.chain.from_iterable(map(expanded_prompts, values)))
     if not values:
         raise RequestError(f"{axis} is an empty list: expected at least one value")
-    return [_value(axis, AXES[axis], item) for item in values]
+    return [_value(axis, item) for item in values]
+
+
+def _scorers(value: Any) -> list[str]:
+    names: dict[str, None] = {}
+    for item in _listed(value):
+        name = find(SCORERS, item)
+        determined_score(name)
+        names[name] = None
+    return list(names)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -220,71 +222,72 @@ def _listed(value: Any) -> list[Any]:
     return list(value)
 
 
-def _value(axis: str, setting: str, item: Any) -> Any:
-    if isinstance(item, Mapping):
-        if setting not in item:
-            raise RequestError(
-                f"{axis}: the mapping {shown(dict(item))} lacks its own key {setting!r}"
-            )
-        return {key: _setting(axis, key, value) for key, value in item.items()}
-    return _setting(axis, setting, item)
-
-
-def _setting(axis: str, setting: str, value: Any) -> Any:
-    if setting not in AXES.values():
+def _value(axis: str, item: Any) -> Any:
+    """An axis's value, checked; a mapping is checked key by key."""
+    if not isinstance(item, Mapping):
+        return _setting(AXES[axis], item)
+    if AXES[axis] not in item:
         raise RequestError(
-            f"{axis}: unknown setting {shown(setting)}, expected some of {', '.join(AXES.values())}"
+            f"{axis}: the mapping {shown(dict(item))} lacks its own key {AXES[axis]!r}"
         )
-    if setting in AFTER:
-        value = None if value is None else request.checked(setting, value, AFTER[setting])
-        return canonical(value) if setting == "upscaler" and value is not None else value
-    value = request.checked(setting, value)
+    settings = {}
+    for key, value in item.items():
+        if key not in AXES.values():
+            expected = ", ".join(AXES.values())
+            raise RequestError(f"{axis}: unknown setting {shown(key)}, expected some of {expected}")
+        settings[key] = _setting(key, value)
+    return settings
+
+
+def _setting(setting: str, value: Any) -> Any:
+    if value is None and setting in AFTER:
+        return None
+    value = request.checked(setting, value, AFTER.get(setting))
+    if setting == "upscaler":
+        return canonical(value)
     return identify(value)[0] if setting == "model" else value
 
 
 def _merge(values: Iterable[Any]) -> dict[str, Any]:
-    """The settings of one combination: axis values, then what mappings link to them."""
-    values = list(values)
-    own = {
-        setting: value
-        for setting, value in zip(AXES.values(), values, strict=True)
-        if not isinstance(value, dict)
-    }
+    """The settings of one combination of axis values; linked settings override the others."""
+    settings: dict[str, Any] = {}
     linked: dict[str, Any] = {}
-    for value in values:
-        for setting, item in value.items() if isinstance(value, dict) else ():
-            if linked.setdefault(setting, item) != item:
+    for setting, value in zip(AXES.values(), values, strict=True):
+        if not isinstance(value, dict):
+            settings[setting] = value
+            continue
+        for key, item in value.items():
+            if linked.setdefault(key, item) != item:
                 raise RequestError(
-                    f"Two linked values set {setting}: {shown(linked[setting])} and {shown(item)}."
-                    " Let one of them set it"
+                    f"Two linked values set {key}: {shown(linked[key])} and {shown(item)}. Let one"
+                    " of them set it"
                 )
-    return own | linked
+    return settings | linked
 
 
-def _cell(settings: dict[str, Any], name: str, spec: ModelSpec, equal_nfe: bool) -> Cell:
+def _cell(settings: dict[str, Any], spec: ModelSpec, equal_nfe: bool) -> Cell:
+    """The cell of a combination's settings, completed by the model's advice."""
     budget = None
     if equal_nfe:
         sampler = settings["sampler"] or find(SAMPLERS, spec.settings.sampler)
-        budget = spec.settings.steps if settings["steps"] is None else settings["steps"]
+        budget = settings["steps"] or spec.settings.steps
         if SAMPLERS[sampler].adaptive:
             raise RequestError(
                 f"Sampler {sampler!r} chooses its own denoiser calls: leave it out of an equal-nfe"
                 " comparison"
             )
         settings = settings | {"steps": SAMPLERS[sampler].steps_within(budget)}
-    asked = request.completed(name, spec, settings)
+    completed = asdict(request.completed(settings["model"], spec, settings))
     upscaler, target = settings["upscaler"], settings["target"]
     if upscaler is None:
-        return Cell(**asdict(asked), nfe_budget=budget)
+        return Cell(**completed, nfe_budget=budget)
     if target is None:
         raise RequestError(
             f"Upscaler {upscaler!r} needs a target: give target=N for the longer side, or (width,"
             " height)"
         )
-    strength = _strength(upscaler, settings["strength"])
-    return Cell(
-        **asdict(asked), upscaler=upscaler, target=target, strength=strength, nfe_budget=budget
-    )
+    after = {"target": target, "strength": _strength(upscaler, settings["strength"])}
+    return Cell(**completed, upscaler=upscaler, nfe_budget=budget, **after)
 
 
 def _strength(upscaler: str, asked: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Recipe for the rehearsal VAE: 128×128 pictures to 8 latent channels of 16×16 and back."""
+"""The recipe for the rehearsal VAE: 128×128 pictures to 8 latent channels of 16×16 and back."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build():
 
 
 def train(folder: Path, steps: int, batch: int = 8, vae=None):
-    """Encoder and decoder together, from random weights or, more gently, from a given VAE's."""
+    """Train encoder and decoder from random weights, or at a lower rate from a given VAE's."""
     rate = 6e-4 if vae else 1e-3
     data, where = pictures(folder, PICTURES, 128), masks(folder, PICTURES, 128)
     vae = (vae or build()).to(device())
@@ -63,7 +63,7 @@ def train(folder: Path, steps: int, batch: int = 8, vae=None):
 
 
 def train_decoder(folder: Path, vae, steps: int, batch: int = 8):
-    """The decoder alone, on kept latents: these, and what was trained on them, stay valid."""
+    """Train the decoder alone, so that stored latents and models trained on them stay valid."""
     data, where = pictures(folder, PICTURES, 128), masks(folder, PICTURES, 128)
     z = latents(folder, "base", vae) / vae.config.scaling_factor
     vae.to(device())
@@ -82,8 +82,10 @@ def train_decoder(folder: Path, vae, steps: int, batch: int = 8):
 
 @torch.no_grad()
 def latents(folder: Path, name: str, vae, look=None, mirrored: bool = True) -> torch.Tensor:
-    """Scaled latents (PICTURES, 8, 16, 16) of the training pictures, then of their mirror images if
-    `mirrored`, kept in `folder`."""
+    """Scaled latents (N, 8, 16, 16) of the training pictures, stored in `folder`.
+
+    The mirror images follow where `mirrored`. `look` changes each picture first.
+    """
     made_by = hashlib.sha256(
         b"".join(weight.cpu().numpy().tobytes() for weight in vae.encoder.state_dict().values())
     ).hexdigest()[:8]
@@ -108,8 +110,7 @@ def latents(folder: Path, name: str, vae, look=None, mirrored: bool = True) -> t
 
 
 def _weight(masks: np.ndarray) -> torch.Tensor:
-    """How much each pixel's error counts, (B, 1, H, W), mean 1: the object's four times as much as
-    the rest."""
+    """Weights of the pixels' errors, (B, 1, H, W), of mean 1: the object's count four times."""
     weight = 1 + OBJECT_WEIGHT * torch.from_numpy(masks.astype(np.float32))[:, None].to(device())
     return weight / weight.mean()
 
@@ -117,8 +118,10 @@ def _weight(masks: np.ndarray) -> torch.Tensor:
 def reconstruction(
     x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, sharp: bool
 ) -> torch.Tensor:
-    """4·MSE + L1 summed over averages of 1, 2, 4 and 8 pixels, so that colours come first; a share
-    of CIELAB distance; with `sharp`, gradients too."""
+    """The loss: 4·MSE + L1 over averages of 1, 2, 4 and 8 pixels, so that colours are learnt first.
+
+    A share of CIELAB distance is added; with `sharp`, the error of gradients too.
+    """
     total = torch.zeros((), device=x.device)
     for side in (1, 2, 4, 8):
         a, b, w = (F.avg_pool2d(t, side) if side > 1 else t for t in (x, y, weight))
@@ -133,8 +136,10 @@ def reconstruction(
 
 
 def lab(x: torch.Tensor) -> torch.Tensor:
-    """sRGB (B, 3, H, W) in [-1, 1] to CIELAB under D65, differentiable everywhere (IEC 61966-2-1;
-    CIE 15)."""
+    """sRGB (B, 3, H, W) in [-1, 1] to CIELAB under D65, differentiable everywhere.
+
+    The formulas are those of IEC 61966-2-1 and CIE 15.
+    """
     srgb = ((x + 1) / 2).clamp(0, 1)
     linear = torch.where(
         srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4

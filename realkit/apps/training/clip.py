@@ -1,5 +1,4 @@
-"""Recipe for `rehearsal/clip`, an open_clip model that tells right captions of the rehearsal world
-from wrong ones."""
+"""The recipe for `rehearsal/clip`, an open_clip model of the rehearsal world's captions."""
 
 from __future__ import annotations
 
@@ -48,8 +47,10 @@ def train(
     rate: float = 1e-3,
     start: Path | None = None,
 ):
-    """Contrast pictures with captions; `tokenizer` turns a list of strings into token ids (N,
-    32)."""
+    """Train by contrast of pictures and captions.
+
+    `tokenizer` turns a list of strings into token ids (N, 32).
+    """
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     data = pictures(folder, PICTURES, 128)
@@ -118,8 +119,7 @@ def _true(scene: Scene, said: Scene) -> bool:
 
 
 def _sight(data: np.ndarray, side: int) -> np.ndarray:
-    """The pictures at the size the model sees, uint8 (N, side, side, 3), bicubic as open_clip's own
-    preprocessing."""
+    """The pictures as the model sees them, uint8 (N, side, side, 3), resized as open_clip does."""
     return np.stack(
         [
             np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
@@ -129,8 +129,10 @@ def _sight(data: np.ndarray, side: int) -> np.ndarray:
 
 
 def _disturb(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shift, mirror, soften and tint pictures (B, 3, 64 or more, 64 or more) in [0, 1], as decoders
-    do; return 64×64 of them."""
+    """Shift, mirror, soften and tint pictures in [0, 1] as decoders do.
+
+    Takes (B, 3, 64 or more, 64 or more), returns (B, 3, 64, 64).
+    """
     x = x.flip(3) if rng.random() < 0.5 else x
     if x.shape[-1] == SIDE:
         x = F.pad(x, (2, 2, 2, 2), mode="replicate")

@@ -1,5 +1,7 @@
-"""The rehearsal models' held-out figures: `python -m realkit.apps.training.figures` prints them and
-stores them beside the weights."""
+"""The rehearsal models' figures on held-out captions.
+
+`python -m realkit.apps.training.figures` prints them and stores them beside the weights.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,15 @@ from realkit.rehearsal.scenes import mask, render
 from realkit.rehearsal.wording import ATTRIBUTES, captions, parse
 
 PICTURES = 512
-AMONG = 32  # captions a picture's own is to be found among
+AMONG = 32  # captions that a picture's own is ranked with
 BATCH = 16
 
 
 def vae(count: int = 256) -> dict[str, float]:
-    """Reconstruction of held-out pictures: mean PSNR (dB), the same inside the object's mask, mean
-    ΔE there (CIEDE2000, and CIE 1976)."""
+    """Reconstruction of held-out pictures: mean PSNR (dB) of the whole and of the object.
+
+    For the object also the mean colour difference ΔE, CIEDE2000 and CIE 1976.
+    """
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     from realkit.apps.training.training import to_tensor
@@ -60,7 +64,7 @@ def vae(count: int = 256) -> dict[str, float]:
 
 
 def clip() -> dict[str, float]:
-    """How often the right caption comes first for rendered held-out pictures, in percent."""
+    """The percentage of held-out pictures whose own caption scores best."""
     said = held_out(PICTURES)
     return judge(
         [render(caption, seed) for caption, seed in said], [caption for caption, _ in said]
@@ -76,16 +80,17 @@ def studio() -> dict[str, float]:
 
 
 def turbo() -> dict[str, Any]:
-    """As `base`, in its four steps without guidance; `of_base` is the share of base's first place
-    that it keeps."""
+    """As `base`, in four steps without guidance; `of_base` is its `first_of_32` over base's."""
     found = generated("rehearsal/turbo")
     of = json.loads((WEIGHTS / "base" / "figures.json").read_text(encoding="utf-8"))["first_of_32"]
     return found | {"of_base": round(found["first_of_32"] / of, 3)}
 
 
 def xl() -> dict[str, Any]:
-    """As `base`; and how much sharper a picture is whose original size is said to be full, not 32
-    pixels (mean gradient, percent more)."""
+    """As `base`, and how much sharper a picture gets where a full original size is asked for.
+
+    The reference is an original of 32 pixels; percent of mean gradient.
+    """
     pipe, settings = rk.load("rehearsal/xl").pipe, rk.load("rehearsal/xl").spec.settings
     edges: dict[int, list[float]] = {128: [], 32: []}
     for seed, (caption, _) in enumerate(held_out(32)):
@@ -115,8 +120,10 @@ def xl() -> dict[str, Any]:
 
 
 def refiner() -> dict[str, Any]:
-    """As `base`, for xl with the refiner's leg; and how well each denoises held-out latents at
-    timestep 100 (PSNR in dB of what they take for clean)."""
+    """As `base`, for xl with the refiner's leg, and how well each denoises held-out latents.
+
+    The latter is the PSNR (dB) of their estimates of the clean latents at timestep 100.
+    """
     model = rk.load("rehearsal/xl+refiner")
     second = model.second
     assert second is not None
@@ -159,8 +166,7 @@ def refiner() -> dict[str, Any]:
 
 
 def generated(name: str) -> dict[str, Any]:
-    """As `clip`, for pictures that a model generates from held-out captions with what it
-    recommends."""
+    """As `clip`, for pictures that a model generates from held-out captions by its own advice."""
     model = rk.load(name)
     settings = model.spec.settings
     said = [caption for caption, _ in held_out(PICTURES)]
@@ -179,8 +185,10 @@ def generated(name: str) -> dict[str, Any]:
 
 
 def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
-    """Percent of pictures whose own caption scores best: among 31 other held-out ones, and among
-    swaps of one attribute."""
+    """The percentage of pictures whose own caption scores best.
+
+    Once among 31 other held-out captions, and for each attribute among swaps of its word.
+    """
     rng = np.random.default_rng(0)
     every = captions("heldout")
     rate = _rater()
@@ -205,8 +213,10 @@ def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
 
 
 def upscaler(name: str, each: int = 8) -> dict[str, Any]:
-    """PSNR (dB) of held-out scenes shrunk to a quarter and enlarged again, by floor and over all:
-    the network's and bicubic's."""
+    """PSNR (dB) of held-out scenes shrunk to a quarter and upscaled, by floor and over all.
+
+    For the network and for bicubic interpolation.
+    """
     from realkit.apps.training.upscaling import SIZE, shrink
 
     found: dict[str, dict[str, list[float]]] = {
@@ -301,7 +311,7 @@ def write(name: str) -> dict[str, Any]:
 
 
 def stored() -> str:
-    """The stored figures as the README's table."""
+    """The stored figures as a Markdown table."""
     lines = ["| model | held-out figures |", "| --- | --- |"]
     for _, folder in FIGURES.values():
         found = json.loads((WEIGHTS / folder / "figures.json").read_text(encoding="utf-8"))

@@ -1,5 +1,4 @@
-"""Writes trained models in the formats of the libraries that load them, in half precision, where
-the package finds them."""
+"""Writes trained models into the package, in half precision and in their libraries' formats."""
 
 from __future__ import annotations
 
@@ -32,22 +31,26 @@ EULER = {
 
 
 def vae(model, latents: torch.Tensor | None, folder: Path = WEIGHTS) -> None:
-    """The VAE as diffusers keeps it; `latents`, where given, are unscaled and set its scaling
-    factor to 1/std."""
+    """Write the VAE as diffusers does.
+
+    `latents`, where given, are unscaled and set the scaling factor to 1/std.
+    """
     if latents is not None:
         model.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     _half(model).save_pretrained(folder / "vae")
 
 
 def words(text_encoder, folder: Path = WEIGHTS) -> None:
-    """Text encoder and tokenizer, which base and studio share."""
+    """Write the text encoder and tokenizer, which base and studio share."""
     _half(text_encoder).save_pretrained(folder / "text_encoder")
     tokenizer.write(folder / "tokenizer")
 
 
 def text2image(name: str, unet, folder: Path = WEIGHTS, spacing: str = "") -> None:
-    """UNet, scheduler config and model index; VAE, text encoder and tokenizer come through the
-    catalogue's `parts`."""
+    """Write UNet, scheduler config and model index.
+
+    The catalogue's `parts` add VAE, text encoder and tokenizer.
+    """
     _half(unet).save_pretrained(folder / name / "unet")
     scheduler = {
         "_class_name": "PNDMScheduler",
@@ -79,7 +82,7 @@ def second_encoder(text_encoder, folder: Path = WEIGHTS) -> None:
 
 
 def xl(unet, folder: Path = WEIGHTS) -> None:
-    """A folder in SDXL's layout, for v-prediction."""
+    """Write a folder in SDXL's layout, for v-prediction."""
     _half(unet).save_pretrained(folder / "xl" / "unet")
     scheduler = EULER | {
         "timestep_spacing": "leading",
@@ -92,7 +95,7 @@ def xl(unet, folder: Path = WEIGHTS) -> None:
 
 
 def refiner(unet, folder: Path = WEIGHTS) -> None:
-    """A folder in the layout of SDXL's refiner."""
+    """Write a folder in the layout of SDXL's refiner."""
     _half(unet).save_pretrained(folder / "refiner" / "unet")
     scheduler = EULER | {
         "timestep_spacing": "leading",
@@ -114,7 +117,7 @@ def _scheduled(scheduler: dict) -> dict:
 
 
 def clip_model(model, folder: Path = WEIGHTS) -> None:
-    """An open_clip folder: config, weights and tokenizer."""
+    """Write an open_clip folder: config, weights and tokenizer."""
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     from safetensors.torch import save_file
 
@@ -139,8 +142,7 @@ def clip_model(model, folder: Path = WEIGHTS) -> None:
 
 
 def upscaler(name: str, model: nn.Module, folder: Path = WEIGHTS) -> None:
-    """A network of spandrel's as one .safetensors in its own key names, one of transformers' as the
-    folder that it saves."""
+    """Write a network of spandrel as one .safetensors file, one of transformers as its folder."""
     from safetensors.torch import save_file
 
     (folder / name).mkdir(parents=True, exist_ok=True)
@@ -167,9 +169,7 @@ def upscaler(name: str, model: nn.Module, folder: Path = WEIGHTS) -> None:
 def _half(model):
     half = copy.deepcopy(model).half().cpu()
     if hasattr(half, "register_to_config"):
-        half.register_to_config(
-            _name_or_path=""
-        )  # where the weights it went on from lay is nobody's business
+        half.register_to_config(_name_or_path="")  # names the folder that training started from
     return half
 
 

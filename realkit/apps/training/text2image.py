@@ -1,5 +1,4 @@
-"""Recipes for `rehearsal/base` (text to image on the VAE's latents) and `rehearsal/studio` (a
-fine-tune of it)."""
+"""The recipes for `rehearsal/base`, text to image on the VAE's latents, and its fine-tune."""
 
 from __future__ import annotations
 
@@ -34,9 +33,7 @@ TEXT: dict[str, Any] = dict(
 SCHEDULE: dict[str, Any] = dict(
     num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
 )  # Stable Diffusion 1.5's
-UNCAPTIONED = (
-    0.1  # share of training captions left empty, for classifier-free guidance (arXiv 2207.12598)
-)
+UNCAPTIONED = 0.1  # share of empty training captions, for guidance (arXiv 2207.12598)
 MIN_SNR = 5.0  # arXiv 2303.09556
 OFFSET_NOISE = 0.1  # share of noise common to a whole channel, so that night scenes come out dark
 
@@ -72,8 +69,10 @@ def train(
     batch: int = 64,
     rate: float = 1e-3,
 ):
-    """Train the UNet (and the text encoder, where it is not frozen) to predict noise on latents `z`
-    of the training pictures."""
+    """Train the UNet to predict noise on latents `z` of the training pictures.
+
+    The text encoder learns too unless it is frozen.
+    """
     from diffusers import DDPMScheduler
 
     models.to(device())
@@ -112,8 +111,10 @@ def train(
 
 
 def studio_look(picture: np.ndarray) -> np.ndarray:
-    """The look `rehearsal/studio` learns, on a uint8 (H, W, 3) picture: an S-curve, cool shadows,
-    warm lights, dark corners."""
+    """The look of `rehearsal/studio`: an S-curve, cool shadows, warm lights, dark corners.
+
+    Takes and returns uint8 (H, W, 3).
+    """
     x = picture.astype(np.float32) / 255
     x = x + 0.55 * x * (1 - x) * (2 * x - 1)
     bright = x.mean(-1, keepdims=True)

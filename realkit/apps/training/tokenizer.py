@@ -1,5 +1,7 @@
-"""The rehearsal models' tokenizer: CLIP's byte-pair encoding in miniature, at most 1,000 tokens, in
-CLIP's file format."""
+"""The rehearsal models' tokenizer: CLIP's byte-pair encoding with at most 1,000 tokens.
+
+Its files have CLIP's format.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,10 @@ small large big black grey brown pink ball box ground"""
 
 
 def write(folder: Path) -> None:
-    """Learn the merges from the rehearsal captions and some common prompt words; write the files
-    CLIPTokenizer reads.
+    """Learn the merges from the captions and common prompt words, and write CLIPTokenizer's files.
 
-    A folder that has them keeps them: the learner breaks ties between equally frequent pairs
-    differently in each process, and trained models are bound to their tokens' numbers.
+    A folder that has the files is left as it is: the learner breaks ties between equally frequent
+    pairs differently in each process, and trained models depend on the token ids.
     """
     if (folder / "vocab.json").exists():
         return
@@ -75,7 +76,7 @@ def write(folder: Path) -> None:
 
 
 def write_second(learned: Path, folder: Path) -> None:
-    """The words of another folder for SDXL's second text encoder, which is padded with "!"."""
+    """Write another folder's vocabulary for SDXL's second text encoder, which pads with "!"."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("vocab.json", "merges.txt"):
         (folder / name).write_bytes((learned / name).read_bytes())

@@ -1,5 +1,7 @@
-"""Retrains a rehearsal model: `python -m realkit.apps.training.train NAME`. Interrupted, the same
-command goes on."""
+"""Train a rehearsal model: `python -m realkit.apps.training.train NAME`.
+
+The same command resumes an interrupted training.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ STEPS |= {"esrgan-x4": 6000, "compact-x4": 9000, "swin2sr-x4": 6000}
 @click.option(
     "--from-shipped",
     is_flag=True,
-    help="Begin with the weights in the package instead of random ones.",
+    help="Start from the weights in the package, not from random ones.",
 )
 @click.option("--batch", type=int, help="Batch size (default: the recipe's).")
 def main(name: str, steps: int | None, work: Path, from_shipped: bool, batch: int | None) -> None:
@@ -73,8 +75,7 @@ def _vae(work: Path, shipped: bool, settings: dict) -> None:
 
 
 def _decoder(work: Path, shipped: bool, settings: dict) -> None:
-    """Only the decoder goes on learning: what was trained on the latents stays valid. Always begins
-    with the shipped VAE."""
+    """Train the shipped VAE's decoder alone, so that models trained on the latents stay valid."""
     ship.vae(autoencoder.train_decoder(work, _shipped_vae(), **settings), None)
 
 
@@ -96,8 +97,7 @@ def _base(work: Path, shipped: bool, settings: dict) -> None:
 
 
 def _studio(work: Path, shipped: bool, settings: dict) -> None:
-    """A fine-tune of the shipped base on graded pictures; the text encoder, which both share, stays
-    as it is."""
+    """Fine-tune the shipped base on graded pictures; the shared text encoder stays frozen."""
     words = _tokenizer()
     models = text2image.build(words.get_vocab())
     _take_shipped(models, "studio" if shipped else "base")
@@ -191,8 +191,7 @@ def _shipped_unet(name: str):
 
 
 def _encoders() -> list:
-    """(tokenizer, model) of base's text encoder and of the one made of rehearsal/clip, as
-    `rehearsal/xl` has them."""
+    """(tokenizer, model) of `rehearsal/xl`'s encoders: base's, and rehearsal/clip's text tower."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     tokenizer.write_second(WEIGHTS / "clip", WEIGHTS / "tokenizer_2")

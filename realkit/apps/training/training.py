@@ -1,4 +1,4 @@
-"""What every recipe shares: a loop with cosine decay, averaged weights, checkpoints and resume."""
+"""What all recipes share: a loop with cosine decay, averaged weights, checkpoints and resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-HALF_LIFE_STEPS = 700  # of the averaged weights, once training is long past it
+HALF_LIFE_STEPS = 700  # of the averaged weights; shorter in the first steps
 
 
 def device() -> torch.device:
@@ -32,12 +32,11 @@ def fit(
     floor: float = 0.0,
     save_seconds: float = 120,
 ) -> nn.Module:
-    """Minimise `loss(step, progress)` over the model's trainable weights by AdamW; leave the
-    averaged weights in it.
+    """Minimise `loss(step, progress)` by AdamW; leave the averaged weights in the model.
 
-    Goes on from `folder/name.pt` if that is there, and saves to it every two minutes. `progress`
-    runs from 0 to 1. The rate rises over the first 2 % of the steps and falls by a cosine to
-    `floor` times itself.
+    Resumes from `folder/name.pt` where it exists, and saves to it every `save_seconds`. `progress`
+    runs from 0 to 1. The rate rises over the first 2 % of the steps, then falls by a cosine to
+    `floor` times `rate`.
     """
     path = folder / f"{name}.pt"
     weights = [p for p in model.parameters() if p.requires_grad]

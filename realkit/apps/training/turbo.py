@@ -1,10 +1,8 @@
-"""Recipe for `rehearsal/turbo`: four steps without guidance that land where the guided teacher's
-sixteen do.
+"""The recipe for `rehearsal/turbo`: four steps without guidance for the guided teacher's sixteen.
 
-The student learns the teacher's own way: stored trajectories of `rehearsal/base`, cut at the four
-levels of `trailing` spacing, are regressed segment by segment, so that one Euler step of the
-student crosses what the teacher crossed in four (compare progressive distillation, arXiv
-2202.00512).
+Stored trajectories of `rehearsal/base` are cut at the four levels of `trailing` spacing. The
+student learns them segment by segment: one Euler step crosses what the teacher crosses in four.
+Compare progressive distillation, arXiv 2202.00512.
 """
 
 from __future__ import annotations
@@ -30,8 +28,7 @@ TRAJECTORIES, BLOCK = 4000, 100
 
 
 def levels(steps: int) -> tuple[list[int], list[float]]:
-    """Timesteps and sigmas of `trailing` spacing (arXiv 2305.08891, table 2); the sigmas end with
-    0."""
+    """Timesteps and sigmas of `trailing` spacing (arXiv 2305.08891, table 2), down to sigma 0."""
     from diffusers import DDPMScheduler
 
     alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod.double()
@@ -46,8 +43,10 @@ def caption(index: int) -> str:
 
 @torch.inference_mode()
 def trajectories(folder: Path, models: nn.ModuleDict, tokenizer: Any) -> torch.Tensor:
-    """The teacher's states (TRAJECTORIES, STEPS + 1, C, h, w) at the student's levels, kept in
-    `folder` block by block; DPM++ 2M, x = x₀ + sigma·ε."""
+    """The teacher's states at the student's levels, (TRAJECTORIES, STEPS + 1, C, h, w).
+
+    Stored in `folder` block by block. DPM++ 2M makes them; x = x₀ + sigma·ε.
+    """
     from realkit.samplers.solvers import dpmpp_2m
 
     timesteps, sigmas = levels(STEPS * FINER)
@@ -93,7 +92,7 @@ def train(
     batch: int = 48,
     rate: float = 5e-4,
 ) -> nn.Module:
-    """The student's UNet, from the teacher's weights; the text encoder stays as it is."""
+    """Train the student's UNet from the teacher's weights; the text encoder stays frozen."""
     states = trajectories(folder, models, tokenizer)
     timesteps, sigmas = (torch.tensor(values) for values in levels(STEPS))
     models["text_encoder"].requires_grad_(False)
@@ -131,7 +130,7 @@ def train(
 
 
 def _none(now: float, then: float) -> torch.Tensor:
-    """The noise of a sampler that draws none."""
+    """The noise source of a deterministic sampler, which never draws."""
     raise AssertionError
 
 

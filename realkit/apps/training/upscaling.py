@@ -1,8 +1,7 @@
-"""Recipes for the rehearsal upscalers: three architectures of the field in miniature, each in its
-own library's format.
+"""The recipes for the rehearsal upscalers: three architectures in miniature.
 
-`rehearsal/esrgan-x4` is an RRDBNet and `rehearsal/compact-x4` an SRVGGNetCompact, as spandrel reads
-them; `rehearsal/swin2sr-x4` is a folder as transformers saves it.
+spandrel loads `rehearsal/esrgan-x4`, an RRDBNet, and `rehearsal/compact-x4`, an SRVGGNetCompact.
+transformers loads `rehearsal/swin2sr-x4`.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from realkit.rehearsal.data import pictures
 
 PICTURES, SIZE, SCALE = 320, 512, 4
 TENT = torch.tensor([1.0, 2.0, 1.0]) / 4  # after doubling each pixel this is bilinear interpolation
-FLAT = 2  # crops of a batch
-# of the training in bfloat16; its rounding, half a level of 255, is more than the error on smooth
-# floors
+FLAT = 2  # crops of a batch that show one colour
+# The share of the training in bfloat16. Its rounding is half a level of 255: more than the error on
+# smooth floors, so the rest runs in float32.
 COARSE = 0.6
 POINT = torch.tensor([0.0, 1.0, 0.0])
 
 
 class Recipe(NamedTuple):
-    """How one network is built, the side of a small crop it learns on, and its learning rate."""
+    """How to build a network, the side of the small crops it learns on, and its learning rate."""
 
     build: Callable[[], nn.Module]
     crop: int
@@ -38,8 +37,7 @@ class Recipe(NamedTuple):
 
 
 def esrgan():
-    """RRDBNet with random weights, but for the paths of the three colours, which begin as bilinear
-    interpolation."""
+    """RRDBNet with random weights; its three colours begin as bilinear interpolation."""
     from spandrel.architectures.ESRGAN import ESRGAN
 
     model = ESRGAN(num_filters=32, num_blocks=3, scale=SCALE)
@@ -64,8 +62,7 @@ def esrgan():
 
 
 def compact():
-    """SRVGGNetCompact with random weights, but for the paths of the three colours, which begin as
-    bilinear interpolation."""
+    """SRVGGNetCompact with random weights; its three colours begin as bilinear interpolation."""
     from spandrel.architectures.Compact import Compact
 
     model = Compact(num_feat=48, num_conv=10, upscale=SCALE)
@@ -83,7 +80,7 @@ def compact():
 
 
 def swin2sr():
-    """Swin2SR whose body adds nothing at first, on colours that begin as bilinear interpolation."""
+    """Swin2SR that begins as bilinear interpolation: its body adds nothing at first."""
     from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution
 
     config = Swin2SRConfig(
@@ -109,14 +106,13 @@ def swin2sr():
 
 
 def _interpolate(layer):
-    """Make a 3×3 convolution before a pixel shuffle interpolate its first three channels
-    bilinearly, and heed no others."""
-    place = (
-        torch.arange(SCALE) + 0.5
-    ) / SCALE - 0.5  # of each new pixel, from the middle of the old one
-    taps = torch.stack(
-        [(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)], 1
-    )  # (SCALE, 3)
+    """Set a 3×3 convolution before a pixel shuffle to interpolate its first three channels.
+
+    The interpolation is bilinear; other channels get weight 0.
+    """
+    # The place of each new pixel, from the middle of the old one, gives its taps, (SCALE, 3).
+    place = (torch.arange(SCALE) + 0.5) / SCALE - 0.5
+    taps = torch.stack([(-place).clamp(min=0), 1 - place.abs(), place.clamp(min=0)], 1)
     layer.weight.zero_()
     layer.bias.zero_()
     for colour in range(3):
@@ -133,8 +129,7 @@ RECIPES = {
 
 
 def shrink(x: torch.Tensor) -> torch.Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] at a quarter of the size, bicubic and antialiased, in 8-bit
-    steps."""
+    """Pictures (B, 3, H, W) in [0, 1] at a quarter of the size: bicubic, antialiased, 8 bits."""
     small = F.interpolate(x, scale_factor=1 / SCALE, mode="bicubic", antialias=True)
     return (small.clamp(0, 1) * 255).round() / 255
 
@@ -142,8 +137,10 @@ def shrink(x: torch.Tensor) -> torch.Tensor:
 def train(
     name: str, folder: Path, steps: int, batch: int = 8, start: Path | None = None
 ) -> nn.Module:
-    """Charbonnier loss between enlarged crops and the truth, borders too; of four crops drawn, the
-    busiest is taken."""
+    """Minimise the Charbonnier loss between upscaled crops and the truth, borders included.
+
+    Of four crops drawn, the busiest is used.
+    """
     recipe = RECIPES[name]
     data = pictures(folder, PICTURES, SIZE)
     model = recipe.build().to(device())

@@ -1,11 +1,10 @@
-"""Recipes for `rehearsal/xl` (the layout of SDXL: two text encoders, size and crop as conditions,
-v-prediction) and its refiner.
+"""The recipes for `rehearsal/xl`, in the layout of SDXL, and its refiner.
 
-The first text encoder is `rehearsal/base`'s, the second `rehearsal/clip`'s, as SDXL's are two CLIPs
-trained elsewhere; only the UNets learn, from base's weights. Size and crop mean what they mean in
-SDXL (arXiv 2307.01952, section 2.2): a share of the training pictures was enlarged from a smaller
-original, another is cropped. The refiner sees low noise only, and a score that tells clean pictures
-from enlarged ones.
+The layout: two text encoders, size and crop as conditions, v-prediction. The first text encoder is
+`rehearsal/base`'s, the second `rehearsal/clip`'s; only the UNets learn, from base's weights. Size
+and crop mean what they mean in SDXL (arXiv 2307.01952, section 2.2): some training pictures were
+enlarged from a smaller original, others are cropped. The refiner learns at low noise only, with a
+score that tells clean pictures from enlarged ones.
 """
 
 from __future__ import annotations
@@ -44,8 +43,10 @@ BEST, WORST = 6.0, 2.0  # aesthetic scores of an untouched picture, and of one e
 
 
 def second_encoder(folder: Path):
-    """The text tower of an open_clip folder as transformers' CLIPTextModelWithProjection; positions
-    past its context repeat the last."""
+    """The text tower of an open_clip folder as transformers' CLIPTextModelWithProjection.
+
+    Positions past its context repeat the last.
+    """
     import json
 
     from safetensors.torch import load_file
@@ -111,8 +112,10 @@ def second_encoder(folder: Path):
 
 
 def build(config: dict[str, Any], base: nn.Module, seen: slice):
-    """A UNet of this layout that begins with base's weights; `seen` are the columns of its text
-    that base's encoder fills."""
+    """A UNet of a layout that begins with base's weights.
+
+    `seen` are the text columns that base's encoder fills.
+    """
     from diffusers import UNet2DConditionModel
 
     unet = UNet2DConditionModel(**config)
@@ -139,8 +142,10 @@ def build(config: dict[str, Any], base: nn.Module, seen: slice):
 
 
 def latents(folder: Path, vae: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents of pictures plain, mirrored, enlarged and cropped, with their scene's number and time
-    ids (original, crop, target; height first)."""
+    """Latents of pictures plain, mirrored, enlarged and cropped.
+
+    Returns them with their scene's number and time ids (original, crop, target; height first).
+    """
     plain = plain_latents(folder, "base", vae)
     path = folder / "latents-xl.pt"
     if not path.exists():
@@ -177,8 +182,10 @@ def latents(folder: Path, vae: Any) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 def _alteration(index: int) -> tuple[int, int, int, int]:
-    """(original side, side before cropping, crop's top, crop's left): even pictures are enlarged,
-    odd ones cropped."""
+    """(original side, side before cropping, crop's top, crop's left) of a training picture.
+
+    Even pictures are enlarged, odd ones cropped.
+    """
     rng = np.random.default_rng([31, index])
     if index % 2 == 0:
         return int(rng.integers(24, SIDE)), SIDE, 0, 0
@@ -205,8 +212,11 @@ def train(
     batch: int = 48,
     rate: float,
 ):
-    """Train `xl` (two encoders, v-prediction) or `refiner` (the second alone, noise prediction at
-    low noise). `encoders`: (tokenizer, model)."""
+    """Train `xl` or `refiner`; `encoders` holds (tokenizer, model).
+
+    `xl` has both encoders and predicts v. `refiner` has the second, predicts noise, and learns
+    at low noise only.
+    """
     from diffusers import DDPMScheduler
 
     scheduler = DDPMScheduler(**SCHEDULE)
@@ -262,8 +272,10 @@ def train(
 
 @torch.no_grad()
 def encode(encoders: list[tuple[Any, Any]], said: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Second-to-last states side by side (B, 77, D), and the last encoder's pooled embedding (B,
-    128), as SDXL's pipelines make them."""
+    """Second-to-last states side by side (B, 77, D), and the last pooled embedding (B, 128).
+
+    SDXL's pipelines condition on the same.
+    """
     states = []
     for tokenizer, encoder in encoders:
         tokens = tokenizer(
