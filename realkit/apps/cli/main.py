@@ -18,8 +18,7 @@ from realkit.base.version import __version__
 
 
 class _Group(click.Group):
-    """Words every error of a request in one line, click's own errors too, and sets the exit
-    code."""
+    """Words every error of a request in one line, click's too, and sets the exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -25,8 +25,7 @@ LOWER_BOUND = 14
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """The release part of a version, at least three numbers: "2.10+cu128" → (2, 10, 0); () where
-    there is no version."""
+    """The release part of a version: "2.10+cu128" → (2, 10, 0); () without a version."""
     release = re.match(r"\d+(\.\d+)*", text)
     if not release:
         return ()
@@ -93,8 +92,7 @@ def paired(torch: str, vision: str, needs: str | None) -> bool:
 
 
 def partner(torch: str) -> str:
-    """The line that installs the torchvision of this torch, from the wheels of the same CUDA, and
-    leaves torch alone."""
+    """The line that installs this torch's torchvision, of the same CUDA, and no other torch."""
     major, minor = numbers(torch)[:2]
     if major != 2:
         return NEW_TORCH

@@ -113,8 +113,7 @@ def gather() -> Facts:
 
 
 def lower_bounds() -> dict[str, str]:
-    """Lowest version by required library: of requirements.txt in a checkout, else of the installed
-    package's metadata."""
+    """Lowest version by library: from requirements.txt in a checkout, else from the metadata."""
     file = Path(__file__).parents[3] / "requirements.txt"
     if file.is_file() and file.with_name("pyproject.toml").is_file():
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -1,5 +1,4 @@
-"""Judgements about what surrounds the libraries: Python, disks, memory, the hub, tokens, the
-place."""
+"""Judgements about Python, disks, memory, the hub, tokens and the place."""
 
 from __future__ import annotations
 

@@ -40,8 +40,7 @@ class Unreachable(KaggleError):
 
 
 def owner() -> str:
-    """The account that the command is logged in to. Raises RequestError where the command is
-    missing or not logged in."""
+    """The account that the command is logged in to. Raises RequestError where there is none."""
     code, text = _call("config", "view")
     match = re.search(r"^\W*username: *(\S+)", text, re.M)
     if not code and match and match[1] != "None":
@@ -63,8 +62,7 @@ def _older_login() -> str:
 
 
 def contents(dataset: str) -> str | None:
-    """The hash in the name of the dataset's file contents-HASH.txt, "" without such a file; None
-    where there is no such dataset."""
+    """The hash in the dataset's file name contents-HASH.txt, else ""; None: no such dataset."""
     code, text = _call("datasets", "files", dataset, "--page-size", str(PAGE))
     if code:
         _check_reached(text)
@@ -82,8 +80,7 @@ def upload(folder: Path, new: bool, note: str) -> None:
 
 
 def dataset_state(dataset: str) -> str:
-    """The state of an upload: "ready", "failed", or what Kaggle is doing with it; "" while Kaggle
-    does not know it yet."""
+    """The state of an upload: "ready", "failed" or a stage; "" while Kaggle does not know it."""
     code, text = _call("datasets", "status", dataset)
     # A word alone in its line: warnings have lines of their own.
     match = re.search(r"^\W*(?:\w+\.)?([A-Za-z_]+)\W*$", text, re.M)

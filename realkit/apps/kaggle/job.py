@@ -1,5 +1,4 @@
-"""A notebook or a sweep run on Kaggle: assembled, pushed by the official command, awaited, fetched,
-and merged."""
+"""A notebook or a sweep run on Kaggle: assembled, pushed, awaited, fetched and merged."""
 
 from __future__ import annotations
 
@@ -7,13 +6,13 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from realkit.apps.kaggle import client, kernel, wheels
 from realkit.apps.kaggle.client import KaggleError, Unreachable
+from realkit.apps.kaggle.kernel import Order
 from realkit.apps.kaggle.wheels import DATASET
 from realkit.base import credentials
 from realkit.base.errors import RequestError, shown
@@ -33,38 +32,6 @@ ATTACH_MODEL = "--model OWNER/MODEL/FRAMEWORK/VARIATION/VERSION"
 Say = Callable[[str], object]
 
 
-@dataclass(frozen=True)
-class Order:
-    """What to run on Kaggle: a notebook, a sweep (in our own notebook for sweeps), or a notebook
-    that takes a sweep: as its parameter `sweep`, or else one parameter a key."""
-
-    notebook: Path | None = None
-    sweep: Path | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    title: str = ""
-    owner: str = ""
-    accelerator: str = "NvidiaTeslaT4"
-    internet: bool = True
-    models: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    resume: bool = True  # attach the output of its previous version, where there is one
-    public: bool = False
-    budget: str | None = None
-
-    def plain_title(self) -> str:
-        """The title as pushed. Raises RequestError where there is nothing to run."""
-        file = self.sweep or self.notebook
-        if file is None:
-            raise RequestError(
-                "Expected a notebook, or --sweep SWEEP.yaml, which runs in a notebook of its own"
-            )
-        return kernel.plain(self.title or f"realkit {file.stem}")
-
-    def address(self, owner: str) -> str:
-        """The kernel's OWNER/SLUG. Raises RequestError for a title that Kaggle refuses."""
-        return f"{owner}/{kernel.slug(self.plain_title())}"
-
-
 def assemble(order: Order, out: Path, owner: str, previous: bool) -> tuple[str, str]:
     """Write what travels to out/.kaggle: kernel/ and dataset/; the kernel's OWNER/SLUG and the
     hash of the dataset. Raises RequestError."""
@@ -73,24 +40,13 @@ def assemble(order: Order, out: Path, owner: str, previous: bool) -> tuple[str, 
         stopping.seconds(order.budget)
         parameters["budget"] = order.budget
     book = kernel.notebook(order.notebook, parameters, _sweep(order) if order.sweep else {})
-    metadata = kernel.Kernel(
-        owner=owner,
-        title=order.plain_title(),
-        accelerator=order.accelerator,
-        internet=order.internet,
-        public=order.public,
-        datasets=[f"{owner}/{DATASET}", *order.datasets],
-        models=list(order.models),
-        kernels=[address] if previous else [],
-    )
-    metadata.check()
-    metadata.write(_emptied(out / FOLDER / "kernel"), book)
+    kernel.check(order)
+    kernel.write(_emptied(out / FOLDER / "kernel"), order, owner, book, previous)
     return address, wheels.dataset(_emptied(out / FOLDER / "dataset"), owner)
 
 
 def _sweep(order: Order) -> dict[str, Any]:
-    """A sweep file as a notebook's parameters. Raises RequestError for a wrong file, and for names
-    that Kaggle could not load."""
+    """A sweep file as parameters. Raises RequestError for names that Kaggle could not load."""
     assert order.sweep is not None
     sweep = Sweep.from_yaml(order.sweep)
     cells = sweep.cells()

@@ -6,13 +6,14 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from realkit.apps.notebooks.parameters import assigned, check, parameters_cell
+from realkit.apps.kaggle.wheels import DATASET
+from realkit.apps.notebooks.parameters import assigned, check_value, parameters_cell
 from realkit.base import credentials
 from realkit.base.credentials import NAMES
 from realkit.base.errors import RequestError, one_line, shown
@@ -34,15 +35,45 @@ MODEL = re.compile(r"([^/]+/){4}\d+")
 HUB_TOKEN = re.compile(r"(?<![A-Za-z0-9])hf_(?:oauth_)?[A-Za-z0-9]{30,}")  # anybody's
 
 
+@dataclass(frozen=True)
+class Order:
+    """What to run on Kaggle: a notebook, a sweep (in our own notebook for sweeps), or a notebook
+    that takes a sweep: as its parameter `sweep`, or else one parameter a key."""
+
+    notebook: Path | None = None
+    sweep: Path | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    owner: str = ""
+    accelerator: str = "NvidiaTeslaT4"
+    internet: bool = True
+    models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    resume: bool = True  # attach the output of its previous version, where there is one
+    public: bool = False
+    budget: str | None = None
+
+    def plain_title(self) -> str:
+        """The title as pushed. Raises RequestError where there is nothing to run."""
+        file = self.sweep or self.notebook
+        if file is None:
+            raise RequestError(
+                "Expected a notebook, or --sweep SWEEP.yaml, which runs in a notebook of its own"
+            )
+        return plain(self.title or f"realkit {file.stem}")
+
+    def address(self, owner: str) -> str:
+        """The kernel's OWNER/SLUG. Raises RequestError for a title that Kaggle refuses."""
+        return f"{owner}/{slug(self.plain_title())}"
+
+
 def plain(title: str) -> str:
-    """A title in ASCII: Kaggle spells other letters out in the address by tables of its own
-    ("größe" as "grosse")."""
+    """A title in ASCII: Kaggle would spell other letters by tables of its own (ß as ss)."""
     return unicodedata.normalize("NFKD", html.unescape(title)).encode("ascii", "ignore").decode()
 
 
 def slug(title: str) -> str:
-    """What Kaggle makes of a `plain` title in an address. Raises RequestError for a title that
-    Kaggle refuses."""
+    """A `plain` title in an address, as Kaggle spells it. Raises RequestError for a bad title."""
     without_separators = re.sub(r"(?<=\d),(?=\d)", "", title.lower())
     address = re.sub(r"[^a-z0-9]+", "-", without_separators).strip("-")
     if not TITLE[0] <= len(title) <= TITLE[1] or len(address) < TITLE[0]:
@@ -80,7 +111,7 @@ def notebook(
             if defaults:
                 hint = f"expected one of {', '.join(defaults)}"
             raise RequestError(f"{path.name} has no parameter {shown(name)}: {hint}")
-        check(name, value, defaults[name], path.name)
+        check_value(name, value, defaults[name], path.name)
     if not _bootstraps(book):
         book.cells.insert(0, _bootstraps(_loaded(RUN))[0])
     for cell in book.cells:
@@ -129,64 +160,54 @@ def _check_secrets(parameters: Mapping[str, Any], text: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel's metadata: what Kaggle calls its address, machine and sources."""
-
-    owner: str
-    title: str
-    accelerator: str
-    internet: bool
-    public: bool
-    datasets: list[str]
-    models: list[str]
-    kernels: list[str]
-
-    def check(self) -> None:
-        """Raise RequestError for what Kaggle would refuse or change."""
-        if "p100" in self.accelerator.lower():
-            raise RequestError(
-                f"accelerator {shown(self.accelerator)}: Kaggle has retired the P100 and would give"
-                " T4s instead. Expected NvidiaTeslaT4, which is two T4"
-            )
-        if self.accelerator not in ACCELERATORS:
-            names = ", ".join(ACCELERATORS)
-            raise RequestError(f"accelerator {shown(self.accelerator)}: expected one of {names}")
-        _check_sources([*self.datasets, *self.kernels], SLUG, "OWNER/SLUG")
-        _check_sources(self.models, MODEL, "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION")
-
-    def write(self, folder: Path, book: Any) -> None:
-        """Write a checked kernel's notebook and kernel-metadata.json into a folder."""
-        import nbformat
-
-        address, gpu = slug(self.title), self.accelerator != "none"
-        metadata = {
-            "id": f"{self.owner}/{address}",
-            "title": self.title,
-            "code_file": f"{address}.ipynb",
-            "language": "python",
-            "kernel_type": "notebook",
-            "is_private": not self.public,
-            "enable_gpu": gpu,
-            "enable_tpu": False,
-            "enable_internet": self.internet,
-            **({"machine_shape": self.accelerator} if gpu else {}),
-            "dataset_sources": self.datasets,
-            "competition_sources": [],
-            "kernel_sources": self.kernels,
-            "model_sources": self.models,
-            "keywords": [],
-            # The image of the first version: results of other library versions are not resumed.
-            "docker_image_pinning_type": "original",
-        }
-        nbformat.write(book, folder / f"{address}.ipynb")
-        text = json.dumps(metadata, indent=1)
-        (folder / "kernel-metadata.json").write_text(text, encoding="utf-8")
+def check(order: Order) -> None:
+    """Raise RequestError for an order that Kaggle would refuse or change."""
+    machine = f"accelerator {shown(order.accelerator)}"
+    if "p100" in order.accelerator.lower():
+        raise RequestError(
+            f"{machine}: Kaggle has retired the P100 and would give T4s instead. Expected"
+            " NvidiaTeslaT4, which is two T4"
+        )
+    if order.accelerator not in ACCELERATORS:
+        raise RequestError(f"{machine}: expected one of {', '.join(ACCELERATORS)}")
+    _check_sources(order.datasets, SLUG, "OWNER/SLUG")
+    _check_sources(order.models, MODEL, "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION")
 
 
-def _check_sources(references: list[str], form: re.Pattern[str], wanted: str) -> None:
+def _check_sources(references: Iterable[str], form: re.Pattern[str], wanted: str) -> None:
     for reference in references:
         if not form.fullmatch(reference):
             raise RequestError(
                 f"source {shown(reference)}: expected {wanted}, as in its address on Kaggle"
             )
+
+
+def write(folder: Path, order: Order, owner: str, book: Any, previous: bool) -> None:
+    """Write the notebook and kernel-metadata.json of a checked order into a folder. `previous`
+    attaches the output of the kernel's previous version."""
+    import nbformat
+
+    address, gpu = order.address(owner), order.accelerator != "none"
+    code_file = f"{address.rpartition('/')[2]}.ipynb"
+    metadata = {
+        "id": address,
+        "title": order.plain_title(),
+        "code_file": code_file,
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": not order.public,
+        "enable_gpu": gpu,
+        "enable_tpu": False,
+        "enable_internet": order.internet,
+        **({"machine_shape": order.accelerator} if gpu else {}),
+        "dataset_sources": [f"{owner}/{DATASET}", *order.datasets],
+        "competition_sources": [],
+        "kernel_sources": [address] if previous else [],
+        "model_sources": list(order.models),
+        "keywords": [],
+        # The image of the first version: results of other library versions are not resumed.
+        "docker_image_pinning_type": "original",
+    }
+    nbformat.write(book, folder / code_file)
+    text = json.dumps(metadata, indent=1)
+    (folder / "kernel-metadata.json").write_text(text, encoding="utf-8")

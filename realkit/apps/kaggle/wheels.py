@@ -1,5 +1,4 @@
-"""What Kaggle installs realkit from: a wheel of this package and the wheels it needs, as a
-dataset."""
+"""The dataset that Kaggle installs realkit from: our wheel and the wheels it needs."""
 
 from __future__ import annotations
 
@@ -44,8 +43,7 @@ Requires-Python: >=3.11
 
 
 def wheel(folder: Path) -> Path:
-    """Write the wheel of this package as it stands, from a checkout or an installation alike. The
-    same files give the same bytes."""
+    """Write the wheel of this package. The same files give the same bytes."""
     info = f"realkit-{__version__}.dist-info"
     needs = [f"Requires-Dist: {name}>={lowest}\n" for name, lowest in lower_bounds().items()]
     members = _package_files() | {

@@ -70,15 +70,13 @@ class Here:
     results: Path | None
 
     def out(self, path: str | Path) -> str:
-        """Where the results that a notebook calls `path` lie here: a relative path's last name in
-        `results`; an absolute path stays."""
+        """Where results called `path` go: its last name in `results`; an absolute path stays."""
         if self.results is None or Path(path).is_absolute():
             return str(path)
         return str(self.results / Path(path).name)
 
     def earlier(self, out: str | Path) -> list[str]:
-        """The results folders of this name among the inputs: outputs of earlier versions, for
-        rk.run(…, attach=…)."""
+        """Attached results folders of this name, from earlier versions, for rk.run(attach=…)."""
         folders = inputs.holding("rows.jsonl", "runs.jsonl")
         return [str(folder) for folder in folders if folder.name == Path(out).name]
 
@@ -171,7 +169,7 @@ def _install(needs: list[str], internet: bool) -> list[str]:
     for root in inputs.roots():
         folders |= {str(path.parent) for path in root.glob("**/*.whl")}
     links = [f"--find-links={folder}" for folder in sorted(folders)]
-    bounds = lower_bounds()
+    names, bounds = [need.partition(">=")[0] for need in needs], lower_bounds()
     before = {name: _version(name) for name in (*bounds, *PINNED)}
     pins = []
     for name in PINNED:
@@ -187,9 +185,9 @@ def _install(needs: list[str], internet: bool) -> list[str]:
     if error:
         hint = _install_hint(error, internet)
         raise RequestError(f"{', '.join(needs)} cannot be installed: {error}. {hint}")
-    names = [re.split(r"\W*>=", need)[0] for need in needs]
-    along = [name for name, old in before.items() if old and _version(name) != old]
-    _nothing_stale([name for name in along if name not in names])
+    for name, old in before.items():  # what came along: the caller sees to `needs`
+        if old and name not in names and _version(name) != old:
+            _nothing_stale([name])
     return names
 
 
@@ -216,14 +214,12 @@ def _pip(arguments: list[str]) -> str:
     importlib.invalidate_caches()
     if done.returncode == 0:
         return ""
-    printed = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    lines = [line.removeprefix("ERROR:").strip() for line in printed]
-    causes = [line for line in lines if re.match(UNRESOLVED, line)]
-    if not causes:
-        errors = [line for line in printed if line.startswith("ERROR:")]
-        causes = [line.removeprefix("ERROR:").strip() for line in (errors or printed)[-1:]]
-    text = "; ".join(line.rstrip(".") for line in dict.fromkeys(causes))
-    return text[:300] or f"pip ended with exit code {done.returncode}"
+    text = done.stdout + done.stderr
+    causes = re.findall(rf"^\s*(?:ERROR:\s*)?((?:{UNRESOLVED}).*?)\.?\s*$", text, re.M)
+    errors = re.findall(r"^ERROR:\s*(.+?)\.?\s*$", text, re.M)
+    lines = re.findall(r"^\s*(\S.*?)\.?\s*$", text, re.M)
+    reasons = causes or errors[-1:] or lines[-1:]
+    return "; ".join(dict.fromkeys(reasons))[:300] or f"pip ended with code {done.returncode}"
 
 
 def _nothing_stale(installed: list[str]) -> None:
@@ -265,8 +261,7 @@ def _mount() -> None:
 
 
 def _hand_down() -> None:
-    """Put Colab's secrets into the environment: a notebook that papermill starts cannot ask for
-    them."""
+    """Put Colab's secrets into the environment: papermill's notebooks cannot ask for them."""
     for service in SERVICES:
         if credentials.token_source(service) == "Colab secrets":
             os.environ[NAMES[service][0]] = credentials.token(service) or ""

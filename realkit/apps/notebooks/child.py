@@ -122,8 +122,7 @@ def _signal(pid: Path, number: int) -> None:
 
 
 def kill(pid: Path) -> None:
-    """Kill the kernel whose process number is in this file, and what it started. A missing file is
-    no error."""
+    """Kill the kernel whose process number is in this file, if any, and what it started."""
     with contextlib.suppress(OSError, ValueError):
         number = int(pid.read_text())
         if hasattr(os, "killpg"):

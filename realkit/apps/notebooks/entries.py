@@ -1,5 +1,4 @@
-"""The entries of a sweep of notebooks: its file, checked against each notebook's parameters. Starts
-nothing."""
+"""The entries of a sweep of notebooks: its file, checked against each notebook."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, ValidationError
 
-from realkit.apps.notebooks.parameters import UNKNOWN, assigned, check, parameters_cell
+from realkit.apps.notebooks.parameters import UNKNOWN, assigned, check_value, parameters_cell
 from realkit.base import credentials
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import UniqueKeyLoader
@@ -239,7 +238,7 @@ def _entry(name: str, settings: dict[str, Any], file: File, notebooks: Notebooks
         if key not in names:
             place = f"{where.lower()} ({notebook.path.name})"
             raise _unknown("parameter", key, names, place)
-        check(key, value, notebook.defaults[key], where)
+        check_value(key, value, notebook.defaults[key], where)
     return Entry(_id(name, notebook, parameters), name, _folder(name), notebook.path, parameters)
 
 

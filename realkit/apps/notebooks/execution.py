@@ -135,8 +135,7 @@ def _size(path: Path) -> int:
 
 
 def _signal_of(code: int) -> str:
-    """The signal that ended a process, by its exit code, also as a shell writes it; "" where no
-    signal did."""
+    """The signal behind an exit code, also as a shell writes it; "" where there is none."""
     try:
         return signal.Signals(-code if code < 0 else code - 128).name
     except ValueError:

@@ -104,8 +104,7 @@ def _asked_table(folder: Path, cells_before: int, rows_before: int) -> pd.DataFr
 
 
 def readable(folder: Path) -> pd.DataFrame | None:
-    """An entry's table without attributes; None where it is missing, empty or damaged, which the
-    entry's record then says."""
+    """An entry's table without attributes; None where it is missing, empty or damaged."""
     try:
         table = table_of(folder)
     except RequestError:

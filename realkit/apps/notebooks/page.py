@@ -25,8 +25,7 @@ def page(
     records: Mapping[str, Mapping[str, Any]],
     tables: Mapping[str, pd.DataFrame | None],
 ) -> str:
-    """The page's HTML. `records` and `tables` are by entry name; pictures and links are relative to
-    `folder`."""
+    """The page's HTML. `records` and `tables` are by entry name, links relative to `folder`."""
     import jinja2
 
     shared = _shared(entries)
@@ -41,12 +40,12 @@ def page(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["text"] = text_of
     return environment.get_template("index.html").render(
         title=folder.resolve().name,
         entries=blocks,
-        shared={key: text_of(shared[key]) for key in sorted(shared)},
+        shared=shared,
         counts={state: states.count(state) for state in STATES if state in states},
-        pictures=sum(block["pictures"] for block in blocks),
         seconds=time_text(sum(record.get("seconds", 0.0) for record in records.values())),
         made=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         cells=sum(len(table) for table in tables.values() if table is not None),
@@ -54,8 +53,7 @@ def page(
 
 
 def _shared(entries: list[Entry]) -> dict[str, Any]:
-    """The parameters that all entries have in common, which the page shows once. A single entry
-    shows its own."""
+    """The parameters that all entries share, which the page shows once; none of a single entry."""
     first, *others = entries
     shared = dict(first.parameters) if others else {}
     for entry in others:
@@ -84,7 +82,6 @@ def _block(
         if "image" in table:
             pictures = table.loc[table["status"] == "ok", "image"].nunique()
         shown = thumbnails(table, folder) if pictures else []
-    own = [key for key in entry.parameters if key not in shared]
     return {
         "name": entry.name,
         "anchor": entry.folder,
@@ -92,7 +89,7 @@ def _block(
         "reason": record["reason"],
         "notebook": entry.notebook.stem,
         "pictures": pictures,
-        "parameters": {key: text_of(entry.parameters[key]) for key in own},
+        "parameters": {k: value for k, value in entry.parameters.items() if k not in shared},
         "seconds": time_text(record["seconds"]) if "seconds" in record else "–",
         "links": links,
         "summary": figures_of_table,

@@ -1,5 +1,4 @@
-"""The parameters of a notebook: what its cell tagged `parameters` assigns, and which values may
-replace them."""
+"""A notebook's parameters: what its tagged cell assigns, and which values may replace it."""
 
 from __future__ import annotations
 
@@ -73,9 +72,8 @@ def _literal(node: ast.expr | None) -> Any:
         return UNKNOWN
 
 
-def check(key: str, value: Any, default: Any, where: str) -> None:
-    """Raise RequestError for a value that cannot be written into a notebook, or whose kind is not
-    the default's."""
+def check_value(key: str, value: Any, default: Any, where: str) -> None:
+    """Raise RequestError for a value that no notebook can hold, or of another kind."""
     what = f"{where}: parameter {shown(key)} is {shown(value)}, expected"
     if not _plain(value):
         raise RequestError(
