@@ -110,7 +110,7 @@ def _wait(
 ) -> int:
     """The child's exit code. The child is asked to stop when `stop` is due, in time for the longest
     wait between two batches of rows so far; STOPPED where it still runs when `end` is due."""
-    asked, longest, changed, size = False, 0.0, 0.0, _size(rows)
+    stopping, longest, changed, size = False, 0.0, 0.0, _size(rows)
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return child.wait(TICK)
@@ -119,11 +119,11 @@ def _wait(
         if size != size_then:
             longest = max(longest, now - changed if changed else 0.0)
             changed = now
-        if not asked and stop.due(max(longest, QUIET)):
-            asked = True
+        if not stopping and stop.due(max(longest, QUIET)):
+            stopping = True
             with contextlib.suppress(OSError):  # it has ended meanwhile
                 line.write(b"s")
-        if asked and end.due(0.0):
+        if stopping and end.due(0.0):
             return STOPPED
 
 
