@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from realkit import RequestError
-from realkit.apps.doctor import findings
+from realkit.apps.doctor import builds
 from realkit.apps.notebooks import bootstrap
 from realkit.apps.notebooks.bootstrap import Here
 from realkit.base import credentials
 from realkit.base.credentials import NAMES
 from realkit.weights.sources.inputs import INPUTS
+from tests import driver
 from tests.wheels import environment, no_index, wheel
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +129,7 @@ def test_what_was_loaded_before_wants_a_restart(python, inputs):
     wheel(inputs, "rk-old", "2.5")
     wheel(inputs, "rk-new", "1.0")
     said = prepared(python, inputs, before="sys.modules['rk-old'] = None")
-    assert said == "refused: rk-old had been imported before it was installed anew: restart the kernel, then run the notebook again"
+    assert said == "refused: rk-old: an older version is already imported. Restart the kernel, then run the notebook again"
 
 
 @pytest.mark.slow
@@ -137,7 +138,7 @@ def test_what_came_along_wants_a_restart_too(python, inputs):
     wheel(inputs, "rk-old", "2.5", "rk-fine>=2")
     wheel(inputs, "rk-new", "1.0")
     said = prepared(python, inputs, before="sys.modules['rk-fine'] = None")
-    assert said == "refused: rk-fine had been imported before it was installed anew: restart the kernel, then run the notebook again"
+    assert said == "refused: rk-fine: an older version is already imported. Restart the kernel, then run the notebook again"
     assert installed(python) == HAD | {"rk-old": "2.5", "rk-new": "1.0", "rk-fine": "3.0"}
 
 
@@ -158,7 +159,7 @@ def test_what_fails_for_another_reason_is_not_blamed_on_torch(monkeypatch, print
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: types.SimpleNamespace(returncode=1, stdout="Collecting x\n", stderr=printed))
     with pytest.raises(RequestError) as refused:
         bootstrap._install(["x>=1"], internet)
-    assert says in str(refused.value) and "may have installed a part" in str(refused.value)
+    assert says in str(refused.value) and "A part may be installed" in str(refused.value)
     assert "torch" not in str(refused.value) and "Nothing was installed" not in str(refused.value)
 
 
@@ -187,14 +188,13 @@ cuda = types.SimpleNamespace(init=lambda: None, device_count=lambda: 2, get_devi
 
 @pytest.fixture
 def gpu(tmp_path, monkeypatch):
-    """Two GPUs of a kind as nvidia-smi and a torch of the image's kind see them, on Kaggle with all else installed; what pip is asked for."""
+    """Two GPUs of a kind as the driver and a torch of the image's kind see them, on Kaggle with all else installed; what pip is asked for."""
 
     def of(name: str, major: int, minor: int, internet: bool) -> list[list[str]]:
         (tmp_path / "torch").mkdir()
         (tmp_path / "torch" / "__init__.py").write_text(TORCH.format(name=name, major=major, minor=minor))
-        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nfor _ in 1 2; do echo '550.54, {name}, 16384, {major}.{minor}'; done\n")
-        (tmp_path / "nvidia-smi").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        card = driver.Card(name, (major, minor), 2**34)
+        monkeypatch.setitem(sys.modules, "pynvml", driver.bindings("550.54", card, card))
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
         monkeypatch.setattr(bootstrap, "_internet", lambda: internet)
@@ -235,6 +235,27 @@ def test_a_gpu_too_new_for_the_build_is_not_given_an_older_one(gpu):
     with pytest.raises(RequestError, match="capability 10"):
         bootstrap.prepare()
     assert asked == []
+
+
+OLD_CELL = r"""
+import glob, importlib.util, os, re, subprocess, sys  # get realkit itself where it is not installed: the newest attached wheel, else the repository
+if importlib.util.find_spec("realkit") is None:
+    attached = glob.glob(os.environ.get("REALKIT_INPUTS", "/kaggle/input") + "/**/realkit-*.whl", recursive=True)
+    source = max(attached, key=lambda path: [int(n) for n in re.findall(r"\d+", os.path.basename(path).split("-")[1])], default="git+https://github.com/realkit/realkit")
+    if subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", source]).returncode:
+        sys.exit("realkit cannot be installed: attach a dataset that holds its wheel (realkit kaggle wheel), or turn the internet on")
+from realkit import bootstrap
+here = bootstrap.prepare(drive=False)  # True: on Colab, results go to Google Drive
+"""
+
+
+def test_the_first_cell_of_a_notebook_that_is_on_kaggle_already_works(tmp_path):
+    """Its text as it was pushed before the modules moved to their folders, and what the later cells use of it."""
+    use = 'out = here.out("results")\nbootstrap.require(*[])\nprint(out, here.earlier(out))'
+    given = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, "-c", OLD_CELL + use], capture_output=True, text=True, env=given, cwd=tmp_path)
+    first, last = done.stdout.splitlines()
+    assert done.returncode == 0 and first.startswith("plain Python, ") and last == "results []", done.stderr
 
 
 def test_the_image_s_torch_is_not_loaded_to_find_this_out(tmp_path):
@@ -321,7 +342,7 @@ def test_the_requirements_resolve_beside_colab_s_python_and_widgets(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     made = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in json.loads((tmp_path / "report.json").read_text())["install"]}
-    assert made["ipywidgets"] == "7.7.1" and made["torch"] == "2.11.0+cu128" and findings.numbers(made["diffusers"]) >= (0, 42)
+    assert made["ipywidgets"] == "7.7.1" and made["torch"] == "2.11.0+cu128" and builds.numbers(made["diffusers"]) >= (0, 42)
 
 
 @pytest.mark.slow
@@ -335,8 +356,8 @@ def test_our_widgets_work_with_colab_s(tmp_path):
     code = """
 import ipywidgets, sys
 from PIL import Image
-from realkit import widgets
-made = widgets.before_after({name: Image.open(f"{sys.argv[1]}/{name}.png") for name in "ab"}, "a", "b", side=64)
+import realkit as rk
+made = rk.before_after({name: Image.open(f"{sys.argv[1]}/{name}.png") for name in "ab"}, "a", "b", side=64)
 left, right, border = made.children[:3]
 made.update()
 first = made.result.getpixel((10, 10)), made.result.getpixel((60, 10))

@@ -101,7 +101,7 @@ def test_generate_upscale_score(tmp_path):
     assert code == 0 and shown.startswith("rehearsal/clip ") and "colour-cast" in shown
     assert call("generate", "a", "--steps", 0, "--out", picture)[0] == 2
     (tmp_path / "text.png").write_text("no picture")
-    assert "is no picture" in call("score", tmp_path / "text.png", "a")[2]
+    assert "Cannot read the picture" in call("score", tmp_path / "text.png", "a")[2]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_picture_too_large_to_open_is_one_line(tmp_path, monkeypatch):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     code, _, error = call("score", tmp_path / "a.png", "a", "--scorer", "colour-cast")
-    assert code == 2 and "is no picture that can be read" in error and error.count("\n") == 1
+    assert code == 2 and "Cannot read the picture" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("what", ["models", "samplers", "upscalers", "scorers", "prompts"])

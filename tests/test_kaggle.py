@@ -22,9 +22,9 @@ from packaging.utils import canonicalize_name
 
 import realkit as rk
 from realkit.apps.cli.main import main
-from realkit.apps.kaggle import client, job, parcel
+from realkit.apps.kaggle import client, job, kernel, wheels
 from realkit.apps.kaggle.job import Order
-from realkit.apps.kaggle.parcel import OFFLINE
+from realkit.apps.kaggle.wheels import OFFLINE
 from tests.wheels import no_index
 
 ROOT = Path(__file__).parent.parent
@@ -66,8 +66,8 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_KAGGLE", str(folder))
     monkeypatch.setattr(job, "FIRST_S", 0.1)
     monkeypatch.setattr(job, "LONGEST_S", 0.5)
-    monkeypatch.setattr(parcel, "_bring", lambda folder: None)
-    monkeypatch.setattr(parcel, "wheel", lambda folder: (folder / "realkit-0.1.0-py3-none-any.whl").write_bytes(b"wheel"))
+    monkeypatch.setattr(wheels, "_download", lambda folder: None)
+    monkeypatch.setattr(wheels, "wheel", lambda folder: (folder / "realkit-0.1.0-py3-none-any.whl").write_bytes(b"wheel"))
     return Server(folder)
 
 
@@ -112,7 +112,7 @@ def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monke
     assert again["kernel_sources"] == ["me/realkit-cube"] and again["model_sources"] == ["a/b/pyTorch/c/1"] and not again["enable_internet"]
     assert again["dataset_sources"] == ["me/realkit-wheels", "a/b"]
     assert server.calls.count("datasets create") == 1 and "datasets version" not in server.calls  # the same wheels are not uploaded again
-    monkeypatch.setattr(parcel, "wheel", lambda folder: (folder / "realkit-0.1.0-py3-none-any.whl").write_bytes(b"changed"))
+    monkeypatch.setattr(wheels, "wheel", lambda folder: (folder / "realkit-0.1.0-py3-none-any.whl").write_bytes(b"changed"))
     assert call("kaggle", "push", "--sweep", sweep, "--out", out, "--no-resume")[0] == 0
     assert server.calls.count("datasets version") == 1 and metadata(out)["kernel_sources"] == []
 
@@ -124,7 +124,7 @@ def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monke
         ({"dataset_error": "The requested title is already in use"}, "kaggle datasets create failed: The requested title"),
         (
             {"invalid": "['me/realkit-cube']"},
-            "['me/realkit-cube']. Push with --no-resume to leave the previous version's output out, after cancelling what it began all the same on",
+            "['me/realkit-cube']. Push with --no-resume to leave the previous version's output out, after cancelling the run on",
         ),
     ],
 )
@@ -144,7 +144,7 @@ def test_a_failed_run_gives_what_it_made_and_the_last_error_of_its_log(server, s
     shutil.rmtree(server.folder / "kernels" / "me" / "realkit-cube" / "1" / "working")
     (server.folder / "kernels" / "me" / "realkit-cube" / "1" / "log").unlink()
     code, _, error = call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "out")
-    assert code == 1 and "exceeded 12 hours" in error and "Its output cannot be had" in error
+    assert code == 1 and "exceeded 12 hours" in error and "Its output cannot be fetched" in error
 
 
 def test_what_cannot_be_merged_is_kept_where_the_error_says(server, sweep, canned, tmp_path):
@@ -188,7 +188,7 @@ def test_a_run_that_goes_on_is_left_alone_and_fetched_later(server, sweep, canne
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         code, _, error = call("kaggle", "push", "--sweep", sweep, "--out", out, "--title", "another one")
-        assert code == 130 and "goes on running on Kaggle" in error and "realkit kaggle fetch me/another-one" in error
+        assert code == 130 and "the run continues on Kaggle" in error and "realkit kaggle fetch me/another-one" in error
     version = server.folder / "kernels" / "me" / "realkit-cube" / "1"
     for _ in range(100):
         if (version / "log").exists():
@@ -210,7 +210,7 @@ def test_a_run_that_goes_on_is_left_alone_and_fetched_later(server, sweep, canne
         (["--dataset", "https://www.kaggle.com/a"], "expected OWNER/SLUG"),
         (["-p", "sampler=Euler"], "has no parameter 'sampler': expected one of sweep, out"),
         (["-p", "sampler"], "expected -p NAME=VALUE"),
-        (["-p", "out=a", "-p", "out=b"], "parameter 'out' is given twice"),
+        (["-p", "out=a", "-p", "out=b"], "duplicate parameter 'out'"),
         (["-p", "out=3"], "parameter 'out' is 3, expected text"),
         (["-p", "out=hf_" + "a" * 30], "parameter 'out' holds a secret"),
         (["--budget", "soon"], "budget 'soon'"),
@@ -249,7 +249,7 @@ def test_a_model_that_is_not_attached_is_said_before_anything(server, sweep, tmp
     assert call(*command, "--model", model)[0] == 0
     sweep.write_text(yaml.safe_dump(SWEEP | {"models": ["rehearsal/base", "sdxl-base"]}))
     code, _, error = call(*command, "--no-internet")
-    assert code == 2 and "'sdxl-base' cannot be had without internet" in error
+    assert code == 2 and "'sdxl-base' cannot be fetched without internet" in error
     assert call(*command, "--no-internet", "--model", model)[0] == 0 and call(*command)[0] == 0
 
 
@@ -268,7 +268,7 @@ def test_a_notebook_takes_a_sweep(server, sweep, tmp_path):
     """Whole, as its parameter `sweep`, or key by key; a key that it does not have is refused."""
     options = ["--sweep", sweep, "--out", tmp_path, "--dry-run", "--owner", "me"]
     whole = book(tmp_path / "whole.ipynb", ("sweep = {}\nout = 'x'", "parameters"))
-    assert call("kaggle", "push", whole, *options)[0] == 0 and 'sweep = {"models": ["rehearsal/base"]' in pushed(tmp_path)
+    assert call("kaggle", "push", whole, *options)[0] == 0 and 'sweep={"models":["rehearsal/base"]' in "".join(pushed(tmp_path).split())
     single = book(tmp_path / "single.ipynb", ("models, prompts = [], []\nseeds = 1\nsteps = 9\nscorers = []", "parameters"))
     assert call("kaggle", "push", single, *options, "-p", "steps=7")[0] == 0
     assert 'models = ["rehearsal/base"]' in pushed(tmp_path) and "steps = 7" in pushed(tmp_path) and "seeds = [0, 1]" in pushed(tmp_path)
@@ -299,7 +299,8 @@ def test_the_parameters_cell_is_read_as_notebooks_have_it(server, tmp_path):
 )
 def test_titles_have_the_address_that_kaggle_gives_them(title, sent, slug):
     slugify = pytest.importorskip("slugify").slugify
-    assert Order(sweep=Path("x.yaml"), title=title).kernel("me") == (f"me/{slug}", sent) and slugify(sent) == slug
+    order = Order(sweep=Path("x.yaml"), title=title)
+    assert (order.address("me"), order.plain_title()) == (f"me/{slug}", sent) and slugify(sent) == slug
 
 
 UNREACHED = "HTTPSConnectionPool(host='api.kaggle.com', port=443): Max retries exceeded with url: /v1/kernels"
@@ -417,7 +418,7 @@ def test_the_wheels_that_travel_bring_what_they_need():
 
 
 def test_the_wheel_is_the_same_each_time_and_pip_takes_it(tmp_path):
-    one, other = (parcel.wheel(folder) for folder in (tmp_path, tmp_path / "b") if folder.mkdir(exist_ok=True) is None)
+    one, other = (wheels.wheel(folder) for folder in (tmp_path, tmp_path / "b") if folder.mkdir(exist_ok=True) is None)
     assert one.read_bytes() == other.read_bytes()
     done = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(tmp_path / "t"), str(one)]
     assert subprocess.run(done, capture_output=True).returncode == 0
@@ -428,9 +429,16 @@ def test_the_wheel_is_the_same_each_time_and_pip_takes_it(tmp_path):
     assert found[0].startswith(str(tmp_path / "t")) and found[1:] == ["0.1.0", str(len((ROOT / "requirements.txt").read_text().splitlines()) - 1)]
 
 
+def test_the_wheel_holds_the_files_that_are_no_modules(tmp_path):
+    names = set(zipfile.ZipFile(wheels.wheel(tmp_path)).namelist())
+    data = {"apps/notebooks/templates/index.html", "apps/kaggle/run.ipynb", "catalog/models.toml", "catalog/configs/sd1/model_index.json"}
+    assert {f"realkit/{name}" for name in data} <= names
+    assert any(name.startswith("realkit/rehearsal/weights/") and name.endswith(".safetensors") for name in names)
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_what_the_build_tool_puts_into_one(tmp_path):
-    names = set(zipfile.ZipFile(parcel.wheel(tmp_path)).namelist())
+    names = set(zipfile.ZipFile(wheels.wheel(tmp_path)).namelist())
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
@@ -510,10 +518,10 @@ def test_a_sweep_runs_on_kaggle_offline_in_two_goes(tmp_path, monkeypatch, image
 def test_a_notebook_of_ones_own_begins_with_the_bootstrap_cell(tmp_path):
     own = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print('hello')")])
     nbformat.write(own, tmp_path / "own.ipynb")
-    cells = parcel.notebook(tmp_path / "own.ipynb", {}).cells
+    cells = kernel.notebook(tmp_path / "own.ipynb", {}).cells
     (ours,) = [cell for cell in nbformat.read(ROOT / "notebooks" / "compare.ipynb", 4).cells if "bootstrap" in cell.metadata.get("tags", [])]
     assert [cell.source for cell in cells] == [ours.source, "print('hello')"]
-    again = parcel.notebook(ROOT / "notebooks" / "compare.ipynb", {}).cells
+    again = kernel.notebook(ROOT / "notebooks" / "compare.ipynb", {}).cells
     assert sum(cell.source == ours.source for cell in again) == 1
 
 

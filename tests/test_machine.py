@@ -1,35 +1,28 @@
 import os
 import socket
-import stat
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from realkit.apps.doctor import facts as facts_module
-from realkit.apps.doctor.facts import (
-    USED,
-    Gpu,
-    _collect,
-    _disks,
-    _driver_from_files,
-    _hub,
-    _inputs,
-    _start,
-    gather,
-    seen_by_driver,
-)
+from realkit.apps.doctor import probe
+from realkit.apps.doctor.facts import Gpu, _disks, _hub, _inputs, gather, seen_by_driver
 from realkit.apps.doctor.findings import findings, passes
+from realkit.apps.doctor.probe import USED, collect, start
 from realkit.base import measure, place
+from tests import driver
 
 
 def test_gather_never_raises_and_hides_tokens_in_errors(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_madeUp1234567890")
     monkeypatch.setattr(facts_module, "_hub", lambda: ("unreachable", "host", "HEAD /?token=abc by hf_madeUp1234567890 refused"))
-    for name in ("lower_bounds", "_start", "_torchvision_needs", "seen_by_driver", "place_here", "_disks", "ram_free", "_inputs", "where"):
+    for name in ("lower_bounds", "_torchvision_needs", "seen_by_driver", "place_here", "_disks", "ram_free", "_inputs", "token_source"):
         monkeypatch.setattr(facts_module, name, lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(probe, "start", lambda *_: 1 / 0)
     facts = gather()
     assert facts.hub_error == "HEAD /?token=*** by *** refused"
     assert facts.disks == () and facts.tokens == {"huggingface": None, "civitai": None} and facts.place == "plain"
@@ -45,7 +38,7 @@ def fakes(monkeypatch, folder, **modules):
 def test_an_import_that_kills_python_is_named_and_the_rest_is_tried(monkeypatch, tmp_path):
     fakes(monkeypatch, tmp_path, accelerate="print('noise')", open_clip="import os; os.abort()", spandrel="raise ImportError('no\\neinops')")
     names = ["accelerate", "open_clip_torch", "spandrel"]
-    tried = _collect(_start(names), names, time.monotonic() + 60)
+    tried = collect(start(names), names, time.monotonic() + 60)
     assert {name: line["error"] for name, line in tried.items()} == {
         "accelerate": "", "open_clip_torch": "Python died of it (exit code -6)", "spandrel": "ImportError: no einops",
     }  # fmt: skip
@@ -54,7 +47,7 @@ def test_an_import_that_kills_python_is_named_and_the_rest_is_tried(monkeypatch,
 def test_an_import_without_end(monkeypatch, tmp_path):
     fakes(monkeypatch, tmp_path, accelerate="", open_clip="import time; time.sleep(60)", spandrel="")
     names = ["accelerate", "open_clip_torch", "spandrel"]
-    tried = _collect(_start(names), names, time.monotonic() + 4)
+    tried = collect(start(names), names, time.monotonic() + 4)
     assert tried["accelerate"]["error"] == "" and "did not end" in tried["open_clip_torch"]["error"] and "spandrel" not in tried
 
 
@@ -62,27 +55,30 @@ def test_operators_are_called_not_only_imported(monkeypatch, tmp_path):
     (tmp_path / "torchvision").mkdir()
     fakes(monkeypatch, tmp_path / "torchvision", __init__="from torchvision import ops", ops="def nms(*_): raise RuntimeError('operator does not exist')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    tried = _collect(_start(["torchvision"]), ["torchvision"], time.monotonic() + 60)
+    tried = collect(start(["torchvision"]), ["torchvision"], time.monotonic() + 60)
     assert tried["torchvision"]["error"] == "RuntimeError: operator does not exist"
 
 
-@pytest.mark.parametrize("knows_capability", [True, False])
-def test_what_the_driver_says(monkeypatch, tmp_path, knows_capability):
-    refuses = "" if knows_capability else 'case "$1" in *compute_cap*) echo "Field is not valid"; exit 2;; esac\n'
-    end = ", 7.5" if knows_capability else ""
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text(f'#!/bin/sh\n{refuses}echo "550.54.15, Tesla T4, 15360{end}"\necho "550.54.15, Tesla T4, 15360{end}"\n')
-    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert seen_by_driver() == ("550.54.15", (Gpu("Tesla T4", (7, 5) if knows_capability else None, 15.0),) * 2)
+def test_what_the_driver_says(monkeypatch):
+    t4 = driver.Card("Tesla T4", (7, 5), 15 * 2**30)
+    monkeypatch.setitem(sys.modules, "pynvml", driver.bindings("550.54.15", t4, t4))
+    assert seen_by_driver() == ("550.54.15", (Gpu("Tesla T4", (7, 5), 15.0),) * 2)
 
 
-def test_a_driver_without_nvidia_smi(tmp_path):
-    assert _driver_from_files(tmp_path) == (None, ())
-    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build\nGCC version: 12\n")
-    (tmp_path / "gpus" / "0000").mkdir(parents=True)
-    (tmp_path / "gpus" / "0000" / "information").write_text("Model: \t\t Tesla P100-PCIE-16GB\nIRQ: 1\n")
-    assert _driver_from_files(tmp_path) == ("580.82.07", (Gpu("Tesla P100-PCIE-16GB"),))
+def test_a_machine_without_a_driver_or_its_bindings(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", driver.bindings(None))
+    assert seen_by_driver() == (None, ())
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as before anything is installed
+    assert seen_by_driver() == (None, ())
+
+
+def test_the_bindings_have_what_is_read_of_them():
+    """Our stand-in and the real library agree on their names; without a driver the real one says so."""
+    pynvml = pytest.importorskip("pynvml")
+    names = {name for name in vars(driver.bindings("550")) if name.startswith(("nvml", "NVML"))}
+    assert names <= set(dir(pynvml)) and "nvmlDeviceGetCudaComputeCapability" in names
+    if not list(Path("/dev").glob("nvidia*")):
+        assert seen_by_driver() == (None, ())
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 import realkit as rk
 from realkit.analysis.page import _thumbnail, summary
 from realkit.apps.notebooks.entries import read_entries
-from realkit.apps.notebooks.sweep import judged, merge
+from realkit.apps.notebooks.outcome import judged, merge
 
 ROOT = Path(__file__).parent.parent
 PARAMETERS = """%config InlineBackend.figure_format = "png"
@@ -128,7 +128,7 @@ WRONG = [
     ("notebook: probe.ipynb\nentries: {one: {guidance: 2026-01-01}}\n", "finite numbers"),
     ("notebook: probe.ipynb\nper: modles\n", "Unknown parameter 'modles' in `per`. Did you mean 'models'?"),
     ("notebook: probe.ipynb\nper: count\n", "expected a list of which each value is an entry"),
-    ("notebook: probe.ipynb\nper: models\nparameters: {models: [a, a]}\n", "a value stands twice"),
+    ("notebook: probe.ipynb\nper: models\nparameters: {models: [a, a]}\n", "duplicate value"),
     ("notebook: probe.ipynb\nentries: {one: {}, one: {}}\n", "duplicate key 'one'"),
     ("notebook: probe.ipynb\nentries: {one: {how: hf_abcdefghijklmnopqrstuvwxyz0123456789}}\n", "holds a secret"),
     ("notebook: [", "is not YAML"),
@@ -255,7 +255,7 @@ def test_a_sweep_that_is_ended_leaves_nothing_running(place, number, code):
         time.sleep(0.05)
     assert not alive([kernel, child])
     if number == signal.SIGTERM:
-        assert "1 entries stopped, 1 entries pending" in said and "SIGTERM asked for it; run the same again to go on" in told
+        assert "1 entries stopped, 1 entries pending" in said and "SIGTERM asked for it; run the same command again to resume" in told
         assert (place / "made" / "index.html").exists() and not (place / "made" / "entries" / "second").exists()
 
 

@@ -10,6 +10,10 @@ import click
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results" / "demo"
+FILES = (
+    "compare.ipynb", "table.csv", "table.parquet", "grid.png", "pareto.png", "upscaled.png",
+    "images",
+)  # fmt: skip
 
 
 @click.command(help=__doc__)
@@ -18,10 +22,9 @@ def main() -> None:
     from traitlets.config import Config
 
     OUT.mkdir(parents=True, exist_ok=True)
-    made = OUT / "compare.ipynb"
     papermill.execute_notebook(
         ROOT / "notebooks" / "compare.ipynb",
-        made,
+        OUT / "compare.ipynb",
         parameters={"out": str(OUT)},
         kernel_name="python3",
         log_output=False,
@@ -32,15 +35,7 @@ def main() -> None:
         config=Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}}),
     )
     click.echo("\nMade:")
-    for name in (
-        "compare.ipynb",
-        "table.csv",
-        "table.parquet",
-        "grid.png",
-        "pareto.png",
-        "upscaled.png",
-        "images",
-    ):
+    for name in FILES:
         click.echo(f"  {(OUT / name).relative_to(ROOT)}")
 
 

@@ -1,4 +1,4 @@
-"""`realkit kaggle`: run a notebook or a sweep on Kaggle and have the results here."""
+"""`realkit kaggle`: run a notebook or a sweep on Kaggle and fetch its results."""
 
 from __future__ import annotations
 
@@ -8,48 +8,40 @@ from typing import Any
 
 import click
 
+from realkit.apps.cli.sweeps import status_counts
 from realkit.base.errors import RequestError
+
+PATH = click.Path(path_type=Path)
+OUT = click.option(
+    "--out", required=True, type=PATH, help="Local results folder that the results join."
+)
+MODEL_FORM = "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION"
 
 
 @click.group()
 def kaggle() -> None:
-    """Run a notebook or a sweep on Kaggle and merge what it made here; kaggle/README.md is the
-    guide."""
+    """Run a notebook or a sweep on Kaggle and fetch its results. Guide: kaggle/README.md."""
 
 
 @kaggle.command()
-@click.argument("notebook", type=click.Path(path_type=Path), required=False)
+@click.argument("notebook", type=PATH, required=False)
 @click.option(
-    "--sweep",
-    type=click.Path(path_type=Path),
-    help="A sweep file to run: in a notebook of its own, or as what NOTEBOOK takes.",
+    "--sweep", type=PATH, help="A sweep file: runs in our own notebook, or parameterises NOTEBOOK."
 )
 @click.option(
     "-p",
-    "given",
+    "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A parameter of the notebook, its value as YAML; that of a sweep has engine and options.",
+    help="A notebook parameter, its value as YAML. A sweep's notebook has engine and options.",
 )
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Results folder here, which the results are merged into.",
-)
+@OUT
 @click.option(
     "--title",
     default="",
-    help=(
-        "The notebook's title on Kaggle, which makes its address (default: realkit and the file's"
-        " name)."
-    ),
+    help="Title on Kaggle; makes its address (default: realkit and the file's name).",
 )
-@click.option(
-    "--owner",
-    default="",
-    help="The account's name (default: the one that the kaggle command is logged in to).",
-)
+@click.option("--owner", default="", help="Account (default: the kaggle command's login).")
 @click.option(
     "--accelerator",
     default="NvidiaTeslaT4",
@@ -63,11 +55,7 @@ def kaggle() -> None:
     help="Whether the run may reach the internet.",
 )
 @click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="OWNER/MODEL/FRAMEWORK/VARIATION/VERSION",
-    help="A Kaggle model to attach.",
+    "--model", "models", multiple=True, metavar=MODEL_FORM, help="A Kaggle model to attach."
 )
 @click.option(
     "--dataset", "datasets", multiple=True, metavar="OWNER/SLUG", help="A Kaggle dataset to attach."
@@ -76,16 +64,10 @@ def kaggle() -> None:
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Attach the output of its previous version and go on with it.",
+    help="Attach the output of the previous version and resume it.",
 )
 @click.option("--public", is_flag=True, help="Let everyone see the notebook.")
-@click.option(
-    "--budget",
-    help=(
-        "Time after which the run stops by itself (default for --sweep: 11h; Kaggle ends a session"
-        " after 12)."
-    ),
-)
+@click.option("--budget", help="Time after which the run stops (default for --sweep: 11h).")
 @click.option(
     "--wait/--no-wait",
     "waits",
@@ -93,45 +75,40 @@ def kaggle() -> None:
     show_default=True,
     help="Wait for the end and fetch the results.",
 )
-@click.option(
-    "--dry-run", is_flag=True, help="Only assemble what would be pushed, below OUT/.kaggle."
-)
-def push(given: tuple[str, ...], out: Path, waits: bool, dry_run: bool, **order: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Assemble only, below OUT/.kaggle; push nothing.")
+def push(
+    assignments: tuple[str, ...], out: Path, waits: bool, dry_run: bool, **settings: Any
+) -> None:
     """Run NOTEBOOK, or a sweep, on Kaggle; wait; merge its results into OUT."""
     from realkit.apps.kaggle import client, job
-    from realkit.apps.kaggle.job import FOLDER, Order
 
-    ordered = Order(parameters=_parameters(given), **order)
+    order = job.Order(parameters=_parameters(assignments), **settings)
     if dry_run:
-        name, digest = job.assemble(ordered, out, ordered.owner or client.owner(), previous=False)
+        kernel, digest = job.assemble(order, out, order.owner or client.owner(), previous=False)
         click.echo(
-            f"{name} and its dataset (contents {digest}) are in {out / FOLDER}; nothing was pushed"
+            f"{kernel} and its dataset (contents {digest}) are in {out / job.FOLDER};"
+            " nothing was pushed"
         )
         return
-    name = job.push(ordered, out, click.echo)
-    later = f"realkit kaggle fetch {name} --out {out}"
+    kernel = job.push(order, out, click.echo)
+    hint = f"When it has ended: realkit kaggle fetch {kernel} --out {out}"
     if not waits:
-        click.echo(f"When it has ended: {later}")
+        click.echo(hint)
         return
     try:
-        job.wait(name, click.echo)
+        job.wait(kernel, click.echo)
     except KeyboardInterrupt:
-        click.echo(f"realkit: it goes on running on Kaggle. When it has ended: {later}", err=True)
+        click.echo(f"realkit: the run continues on Kaggle. {hint}", err=True)
         sys.exit(130)
-    _fetched(name, out)
+    _fetch(kernel, out)
 
 
 @kaggle.command()
 @click.argument("kernel", metavar="OWNER/SLUG")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Results folder here, which the results are merged into.",
-)
+@OUT
 def fetch(kernel: str, out: Path) -> None:
-    """Merge into OUT what the last version of a Kaggle notebook made."""
-    _fetched(kernel, out)
+    """Merge the output of a Kaggle notebook's last version into OUT."""
+    _fetch(kernel, out)
 
 
 @kaggle.command()
@@ -144,32 +121,32 @@ def fetch(kernel: str, out: Path) -> None:
 )
 def wheel(out: Path) -> None:
     """Write a wheel of this package, to upload by hand."""
-    from realkit.apps.kaggle import parcel
+    from realkit.apps.kaggle import wheels
 
-    click.echo(parcel.wheel(out))
+    click.echo(wheels.wheel(out))
 
 
-def _fetched(kernel: str, out: Path) -> None:
+def _fetch(kernel: str, out: Path) -> None:
     from realkit.apps.kaggle import job
+    from realkit.runs.folder import read
 
     job.fetch(kernel, out, click.echo)
-    click.echo(f"{job.counted(out)}; table: {out / 'table.csv'}")
+    click.echo(f"{status_counts(read(out).table())}; table: {out / 'table.csv'}")
 
 
-def _parameters(given: tuple[str, ...]) -> dict[str, Any]:
+def _parameters(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """The values of -p NAME=VALUE by name, each value read as YAML."""
     import yaml
 
-    found: dict[str, Any] = {}
-    for text in given:
+    parameters: dict[str, Any] = {}
+    for text in assignments:
         name, sign, value = text.partition("=")
         if not sign or not name.isidentifier():
-            raise RequestError(f"parameter {text.partition('=')[0]!r}: expected -p NAME=VALUE")
-        if name in found:
-            raise RequestError(f"parameter {name!r} is given twice: expected each once")
+            raise RequestError(f"parameter {name!r}: expected -p NAME=VALUE")
+        if name in parameters:
+            raise RequestError(f"duplicate parameter {name!r}: give it once")
         try:
-            found[name] = yaml.safe_load(value)
+            parameters[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise RequestError(
-                f"parameter {name!r}: its value is not YAML; put it into quotes"
-            ) from None
-    return found
+            raise RequestError(f"parameter {name!r}: its value is not YAML; quote it") from None
+    return parameters

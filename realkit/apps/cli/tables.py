@@ -1,93 +1,98 @@
-"""The tables that `realkit list` prints."""
+"""`realkit table`, `columns` and `list`: tables of results and of the catalogue."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
-if TYPE_CHECKING:
-    from realkit.models.spec import Settings
+from realkit.apps.cli.files import check_writable
+
+# The columns of a results table that a terminal has room for; the scores follow.
+SHOWN = (
+    "model", "sampler", "prompt", "seed", "steps", "guidance", "upscaler", "nfe", "seconds",
+    "status",
+)  # fmt: skip
+WIDEST = 48  # characters of a catalogue column
+Line = tuple[object, ...]
 
 
-@click.command("list")
-@click.argument(
-    "what", type=click.Choice(["models", "samplers", "upscalers", "scorers", "prompts"])
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--csv", is_flag=True, help="Write the whole table as CSV to standard output.")
+@click.option(
+    "--parquet", type=click.Path(path_type=Path), help="Write the whole table to this file."
 )
-def list_(what: str) -> None:
-    """List a table of the catalogue."""
-    lines = [[str(fact) for fact in line] for line in _LISTS[what]()]
-    widths = [min(48, max(map(len, column))) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo(
-            "  ".join(f"{fact:<{width}}" for fact, width in zip(line, widths, strict=True)).rstrip()
-        )
+def table(folder: Path, csv: bool, parquet: Path | None) -> None:
+    """Show the table of a results folder."""
+    from realkit.base.files import write_atomically
+    from realkit.catalog.columns import COLUMNS
+    from realkit.runs.folder import read
+
+    if parquet:
+        check_writable(parquet)
+    frame = read(folder).table()
+    if parquet:
+        write_atomically(parquet, lambda file: frame.to_parquet(file, index=False))
+        click.echo(parquet)
+    elif csv:
+        click.echo(frame.to_csv(index=False), nl=False)
+    else:
+        scores = [name for name in frame.columns if name not in COLUMNS]
+        text = frame[[*SHOWN, *scores]].to_string(index=False, max_colwidth=44, na_rep="")
+        click.echo(text)
 
 
-def _models() -> list[tuple[object, ...]]:
+@click.command()
+def columns() -> None:
+    """Print what the table's columns mean."""
+    from realkit.runs.table import dictionary
+
+    click.echo(dictionary(), nl=False)
+
+
+def _models() -> Iterator[Line]:
     from realkit.models.spec import MODELS
 
-    def advised(of: Settings) -> str:
-        return f"{of.sampler}, {of.steps} steps, CFG {of.guidance:g}"
-
-    return [
-        (
-            name,
-            f"{spec.size}²",
-            advised(spec.settings),
-            f"commercial: {spec.commercial}",
-            spec.licence,
-            spec.about,
-        )
-        for name, spec in MODELS.items()
-    ]
+    for name, spec in MODELS.items():
+        advice = spec.settings
+        settings = f"{advice.sampler}, {advice.steps} steps, CFG {advice.guidance:g}"
+        commercial = f"commercial: {spec.commercial}"
+        yield name, f"{spec.size}²", settings, commercial, spec.licence, spec.about
 
 
-def _samplers() -> list[tuple[object, ...]]:
+def _samplers() -> Iterator[Line]:
     from realkit.samplers.table import SAMPLERS
 
-    return [
-        (
-            name,
-            f"order {spec.order}",
-            f"{spec.calls:<4}",
-            "stochastic   " if spec.stochastic else "deterministic",
-            spec.paper,
-        )
-        for name, spec in SAMPLERS.items()
-    ]
+    for name, spec in SAMPLERS.items():
+        kind = "stochastic" if spec.stochastic else "deterministic"
+        yield name, f"order {spec.order}", spec.calls, kind, spec.paper
 
 
-def _upscalers() -> list[tuple[object, ...]]:
-    from realkit.upscalers.table import UPSCALERS, Upscaler
+def _upscalers() -> Iterator[Line]:
+    from realkit.upscalers.table import UPSCALERS
 
-    def kind(spec: Upscaler) -> str:
-        return f"{spec.architecture or spec.engine}{f' ×{spec.scale}' if spec.scale > 1 else ''}"
-
-    def got(spec: Upscaler) -> str:
-        return f"by hand from {spec.page}" if spec.file else ""
-
-    return [
-        (name, kind(spec), f"commercial: {spec.commercial}", spec.licence, spec.about, got(spec))
-        for name, spec in UPSCALERS.items()
-    ]
+    for name, spec in UPSCALERS.items():
+        kind = spec.architecture or spec.engine
+        if spec.scale > 1:
+            kind = f"{kind} ×{spec.scale}"
+        source = f"by hand from {spec.page}" if spec.file else ""
+        yield name, kind, f"commercial: {spec.commercial}", spec.licence, spec.about, source
 
 
-def _scorers() -> list[tuple[object, ...]]:
+def _scorers() -> Iterator[Line]:
     from realkit.scorers.table import SCORERS
 
-    return [
-        (name, spec.unit, f"better: {spec.direction}", spec.about) for name, spec in SCORERS.items()
-    ]
+    for name, spec in SCORERS.items():
+        yield name, spec.unit, f"better: {spec.direction}", spec.about
 
 
-def _prompts() -> list[tuple[object, ...]]:
+def _prompts() -> Iterator[Line]:
     from realkit.sweeps.prompts import PROMPTS
 
-    return [
-        (f"suite:{name}", f"{len(spec.prompts)} prompts", spec.about)
-        for name, spec in PROMPTS.items()
-    ]
+    for name, suite in PROMPTS.items():
+        yield f"suite:{name}", f"{len(suite.prompts)} prompts", suite.about
 
 
 _LISTS = {
@@ -97,3 +102,14 @@ _LISTS = {
     "scorers": _scorers,
     "prompts": _prompts,
 }
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(list(_LISTS)))
+def list_(what: str) -> None:
+    """List a table of the catalogue."""
+    lines = [tuple(map(str, line)) for line in _LISTS[what]()]
+    widths = [min(WIDEST, max(map(len, column))) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())

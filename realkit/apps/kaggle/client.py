@@ -1,5 +1,5 @@
 """The official `kaggle` command, called and read. It prints some of its errors with exit code 0, so
-what it prints is what counts."""
+its text decides."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from realkit.base import credentials
 from realkit.base.errors import RequestError, RunError
 
 LOGIN = (
-    "make a token on kaggle.com/settings/api and put it into $KAGGLE_API_TOKEN or"
-    " ~/.kaggle/access_token (an older kaggle.json does too), or kaggle auth login"
+    "The kaggle command is not logged in: make a token on kaggle.com/settings/api and put it into"
+    " $KAGGLE_API_TOKEN or ~/.kaggle/access_token (an older kaggle.json works too), or kaggle auth"
+    " login"
 )
 REFUSED = (
-    r"(?:Kernel push|Dataset creation|Dataset version creation) error: (.+)|(The following are not"
-    r" valid (?:dataset|kernel|competition|model) sources .+)"
+    r"(?:Kernel push|Dataset creation|Dataset version creation) error: (.+)"
+    r"|(The following are not valid (?:dataset|kernel|competition|model) sources .+)"
 )
 NO_ANSWER = (
-    r"Max retries exceeded|Connection ?(?:aborted|refused|reset|Error)|Name or service not"
-    r" known|[Tt]imed out|\b(?:429|5\d\d) (?:Client|Server) Error"
+    r"Max retries exceeded|Connection ?(?:aborted|refused|reset|Error)|Name or service not known"
+    r"|[Tt]imed out|\b(?:429|5\d\d) (?:Client|Server) Error"
 )
 PAGE = 200  # files a page: the most that Kaggle gives
-PAGES = 500  # a server that never ends is not asked for ever
+PAGES = 500  # the most pages to ask for: a broken server may never end
 
 
 class KaggleError(RunError):
@@ -35,23 +36,23 @@ class KaggleError(RunError):
 
 
 class Unreachable(KaggleError):
-    """Kaggle did not answer, which says nothing of what is there."""
+    """Kaggle did not answer, so its state is unknown."""
 
 
 def owner() -> str:
-    """The name of the account that the command is logged in to. Raises RequestError where it is
-    missing or logged in to none."""
-    code, printed = _call("config", "view")
-    found = re.search(r"^\W*username: *(\S+)", printed, re.M)
-    if not code and found and found[1] != "None":
-        return found[1]
-    _reached(printed)
-    if not (named := os.environ.get("KAGGLE_USERNAME") or _kept_name()):
-        raise RequestError(f"The kaggle command is not logged in: {LOGIN}")
-    return named
+    """The account that the command is logged in to. Raises RequestError where there is none."""
+    code, text = _call("config", "view")
+    match = re.search(r"^\W*username: *(\S+)", text, re.M)
+    if not code and match and match[1] != "None":
+        return match[1]
+    _check_reached(text)
+    name = os.environ.get("KAGGLE_USERNAME") or _older_login()
+    if not name:
+        raise RequestError(LOGIN)
+    return name
 
 
-def _kept_name() -> str:
+def _older_login() -> str:
     """The account in the older kaggle.json, "" where there is none."""
     folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
     try:
@@ -61,80 +62,64 @@ def _kept_name() -> str:
 
 
 def contents(dataset: str) -> str | None:
-    """The hash that the dataset's file contents-HASH.txt bears, "" where it has none; None where
-    there is no such dataset."""
-    code, printed = _call("datasets", "files", dataset, "--page-size", str(PAGE))
-    found = re.search(r"contents-([0-9a-f]{16})\.txt", printed)
+    """The hash in the dataset's file name contents-HASH.txt, else ""; None: no such dataset."""
+    code, text = _call("datasets", "files", dataset, "--page-size", str(PAGE))
     if code:
-        _reached(printed)
-    return None if code else found[1] if found else ""
+        _check_reached(text)
+        return None
+    match = re.search(r"contents-([0-9a-f]{16})\.txt", text)
+    return match[1] if match else ""
 
 
 def upload(folder: Path, new: bool, note: str) -> None:
-    """Make the dataset that a folder describes, or a new version of it."""
-    (
+    """Create the dataset that a folder describes, or a new version of it."""
+    if new:
         _checked("datasets", "create", "-p", str(folder), "-q")
-        if new
-        else _checked("datasets", "version", "-p", str(folder), "-q", "-m", note)
-    )
+    else:
+        _checked("datasets", "version", "-p", str(folder), "-q", "-m", note)
 
 
 def dataset_state(dataset: str) -> str:
-    """ "ready", "failed", or a stage of what Kaggle does with an upload; "" while it does not know
-    it yet."""
-    code, printed = _call("datasets", "status", dataset)
-    found = re.search(
-        r"^\W*(?:\w+\.)?([A-Za-z_]+)\W*$", printed, re.M
-    )  # a word alone: warnings stand in lines of their own
-    return "" if code or not found else found[1].lower()
+    """The state of an upload: "ready", "failed" or a stage; "" while Kaggle does not know it."""
+    code, text = _call("datasets", "status", dataset)
+    # A word alone in its line: warnings have lines of their own.
+    match = re.search(r"^\W*(?:\w+\.)?([A-Za-z_]+)\W*$", text, re.M)
+    return "" if code or not match else match[1].lower()
 
 
 def push(folder: Path) -> str:
     """Push the kernel that a folder describes, which starts it; the address of its page."""
-    printed = _checked("kernels", "push", "-p", str(folder))
-    if "successfully pushed" not in printed:
-        raise KaggleError(f"kaggle kernels push did not say that it succeeded: {_short(printed)}")
-    found = re.search(r"https?://\S+", printed)
-    return found[0] if found else "see your work on kaggle.com"
+    text = _checked("kernels", "push", "-p", str(folder))
+    if "successfully pushed" not in text:
+        raise KaggleError(f"kaggle kernels push did not report success: {_short(text)}")
+    address = re.search(r"https?://\S+", text)
+    return address[0] if address else "see your work on kaggle.com"
 
 
 def state(kernel: str) -> tuple[str, str] | None:
-    """What the last version of a kernel is doing ("queued", "running", "complete", "error",
-    "cancel_acknowledged", …) and why it failed; None where there is none.
+    """The state of a kernel's last version ("queued", "running", "complete", "error",
+    "cancel_acknowledged", …) and why it failed; None where there is no such kernel.
 
-    Raises Unreachable where Kaggle cannot be asked.
+    Raises Unreachable where Kaggle does not answer.
     """
-    code, printed = _call("kernels", "status", kernel)
-    found = re.search(r'has status "(?:\w+\.)?(\w+)"', printed)
-    if code or not found:
-        _reached(printed)
+    code, text = _call("kernels", "status", kernel)
+    match = re.search(r'has status "(?:\w+\.)?(\w+)"', text)
+    if code or not match:
+        _check_reached(text)
         return None
-    failure = re.search(r'Failure message: "(.*)"', printed, re.S)
-    name = re.sub(
-        r"(?<=[a-z])(?=[A-Z])", "_", found[1]
-    ).lower()  # older commands write cancelAcknowledged
-    return name, " ".join(failure[1].split()) if failure else ""
+    failure = re.search(r'Failure message: "(.*)"', text, re.S)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", match[1])  # older commands: cancelAcknowledged
+    return name.lower(), " ".join(failure[1].split()) if failure else ""
 
 
 def output(kernel: str, folder: Path) -> None:
-    """Download all files that the last version of a kernel left, and its log, however many pages
-    they fill."""
+    """Download all files and the log of a kernel's last version, page by page."""
+    command = ["kernels", "output", kernel, "-p", str(folder), "-o", "-q", "--page-size", str(PAGE)]
     token: list[str] = []
     for _ in range(PAGES):
-        printed = _checked(
-            "kernels",
-            "output",
-            kernel,
-            "-p",
-            str(folder),
-            "-o",
-            "-q",
-            "--page-size",
-            str(PAGE),
-            *token,
-        )
-        more = re.search(r"[Nn]ext [Pp]age [Tt]oken[:=]?\s*=?\s*(\S+)", printed)
-        if not more or more[1] == token[-1:]:
+        text = _checked(*command, *token)
+        more = re.search(r"[Nn]ext [Pp]age [Tt]oken[:=]?\s*=?\s*(\S+)", text)
+        if not more or more[1] in token:
             return
         token = ["--page-token", more[1]]
     raise KaggleError(
@@ -143,24 +128,24 @@ def output(kernel: str, folder: Path) -> None:
     )
 
 
-def _reached(printed: str) -> None:
-    """Raise Unreachable where what the command printed says that it could not ask, rather than what
-    the answer was."""
-    if re.search(NO_ANSWER, printed):
-        raise Unreachable(f"Kaggle cannot be reached: {_short(printed)}")
+def _check_reached(text: str) -> None:
+    """Raise Unreachable where the command's text says that Kaggle did not answer."""
+    if re.search(NO_ANSWER, text):
+        raise Unreachable(f"Kaggle cannot be reached: {_short(text)}")
 
 
 def _checked(*arguments: str) -> str:
-    """What the command prints. Raises KaggleError where it fails, or says that it did."""
-    code, printed = _call(*arguments)
-    refused = re.search(REFUSED, printed)
-    if code or refused:
-        said = next((group for group in refused.groups() if group), "") if refused else printed
-        raise KaggleError(f"kaggle {' '.join(arguments[:2])} failed: {_short(said)}")
-    return printed
+    """The command's text. Raises KaggleError where it fails, or says that it did."""
+    code, text = _call(*arguments)
+    refusal = re.search(REFUSED, text)
+    if code or refusal:
+        reason = (refusal[1] or refusal[2]) if refusal else text
+        raise KaggleError(f"kaggle {' '.join(arguments[:2])} failed: {_short(reason)}")
+    return text
 
 
 def _call(*arguments: str) -> tuple[int, str]:
+    """Run the command; its exit code and all that it prints."""
     beside = Path(sys.executable).with_name("kaggle")
     command = shutil.which("kaggle") or (str(beside) if beside.is_file() else None)
     if command is None:
@@ -168,9 +153,6 @@ def _call(*arguments: str) -> tuple[int, str]:
             'The kaggle command is not installed: pip install "realkit[kaggle]", or pip install'
             " kaggle six"
         )
-    environment = os.environ | {
-        "PYTHONUTF8": "1"
-    }  # its files are written in the locale's encoding otherwise
     done = subprocess.run(
         [command, *arguments],
         capture_output=True,
@@ -178,17 +160,16 @@ def _call(*arguments: str) -> tuple[int, str]:
         encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
-        env=environment,
+        env=os.environ | {"PYTHONUTF8": "1"},  # else it writes files in the locale's encoding
     )
-    if done.returncode and "Authentication required" in done.stdout + done.stderr:
-        raise RequestError(f"The kaggle command is not logged in: {LOGIN}")
-    return done.returncode, f"{done.stdout}\n{done.stderr}"
+    text = f"{done.stdout}\n{done.stderr}"
+    if done.returncode and "Authentication required" in text:
+        raise RequestError(LOGIN)
+    return done.returncode, text
 
 
 def _short(text: str) -> str:
-    lines = [
-        line.strip()
-        for line in text.splitlines()
-        if line.strip() and not line.startswith("Warning:")
-    ]
+    """The last lines of a command's text, warnings left out, in one line without secrets."""
+    stripped = [line.strip() for line in text.splitlines()]
+    lines = [line for line in stripped if line and not line.startswith("Warning:")]
     return credentials.scrub(" ".join(lines[-3:]))[-400:] or "it printed nothing"

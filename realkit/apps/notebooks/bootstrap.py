@@ -1,7 +1,8 @@
-"""A notebook's first step on Kaggle, Colab or anywhere: what is missing installed without touching
-the image's torch, tokens found, and one line of where it runs.
+"""A notebook's first step on Kaggle, Colab or anywhere: install what is missing, keep the image's
+torch, find tokens, and say in one line where it runs.
 
-Only the standard library may be imported here: what this installs must not have been loaded before.
+Only the standard library and modules built on it may be imported here: a library that this installs
+must not be loaded before.
 """
 
 from __future__ import annotations
@@ -13,47 +14,33 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-from realkit.apps.doctor.facts import lower_bounds, seen_by_driver, tried
-from realkit.apps.doctor.findings import CU126_TORCH, numbers
+from realkit.apps.doctor.builds import CU126_SERVES, CU126_TORCH, numbers
+from realkit.apps.doctor.facts import lower_bounds, no_answer, seen_by_driver
+from realkit.apps.doctor.probe import tried
 from realkit.base import cache, credentials
 from realkit.base.credentials import NAMES, Service
 from realkit.base.device import has_kernels
 from realkit.base.errors import RequestError
-from realkit.base.place import Place, place_here, within
+from realkit.base.measure import or_else
+from realkit.base.place import Place, place_here
 from realkit.weights.sources import inputs
 
 WORKING = Path("/kaggle/working")
 CONTENT = Path("/content")
 DRIVE = CONTENT / "drive"
-# The image's own, on whose binary interface its other libraries rest: never replaced where they are
-# new enough.
-KEPT = (
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "triton",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pyarrow",
-    "pillow",
-    "matplotlib",
-    "scikit-image",
-    "opencv-python-headless",
-)
-RUNNING = (
-    "papermill",
-    "ipykernel",
-    "ipywidgets",
-    "nbformat",
-)  # a notebook that runs has what it needs of these; a newer one would change under it
+# The image's own, whose binary interface its other libraries build on: never replaced where they
+# are new enough.
+PINNED = (
+    "torch", "torchvision", "torchaudio", "triton", "numpy", "scipy", "pandas", "pyarrow", "pillow",
+    "matplotlib", "scikit-image", "opencv-python-headless",
+)  # fmt: skip
+# A running notebook has what it needs of these; a newer version would change under it.
+RUNNING = ("papermill", "ipykernel", "ipywidgets", "nbformat")
 MODULES = {
     "open_clip_torch": "open_clip",
     "pillow": "PIL",
@@ -61,46 +48,37 @@ MODULES = {
     "scikit-image": "skimage",
     "opencv-python-headless": "cv2",
 }
-CU126_SERVES = (
-    (5, 0),
-    (7, 5),
-)  # capabilities from, and below: GPUs that newer builds leave out, the P100 among them
-UNRESOLVED = (  # what pip says before it has installed anything
-    r"No matching|Cannot install|The user requested|\S+ \S+ depends on"
+# What pip says before it has installed anything.
+UNRESOLVED = r"No matching|Cannot install|The user requested|\S+ \S+ depends on"
+PIP_OPTIONS = (
+    "--disable-pip-version-check",
+    "--no-input",
+    "--no-warn-conflicts",
+    "--root-user-action=ignore",
 )
 SERVICES: dict[Service, str] = {"huggingface": "HF", "civitai": "Civitai"}
-HUB_S = 3.0
+# Service → where its token came from, before it was put into the environment.
+_handed: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Here:
-    """Where a notebook runs."""
+    """Where a notebook runs. `results` is a folder that outlives the session, or is the session's
+    output; None: results lie where the notebook asks for them."""
 
     place: Place
-    results: (
-        Path | None
-        # folder that outlives the session, or is the session's output; None: results lie where they
-        # are
-        # asked for
-    )
+    results: Path | None
 
     def out(self, path: str | Path) -> str:
-        """Where results that a notebook calls `path` lie here: a relative path's last name in
-        `results`; an absolute path stays."""
-        return (
-            str(path)
-            if self.results is None or Path(path).is_absolute()
-            else str(self.results / Path(path).name)
-        )
+        """Where results called `path` go: its last name in `results`; an absolute path stays."""
+        if self.results is None or Path(path).is_absolute():
+            return str(path)
+        return str(self.results / Path(path).name)
 
     def earlier(self, out: str | Path) -> list[str]:
-        """The results folders of this name among the inputs: outputs of earlier versions, for
-        rk.run(…, attach=…)."""
-        return [
-            str(folder)
-            for folder in inputs.holding("rows.jsonl", "runs.jsonl")
-            if folder.name == Path(out).name
-        ]
+        """Attached results folders of this name, from earlier versions, for rk.run(attach=…)."""
+        folders = inputs.holding("rows.jsonl", "runs.jsonl")
+        return [str(folder) for folder in folders if folder.name == Path(out).name]
 
 
 def prepare(drive: bool = False) -> Here:
@@ -108,48 +86,51 @@ def prepare(drive: bool = False) -> Here:
     results go.
 
     On Kaggle and Colab it installs what is missing or too old, and nothing else; anywhere else it
-    installs nothing. `drive` mounts Google Drive as the results folder on Colab, where a mounted
-    one is taken anyway. Raises RequestError where something needed cannot be had, or the kernel
-    must be restarted.
+    installs nothing. `drive` mounts Google Drive as the results folder on Colab; a Drive that is
+    already mounted is always used. Raises RequestError where a library cannot be installed, or the
+    kernel must be restarted.
     """
-    place = place_here()
+    place, lacking, installed = place_here(), wanted(), []
     hosted = place in ("Kaggle", "Colab")
-    gpus = _gpus()
     internet = _internet() if hosted else None
-    needed = wanted()
-    installed: list[str] = []
-    if hosted:
-        installed += _kernels(bool(internet)) if gpus else []
-        installed += _install(needed, bool(internet)) if needed else []
-        _nothing_stale(installed)
+    if hosted and lacking:
+        installed = _install(lacking, bool(internet))
+    gpus = [gpu.name for gpu in or_else((None, ()), seen_by_driver)[1]]
+    if hosted and gpus:
+        installed = [*_kernels(bool(internet)), *installed]
+    _nothing_stale(installed)
     results = _results(place, drive)
     if place == "Colab":
         _hand_down()
-    print(_line(place, gpus, results, internet, installed, [] if hosted else needed))
+    line = _line(place, gpus, results, internet)
+    if installed:
+        line += f"; installed: {', '.join(f'{name} {_version(name)}' for name in installed)}"
+    if lacking and not hosted:
+        line += f"; lacking: {', '.join(lacking)} (pip install -r requirements.txt)"
+    print(credentials.scrub(line))
     return Here(place, results)
 
 
 def require(*needs: str) -> None:
-    """Install these as well, each as pip names it ("ray>=2.40"), where they are missing or too old;
-    only on Kaggle and Colab, and as `prepare` does."""
-    bounds = dict(need.split(">=") for need in needs)
-    lacking = [
-        f"{name}>={lowest}"
-        for name, lowest in bounds.items()
-        if numbers(_version(name) or "") < numbers(lowest)
-    ]
+    """Install these as well, each as pip names it ("ray>=2.40"), where they are missing or too old.
+    Does so on Kaggle and Colab only."""
+    lacking = _lacking(dict(need.split(">=") for need in needs))
     if lacking and place_here() in ("Kaggle", "Colab"):
         _nothing_stale(_install(lacking, _internet()))
 
 
 def wanted() -> list[str]:
     """What is missing or too old, as pip names it, e.g. "diffusers>=0.42"."""
-    bounds = {name: lowest for name, lowest in lower_bounds().items() if name not in RUNNING}
-    return [
-        f"{name}>={lowest}"
-        for name, lowest in bounds.items()
-        if numbers(_version(name) or "") < numbers(lowest)
-    ]
+    bounds = lower_bounds()
+    return _lacking({name: bounds[name] for name in bounds if name not in RUNNING})
+
+
+def _lacking(bounds: Mapping[str, str]) -> list[str]:
+    lacking = []
+    for name, lowest in bounds.items():
+        if numbers(_version(name) or "") < numbers(lowest):
+            lacking.append(f"{name}>={lowest}")
+    return lacking
 
 
 def _version(name: str) -> str | None:
@@ -159,156 +140,101 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _gpus() -> list[str]:
-    """The names of the GPUs that the driver sees."""
-    try:
-        return [gpu.name for gpu in seen_by_driver()[1]]
-    except (OSError, subprocess.SubprocessError):  # an nvidia-smi that hangs or dies
-        return []
-
-
 def _kernels(internet: bool) -> list[str]:
-    """Install the last torch for a GPU that this one has no kernels for; the packages installed.
-    torch is asked in a process of its own."""
-    facts = tried(["torch"]).get("torch", {}).get("facts")
-    if facts is None or not (
-        unserved := [
-            gpu for gpu in facts["gpus"] if not has_kernels((gpu[1], gpu[2]), facts["archs"])
-        ]
-    ):
-        return []
-    name, *capability = unserved[0][:3]
-    what = (
-        f"{name} (capability {capability[0]}.{capability[1]}) has no kernels in torch"
-        f" {facts['version']}"
-    )
-    if not CU126_SERVES[0] <= tuple(capability) < CU126_SERVES[1]:
-        raise RequestError(f"{what}: choose the accelerator GPU T4 x2")
-    if not internet:
-        raise RequestError(
-            f"{what}, and the internet is off: choose the accelerator GPU T4 x2, or turn the"
-            " internet on, so that an older build can be installed"
-        )
-    if error := _pip(shlex.split(CU126_TORCH)[1:]):
-        raise RequestError(
-            f"{what}, and the build that has them cannot be installed: {error}. Choose the"
-            " accelerator GPU T4 x2"
-        )
-    return ["torch", "torchvision"]
+    """Install the last torch for a GPU that this torch has no kernels for; the packages installed.
+    A process of its own asks torch, so that this one does not load it."""
+    facts = tried(["torch"]).get("torch", {}).get("facts", {"gpus": ()})
+    for name, major, minor, _ in facts["gpus"]:
+        if has_kernels((major, minor), facts["archs"]):
+            continue
+        what = f"{name} (capability {major}.{minor}) has no kernels in torch {facts['version']}"
+        other = "choose the accelerator GPU T4 x2"
+        if not CU126_SERVES[0] <= (major, minor) < CU126_SERVES[1]:
+            raise RequestError(f"{what}: {other}")
+        if not internet:
+            raise RequestError(
+                f"{what}, and the internet is off: {other}, or turn the internet on, so that an"
+                " older build can be installed"
+            )
+        if error := _pip(shlex.split(CU126_TORCH)[1:]):
+            raise RequestError(f"{what}, and an older build cannot be installed: {error}. {other}")
+        return ["torch", "torchvision"]
+    return []
 
 
-def _install(needed: list[str], internet: bool) -> list[str]:
-    """Install what is needed, from attached wheels where they suffice, else from the index; the
-    packages' names. pip resolves all before it installs any."""
-    folders = sorted(
-        {str(path.parent) for root in inputs.roots() for path in root.glob("**/*.whl")}
-    )
-    links = [f"--find-links={folder}" for folder in folders]
-    bounds = lower_bounds()
-    pins = [
-        f"{name}=={have}"
-        for name in KEPT
-        if (have := _version(name)) and numbers(have) >= numbers(bounds.get(name, ""))
-    ]
+def _install(needs: list[str], internet: bool) -> list[str]:
+    """Install `needs` from attached wheels where they suffice, else from the index; the packages'
+    names. pip resolves all of them before it installs any. Raises RequestError."""
+    folders: set[str] = set()
+    for root in inputs.roots():
+        folders |= {str(path.parent) for path in root.glob("**/*.whl")}
+    links = [f"--find-links={folder}" for folder in sorted(folders)]
+    names, bounds = [need.partition(">=")[0] for need in needs], lower_bounds()
+    before = {name: _version(name) for name in (*bounds, *PINNED)}
+    pins = []
+    for name in PINNED:
+        if (own := before[name]) and numbers(own) >= numbers(bounds.get(name, "")):
+            pins.append(f"{name}=={own}")
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(pins), encoding="utf-8")
-        given = ["install", "--constraint", str(constraints), *links, *needed]
-        before = {name: _version(name) for name in bounds}
-        error = _pip([*given, "--no-index"]) if folders or not internet else "-"
+        command = ["install", "--constraint", str(constraints), *links, *needs]
+        error = _pip([*command, "--no-index"]) if folders or not internet else "-"
         if error and internet:
-            error = _pip(given)
+            error = _pip(command)
     if error:
-        if not re.search(UNRESOLVED, error):
-            mend = (
-                "It may have installed a part: restart the session, see to what pip says, and run"
-                " again"
-            )
-        elif not internet:
-            mend = "Nothing was installed; turn the internet on, or attach a dataset with its wheel"
-        elif error.startswith("No matching"):
-            mend = (
-                "Nothing was installed; the index does not answer or has none for this Python: run"
-                " again, or try the latest image"
-            )
-        else:
-            mend = (
-                "Nothing was installed; it asks for another torch or numpy than the image's: try"
-                " the latest image"
-            )
-        raise RequestError(f"{', '.join(needed)} cannot be installed: {error}. {mend}")
-    names = [re.split(r"\W*>=", line)[0] for line in needed]
-    _nothing_stale(
-        [
-            name
-            for name, had in before.items()
-            if name not in names and had and _version(name) != had
-        ]
-    )  # what came along
+        hint = _install_hint(error, internet)
+        raise RequestError(f"{', '.join(needs)} cannot be installed: {error}. {hint}")
+    for name, old in before.items():  # what came along: the caller sees to `needs`
+        if old and name not in names and _version(name) != old:
+            _nothing_stale([name])
     return names
 
 
-def _pip(arguments: list[str]) -> str:
-    """Run pip; what went wrong in one line, "" where nothing did."""
-    plain = [
-        "--disable-pip-version-check",
-        "--no-input",
-        "--no-warn-conflicts",
-        "--root-user-action=ignore",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", *arguments, *plain],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
+def _install_hint(error: str, internet: bool) -> str:
+    if not re.search(UNRESOLVED, error):
+        return "A part may be installed: restart the session, fix what pip reports, and run again"
+    if not internet:
+        return "Nothing was installed; turn the internet on, or attach a dataset with its wheel"
+    if error.startswith("No matching"):
+        return (
+            "Nothing was installed; the index does not answer, or has no wheel for this Python: run"
+            " again, or try the latest image"
+        )
+    return (
+        "Nothing was installed; it asks for another torch or numpy than the image's: try the latest"
+        " image"
     )
+
+
+def _pip(arguments: list[str]) -> str:
+    """Run pip; its error in one line, "" where there is none."""
+    command = [sys.executable, "-m", "pip", *arguments, *PIP_OPTIONS]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     importlib.invalidate_caches()
     if done.returncode == 0:
         return ""
-    lines = [
-        line.removeprefix("ERROR:").strip()
-        for line in (done.stdout + done.stderr).splitlines()
-        if line.strip()
-    ]
-    errors = [
-        line.removeprefix("ERROR:").strip()
-        for line in (done.stdout + done.stderr).splitlines()
-        if line.startswith("ERROR:")
-    ]
-    told = [line for line in lines if re.match(UNRESOLVED, line)]
-    return (
-        "; ".join(line.rstrip(".") for line in dict.fromkeys(told or errors[-1:] or lines[-1:]))[
-            :300
-        ]
-        or f"pip ended with exit code {done.returncode}"
-    )
+    text = done.stdout + done.stderr
+    causes = re.findall(rf"^\s*(?:ERROR:\s*)?((?:{UNRESOLVED}).*?)\.?\s*$", text, re.M)
+    errors = re.findall(r"^ERROR:\s*(.+?)\.?\s*$", text, re.M)
+    lines = re.findall(r"^\s*(\S.*?)\.?\s*$", text, re.M)
+    reasons = causes or errors[-1:] or lines[-1:]
+    return "; ".join(dict.fromkeys(reasons))[:300] or f"pip ended with code {done.returncode}"
 
 
 def _nothing_stale(installed: list[str]) -> None:
-    """Raise RequestError where something was installed whose older self this process has loaded."""
+    """Raise RequestError where this process has loaded an older version of what was installed."""
     if stale := [name for name in installed if MODULES.get(name, name) in sys.modules]:
         raise RequestError(
-            f"{', '.join(stale)} had been imported before it was installed anew: restart the"
-            " kernel, then run the notebook again"
+            f"{', '.join(stale)}: an older version is already imported. Restart the kernel, then"
+            " run the notebook again"
         )
 
 
 def _internet() -> bool:
-    """Whether the hub answers, whatever it says."""
-
-    def ask() -> bool:
-        with suppress(HTTPError):
-            urlopen(
-                Request(
-                    os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
-                    method="HEAD",
-                    headers={"User-Agent": "realkit"},
-                ),
-                timeout=HUB_S,
-            ).close()
-        return True
-
-    return bool(within(HUB_S + 1, ask))  # looking up a name knows no timeout of its own
+    """Whether the hub answers, even with an error of its own."""
+    reason = no_answer(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    return not reason or reason.startswith("HTTP ")
 
 
 def _results(place: Place, drive: bool) -> Path | None:
@@ -316,9 +242,10 @@ def _results(place: Place, drive: bool) -> Path | None:
         return WORKING if WORKING.is_dir() else Path.cwd()
     if place != "Colab":
         return None
-    if drive and not (DRIVE / "MyDrive").is_dir():
+    mine = DRIVE / "MyDrive"
+    if drive and not mine.is_dir():
         _mount()
-    return DRIVE / "MyDrive" / "realkit" if (DRIVE / "MyDrive").is_dir() else CONTENT
+    return mine / "realkit" if mine.is_dir() else CONTENT
 
 
 def _mount() -> None:
@@ -326,7 +253,7 @@ def _mount() -> None:
         from google.colab import drive
 
         drive.mount(str(DRIVE))
-    except Exception as error:  # whatever the dialogue ends in; a local runtime has none
+    except Exception as error:  # whatever the dialogue raises; a local runtime has no dialogue
         raise RequestError(
             f"Google Drive cannot be mounted ({type(error).__name__}): allow it in Colab's"
             " dialogue, or prepare(drive=False)"
@@ -334,51 +261,28 @@ def _mount() -> None:
 
 
 def _hand_down() -> None:
-    """Put Colab's secrets into the environment: a notebook that papermill starts cannot ask for
-    them."""
+    """Put Colab's secrets into the environment: papermill's notebooks cannot ask for them."""
     for service in SERVICES:
-        if credentials.token_source(service) == "Colab secrets" and (
-            value := credentials.token(service)
-        ):
-            os.environ[NAMES[service][0]] = value
+        if credentials.token_source(service) == "Colab secrets":
+            os.environ[NAMES[service][0]] = credentials.token(service) or ""
             _handed[service] = "Colab secrets"
 
 
-_handed: dict[
-    str, str
-] = {}  # service → where its token came from, before it was put into the environment
-
-
-def _line(
-    place: Place,
-    gpus: list[str],
-    results: Path | None,
-    internet: bool | None,
-    installed: list[str],
-    lacking: list[str],
-) -> str:
-    kinds = [
-        f"{name} ×{gpus.count(name)}" if gpus.count(name) > 1 else name
-        for name in dict.fromkeys(gpus)
-    ]
+def _line(place: Place, gpus: list[str], results: Path | None, internet: bool | None) -> str:
+    """Where this notebook runs, in one line."""
+    facts: list[str] = ["plain Python" if place == "plain" else place]
+    for name in dict.fromkeys(gpus):
+        facts.append(name if gpus.count(name) == 1 else f"{name} ×{gpus.count(name)}")
+    if not gpus:
+        facts.append("no GPU")
     torch = _version("torch")
-    found = [
-        f"{shown} token from {_handed.get(service) or where}"
-        for service, shown in SERVICES.items()
-        if (where := credentials.token_source(service))
-    ]
-    facts = [
-        "plain Python" if place == "plain" else place,
-        *(kinds or ["no GPU"]),
-        "Python {}.{}".format(*sys.version_info),
-        f"torch {torch}" if torch else "no torch",
-        f"{cache.free_bytes(results or Path.cwd()) / 1e9:.0f} GB free",
-        *([] if internet is None else [f"internet {'on' if internet else 'off'}"]),
-        *(found or ["no tokens"]),
-    ]
-    line = ", ".join(facts)
-    if installed:
-        line += f"; installed: {', '.join(f'{name} {_version(name)}' for name in installed)}"
-    if lacking:
-        line += f"; lacking: {', '.join(lacking)} (pip install -r requirements.txt)"
-    return credentials.scrub(line)
+    facts.append("Python {}.{}".format(*sys.version_info))
+    facts.append(f"torch {torch}" if torch else "no torch")
+    facts.append(f"{cache.free_bytes(results or Path.cwd()) / 1e9:.0f} GB free")
+    if internet is not None:
+        facts.append(f"internet {'on' if internet else 'off'}")
+    tokens = []
+    for service, name in SERVICES.items():
+        if source := _handed.get(service) or credentials.token_source(service):
+            tokens.append(f"{name} token from {source}")
+    return ", ".join([*facts, *(tokens or ["no tokens"])])

@@ -1,9 +1,9 @@
 """One notebook in a process of its own: `python -m realkit.apps.notebooks.child JOB.json`. The exit
-code says what became of it, a last line `realkit: …` why.
+code is its outcome, a last line `realkit: …` the reason.
 
-Whoever starts it holds the other end of its standard input. A byte there asks it to stop: the cell
-in work is interrupted and none begun. Where the input ends, its owner is gone or wants it gone: the
-kernel is killed at once.
+The owner holds the other end of this process's standard input. A byte there asks it to stop: the
+running cell is interrupted, and no further cell begins. Where the input ends, the owner is gone or
+wants this process gone: the kernel is killed at once.
 """
 
 from __future__ import annotations
@@ -18,35 +18,31 @@ import time
 from pathlib import Path
 from typing import Any
 
-OK, ERROR, DEAD, STOPPED = (
-    0,
-    3,
-    4,
-    5,
-)  # exit codes: done; a cell raised; the kernel died; asked to stop
-SAID = "realkit: "  # begins the line that says why
-PATIENCE = 5.0  # seconds for what a cell does about Ctrl-C
-EVERY = 2.0  # seconds between the requests after that
+# Exit codes: done; a cell raised; the kernel died; asked to stop.
+OK, ERROR, DEAD, STOPPED = 0, 3, 4, 5
+REASON = "realkit: "  # begins the line that says why
+PATIENCE = 5.0  # seconds for a cell to end by Ctrl-C
+EVERY = 2.0  # seconds between the SIGTERMs after that
 
 
 class Stopped(Exception):
-    """No further cell is begun."""
+    """No further cell begins."""
 
 
 def main() -> int:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    pid, asked = Path(job["kernel"]), threading.Event()
-    threading.Thread(target=_listen, args=(pid, asked), daemon=True).start()
-    code, why = _execute(job, pid, asked)
+    pid, stop = Path(job["kernel"]), threading.Event()
+    threading.Thread(target=_listen, args=(pid, stop), daemon=True).start()
+    code, reason = _execute(job, pid, stop)
     pid.unlink(missing_ok=True)  # the kernel was shut down: its number may be another's soon
-    if asked.is_set() and code != OK:
-        code, why = STOPPED, "asked to stop"
-    if why:
-        print(f"\n{SAID}{' '.join(why.split())}", flush=True)
+    if stop.is_set() and code != OK:
+        code, reason = STOPPED, "asked to stop"
+    if reason:
+        print(f"\n{REASON}{' '.join(reason.split())}", flush=True)
     return code
 
 
-def _execute(job: dict[str, Any], pid: Path, asked: threading.Event) -> tuple[int, str]:
+def _execute(job: dict[str, Any], pid: Path, stop: threading.Event) -> tuple[int, str]:
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -56,8 +52,8 @@ def _execute(job: dict[str, Any], pid: Path, asked: threading.Event) -> tuple[in
     from traitlets.config import Config
 
     class Kernel(AsyncKernelManager):
-        """The kernel of this very interpreter, whatever kernelspecs named python3 lie about; its
-        number is left in a file."""
+        """The kernel of this interpreter, whatever kernelspecs are named python3; its process
+        number is written to a file."""
 
         @default("kernel_spec_manager")
         def _own(self) -> KernelSpecManager:
@@ -68,16 +64,16 @@ def _execute(job: dict[str, Any], pid: Path, asked: threading.Event) -> tuple[in
             pid.write_text(str(self.provisioner.pid))  # type: ignore[union-attr]
 
     def begin(**_: Any) -> None:
-        if asked.is_set():
+        if stop.is_set():
             raise Stopped
 
-    notebook, made = (
-        job[name].replace("{", "{{").replace("}", "}}") for name in ("notebook", "made")
-    )  # papermill fills braces in
+    def escaped(path: str) -> str:  # papermill formats paths: {name} would be a parameter
+        return path.replace("{", "{{").replace("}", "}}")
+
     try:
         papermill.execute_notebook(
-            notebook,
-            made,
+            escaped(job["notebook"]),
+            escaped(job["executed"]),
             parameters=job["parameters"],
             kernel_name="python3",
             language="python",
@@ -95,25 +91,24 @@ def _execute(job: dict[str, Any], pid: Path, asked: threading.Event) -> tuple[in
     except PapermillExecutionError as error:
         return ERROR, f"{error.ename}: {error.evalue}"
     except DeadKernelError:
-        return DEAD, "its kernel died, as one does that is killed for want of memory"
-    except RuntimeError as error:  # what jupyter says of a kernel that never came to life
+        return DEAD, "its kernel died, as a kernel does that is killed when memory runs out"
+    except RuntimeError as error:  # jupyter's, of a kernel that did not start
         return DEAD, str(error)
     return OK, ""
 
 
-def _listen(pid: Path, asked: threading.Event) -> None:
+def _listen(pid: Path, stop: threading.Event) -> None:
     while os.read(0, 1):
-        if not asked.is_set():
-            asked.set()
+        if not stop.is_set():
+            stop.set()
             threading.Thread(target=_press, args=(pid,), daemon=True).start()
     kill(pid)
     os._exit(STOPPED)
 
 
 def _press(pid: Path) -> None:
-    """Ask the cell in work to end, as Ctrl-C does; then, should it go on to something else, by
-    SIGTERM: a run of ours takes it for the same request, and what knows no such request ends by
-    it."""
+    """Interrupt the running cell as Ctrl-C does; then, where it continues with other work, send
+    SIGTERM. A run of ours takes that for the same request; other code ends by it."""
     _signal(pid, signal.SIGINT)
     time.sleep(PATIENCE)
     while True:
@@ -122,13 +117,12 @@ def _press(pid: Path) -> None:
 
 
 def _signal(pid: Path, number: int) -> None:
-    with contextlib.suppress(OSError, ValueError):  # not begun yet, or ended
+    with contextlib.suppress(OSError, ValueError):  # it has not started, or has ended
         os.kill(int(pid.read_text()), number)
 
 
 def kill(pid: Path) -> None:
-    """End a kernel whose number lies in this file, and what it has started, at once; nothing where
-    there is none."""
+    """Kill the kernel whose process number is in this file, if any, and what it started."""
     with contextlib.suppress(OSError, ValueError):
         number = int(pid.read_text())
         if hasattr(os, "killpg"):

@@ -1,0 +1,99 @@
+"""`realkit generate`, `upscale` and `score`: one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from realkit.apps.cli.files import PICTURES, check_room, check_writable, read_picture, save_picture
+from realkit.apps.cli.sweeps import DEVICE, PATH, RUNG
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--model", default="rehearsal/base", show_default=True)
+@click.option("--sampler")
+@click.option("--steps", type=int)
+@click.option("--guidance", type=float)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--negative")
+@click.option("--size", help="Native size, e.g. 512 or 768x1024.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Number format (default: by the device).",
+)
+@DEVICE
+@RUNG
+@click.option("--out", type=PATH, default=Path("image.png"), show_default=True)
+def generate(
+    prompt: str,
+    model: str,
+    out: Path,
+    dtype: str | None,
+    device: Literal["cuda", "cpu"] | None,
+    rung: str | None,
+    **settings: Any,
+) -> None:
+    """Make one picture of PROMPT. A setting that is left out is the model's recommendation."""
+    from realkit.models import loading
+    from realkit.models.request import checked, completed
+    from realkit.models.spec import identify
+
+    # Settings and file are checked first: loading a model takes a minute.
+    values = {"prompt": prompt, **settings}
+    completed(model, identify(model)[1], {name: checked(name, values[name]) for name in values})
+    check_writable(out, *PICTURES)
+    loaded = loading.load(model, dtype=dtype, device=device, rung=rung)
+    save_picture(loaded(prompt, **settings), out)
+
+
+@click.command()
+@click.argument("image", type=PATH)
+@click.option(
+    "--with",
+    "name",
+    required=True,
+    help="An upscaler (realkit list upscalers), a weight file, or a chain: 'A + B'.",
+)
+@click.option("--to", required=True, help="Longer side of the result, or WIDTHxHEIGHT, in pixels.")
+@click.option(
+    "--fit",
+    type=click.Choice(["crop", "keep"]),
+    default="crop",
+    show_default=True,
+    help="What WIDTHxHEIGHT does with another aspect.",
+)
+@click.option("--prompt", help="What the picture shows, for upscalers that redraw.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--model", help="The model that redraws.")
+@click.option("--strength", type=float, help="Share of the noise schedule that a redraw repeats.")
+@click.option("--tile", type=int, help="Side of a tile, source pixels (default: by free memory).")
+@click.option("--out", type=PATH, help="Default: IMAGE with the size in its name.")
+def upscale(
+    image: Path, name: str, to: str, fit: Literal["crop", "keep"], out: Path | None, **settings: Any
+) -> None:
+    """Enlarge IMAGE to the exact size."""
+    from realkit.base.pictures import target_size, written_target
+    from realkit.upscalers.upscale import upscale as upscale_picture
+
+    target = written_target(to)
+    picture = read_picture(image)
+    out = out or image.with_name(f"{image.stem}-{to}.png")
+    check_writable(out, *PICTURES)
+    check_room(out, target_size(picture.size, target, fit))
+    save_picture(upscale_picture(picture, name, target, fit=fit, **settings), out)
+
+
+@click.command()
+@click.argument("image", type=PATH)
+@click.argument("prompt")
+@click.option("--scorer", "names", multiple=True, default=("clip",), show_default=True)
+def score(image: Path, prompt: str, names: tuple[str, ...]) -> None:
+    """Score IMAGE against PROMPT."""
+    from realkit.scorers.score import score as score_picture
+
+    for name, value in score_picture(read_picture(image), prompt, names).items():
+        click.echo(f"{name} {value:.3f}")
