@@ -150,7 +150,10 @@ def _ask(path: str, ref: Reference) -> dict[str, Any]:
     url = f"{civitai_endpoint()}/api/v1/{path}"
     try:
         answer = session().get(url, headers=web.bearer(token), timeout=web.TIMEOUT_S)
-        content = answer.json() if answer.ok else {}
+        if not answer.ok:
+            reason = web.refusal(answer.status_code, token, LOGIN)
+            raise RequestError(f"{ref} cannot be looked up: {reason}")
+        content = answer.json()
     except requests.JSONDecodeError:
         content = None
     except requests.RequestException as error:
@@ -158,9 +161,6 @@ def _ask(path: str, ref: Reference) -> dict[str, Any]:
             f"{ref} cannot be looked up: {type(error).__name__}. Turn the internet on, or attach"
             " the file and give its path"
         ) from None
-    if not answer.ok:
-        reason = web.refusal(answer.status_code, token, LOGIN)
-        raise RequestError(f"{ref} cannot be looked up: {reason}")
     if not isinstance(content, dict):
         raise RequestError(
             f"{ref} cannot be looked up: the answer is not what Civitai's API gives. Try again"

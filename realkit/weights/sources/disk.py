@@ -54,7 +54,9 @@ def lock(ref: str, path: Path, variant: str = "", weights: bool = False) -> Lock
         check_safetensors(path)
         return Lock(ref, "file", files={SINGLE: cache.sha256(path)})
     names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    index = json_object(path / "model_index.json") if "model_index.json" in names else {}
+    index = {}
+    if "model_index.json" in names:
+        index = json_object(path / "model_index.json")
     variant, names = chosen(names, index, variant)
     heavy = [name for name in names if name.endswith((*WEIGHTS, *PICKLED))]
     if not names or (weights and not heavy):

@@ -105,7 +105,9 @@ def _has_revision(folder: Path, revision: str) -> bool:
         return True
     place = folder.parts.index("snapshots")
     branch = Path(*folder.parts[:place], "refs", revision or "main")
-    commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
+    commit = revision
+    if branch.is_file():
+        commit = branch.read_text(encoding="utf-8").strip()
     return not commit or folder.parts[place + 1 : place + 2] == (commit,)
 
 
@@ -145,7 +147,7 @@ def model_in(path: Path) -> Path:
             f"{str(path)!r} holds {len(choices)} models: give the path of one, such as"
             f" {str(choices[0])!r}"
         )
-    return choices[0] if choices else path
+    return next(iter(choices), path)
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -153,8 +155,9 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     top = len(root.parts)
     for name, folders, files in os.walk(root, followlinks=True):
         place = Path(name)
-        visible = [folder for folder in folders if not folder.startswith(".")]
-        folders[:] = sorted(visible) if len(place.parts) - top < DEEPEST else []
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        if len(place.parts) - top >= DEEPEST:
+            folders.clear()
         yield place, folders, files
 
 
