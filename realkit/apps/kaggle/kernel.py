@@ -20,16 +20,11 @@ from realkit.base.errors import RequestError, one_line, shown
 
 RUN = Path(__file__).parent / "run.ipynb"  # the notebook that runs a sweep
 TITLE = (5, 50)  # characters
-# Kaggle's name → what it is. The others of Kaggle's list are for competitions and staff.
-ACCELERATORS = {
-    "NvidiaTeslaT4": "two T4 of 15 GB",
-    "NvidiaL4": "L4",
-    "NvidiaL4X1": "one L4",
-    "NvidiaTeslaA100": "A100",
-    "NvidiaH100": "H100",
-    "NvidiaRtxPro6000": "RTX Pro 6000",
-    "none": "no GPU",
-}
+# NvidiaTeslaT4 is two T4 of 15 GB. The others of Kaggle's list are for competitions and staff.
+ACCELERATORS = (
+    "NvidiaTeslaT4", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100", "NvidiaRtxPro6000",
+    "none",
+)  # fmt: skip
 SLUG = re.compile(r"[^/]+/[^/]+")
 MODEL = re.compile(r"([^/]+/){4}\d+")
 HUB_TOKEN = re.compile(r"(?<![A-Za-z0-9])hf_(?:oauth_)?[A-Za-z0-9]{30,}")  # anybody's
