@@ -5,7 +5,6 @@ from PIL import Image
 import realkit as rk
 from realkit.catalog.lookup import Table
 from realkit.rehearsal.scenes import render
-from realkit.scorers import table
 from realkit.scorers.score import determined_score
 from realkit.scorers.table import Scorer
 from realkit.sweeps import check
@@ -96,6 +95,6 @@ def test_one_scorer_by_two_names_is_refused(tmp_path, monkeypatch):
         '[paint]\nengine = "lab"\nsource = "chroma"\nunit = "1"\ndirection = "none"\nrange = [0, 180]\nresize = "nothing"\nabout = "a"\n'
     )
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    monkeypatch.setattr(table, "SCORERS", Table("scorer", Scorer))
+    monkeypatch.setattr("realkit.scorers.score.SCORERS", Table("scorer", Scorer))
     with pytest.raises(rk.RequestError, match="Scorers 'colour-cast' and 'paint' are the same by two names"):
         check.check_scorers(["colour-cast", "paint"])
