@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import realkit as rk
 from realkit.apps.cli import main
 from realkit.rehearsal.scenes import render
+from realkit.sweeps import check
 from realkit.upscalers import identity, upscale
 from realkit.upscalers.chain import Chain
 from realkit.upscalers.settings import Settings
@@ -190,3 +191,8 @@ def test_landmarks_may_be_arrays_and_modes_any():
         chain.settings({"landmarks": "here"})
     for mode in ("La", "RGBa"):
         assert rk.upscale(Image.new("RGBA", (8, 8), "red").convert("LA" if mode == "La" else "RGBA").convert(mode), "lanczos", 16).mode == "RGBA"
+
+
+def test_a_plan_refuses_more_steps_than_a_redraw_takes():
+    with pytest.raises(rk.RequestError, match="steps 1000: Input should be less than or equal to 999"):
+        check.plan({"models": "rehearsal/base", "samplers": "Euler", "prompts": PROMPT, "steps": 1000, "upscalers": "rehearsal/redraw", "target": 128})

@@ -12,6 +12,7 @@ from realkit.models import legs
 from realkit.models.lock import ModelLock, lock_model
 from realkit.scorers.score import determined_score
 from realkit.sweeps.cell import Cell
+from realkit.sweeps.ids import settings_of
 from realkit.sweeps.sweep import Sweep
 from realkit.upscalers import upscale
 from realkit.upscalers.chain import Chain
@@ -44,11 +45,13 @@ def sweep_of(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
 
 
 def check_redraw(cell: Cell, model: ModelLock) -> None:
-    """Raise RequestError where a cell's upscaler redraws with a model that cannot redraw."""
+    """Raise RequestError where a cell's upscaler redraws, and its model, sampler or another
+    setting cannot."""
     if cell.upscaler is None or not (chain := Chain.parse(cell.upscaler)).redraws:
         return
     from realkit.upscalers import redraw  # loads numpy
 
+    settings_of(cell, chain)
     for part in chain.parts:
         if part.engine.redraws:
             redraw.check(redraws_with(part, model), cell.sampler, cell.steps)

@@ -217,7 +217,7 @@ def _check_used(chains: list[Chain], settings: Mapping[str, Any]) -> None:
     check_names(settings)
     understood = set().union(*(chain.understands for chain in chains))
     if idle := [key for key in settings if key not in understood]:
-        names = ", ".join(str(chain) for chain in chains)
+        names = ", ".join(map(str, chains))
         raise RequestError(f"None of the upscalers uses {idle[0]!r}: {names}")
 
 

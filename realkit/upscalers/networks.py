@@ -59,9 +59,9 @@ class Network:
     reach: int | None = None
     divides: bool = True
 
-    def missing(self, side: int) -> int:
-        """Pixels that a side lacks to the next that the network takes."""
-        return tiles.up(max(side, self.least), self.multiple) - side
+    def padded(self, side: int) -> int:
+        """The shortest side from this one on that the network takes."""
+        return tiles.up(max(side, self.least), self.multiple)
 
 
 @dataclass
@@ -83,8 +83,7 @@ class Enlarger:
         import torch
 
         net = self.network
-        padded = [side + 2 * self.pre_pad for side in size]
-        width, height = (side + net.missing(side) for side in padded)
+        width, height = (net.padded(side + 2 * self.pre_pad) for side in size)
         if net.on.type == "cuda" and size not in self._warm and width * height <= self._pixels():
             with torch.inference_mode():
                 net.run(torch.zeros(1, 3, height, width, device=net.on, dtype=net.number))
@@ -166,7 +165,7 @@ class Enlarger:
 def surrounded(image: Image, pad: int, net: Network) -> NDArray[np.uint8]:
     """A picture's pixels (H, W, 3) with `pad` more all round by reflection, and on the right and
     below the pixels that the network's sizes ask for."""
-    right, below = (pad + net.missing(side + 2 * pad) for side in image.size)
+    right, below = (net.padded(side + 2 * pad) - side - pad for side in image.size)
     mode = "reflect" if min(image.size) > 1 else "edge"
     return np.pad(np.asarray(image), ((pad, below), (pad, right), (0, 0)), mode)  # type: ignore[call-overload, no-any-return]
 

@@ -59,10 +59,10 @@ class Loaded:
         """
         settings = settings or Settings()
         frame, image = pictures.frame(image.size, size), pictures.framed(image, size)
-        check_memory(self.chain, image.size, size, [_scale(tool) for tool in self.tools])
-        growing = [place for place, tool in enumerate(self.tools) if _scale(tool) != 1]
-        last = growing[-1] if growing else -1
-        if not growing and not self.chain.parts[0].engine.network:
+        scales = [_scale(tool) for tool in self.tools]
+        check_memory(self.chain, image.size, size, scales)
+        last = max((place for place, scale in enumerate(scales) if scale != 1), default=-1)
+        if last < 0 and not self.chain.parts[0].engine.network:
             image = pictures.resized(image, size)
         used: dict[str, Any] = {}
         for place, tool in enumerate(self.tools):
@@ -104,7 +104,7 @@ def check_memory(
 ) -> None:
     """Raise RequestError, with the figures, where the pictures on the way to `size` do not fit into
     main memory. `scales`: what each part multiplies a side by."""
-    scale = [1, *(scale for scale in scales if scale > 1)][-1]
+    scale = next((scale for scale in reversed(scales) if scale > 1), 1)
     width, height = native
     largest = width * height
     while scale > 1:
