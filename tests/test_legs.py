@@ -65,9 +65,9 @@ def test_a_sampler_that_goes_whole_only_is_refused_before_anything_is_loaded(nam
 
 
 def test_a_refiner_alone_is_refused(tmp_path):
-    with pytest.raises(rk.RequestError, match="goes on from another's latents"):
+    with pytest.raises(rk.RequestError, match="continues another model's latents"):
         rk.run(rk.Sweep(models="rehearsal/refiner", prompts="a red cube"), tmp_path)
-    with pytest.raises(rk.RequestError, match="goes on from another's latents"):
+    with pytest.raises(rk.RequestError, match="continues another model's latents"):
         rk.load("rehearsal/refiner")("a red cube")
 
 

@@ -6,12 +6,16 @@ import realkit as rk
 from realkit.catalog.lookup import Table
 from realkit.models import spec
 from realkit.models.lock import lock_model
-from realkit.models.model import Wanted
+from realkit.models.request import Request
 from realkit.models.spec import ModelSpec
 from realkit.weights.lock import Lock
 from tests.originals import single_file
 
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"
+
+
+def asked(sampler, steps, guidance, prompt=PROMPT, negative=""):
+    return Request("rehearsal/base", sampler, prompt, negative, 1, steps, guidance, 128, 128)
 
 
 def test_one_call_makes_the_picture_a_sweep_makes(base, tmp_path):
@@ -34,13 +38,13 @@ def test_a_bad_setting_is_refused(base, bad):
 
 
 def test_no_guidance_is_one_pass_and_ignores_the_negative(base):
-    a = base.denoise([Wanted(PROMPT, "", 1)], "Euler", 3, 1.0, (128, 128))
-    b = base.denoise([Wanted(PROMPT, "night", 1)], "Euler", 3, 0.0, (128, 128))
+    a = base.denoise([asked("Euler", 3, 1.0)])
+    b = base.denoise([asked("Euler", 3, 0.0, negative="night")])
     assert torch.equal(a.latents, b.latents) and a.network_passes == a.nfe == 3
 
 
 def test_truncated_tokens_are_counted(base):
-    made = base.denoise([Wanted("red " * 100, "", 1), Wanted("red", "", 1)], "Euler", 1, 3.0, (128, 128))
+    made = base.denoise([asked("Euler", 1, 3.0, prompt) for prompt in ("red " * 100, "red")])
     assert made.truncated == [25, 0]
 
 
@@ -107,8 +111,8 @@ def test_noise_and_sampler_state_are_float32_whatever_the_network_runs_in():
     low.pipe.unet.to(torch.bfloat16)
     low.pipe.text_encoder.to(torch.bfloat16)
     low.dtype = torch.bfloat16
-    made = low.denoise([Wanted(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
-    full = rk.load("rehearsal/base").denoise([Wanted(PROMPT, "", 1)], "Euler a", 6, 3.0, (128, 128)).latents
+    made = low.denoise([asked("Euler a", 6, 3.0)]).latents
+    full = rk.load("rehearsal/base").denoise([asked("Euler a", 6, 3.0)]).latents
     assert made.dtype == torch.float32
     assert (made - full).abs().mean() < 0.1 * full.abs().mean()  # the same noise: only the network rounds
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import realkit as rk
-from realkit.models.model import Wanted
-from realkit.samplers import build, table
+from realkit.models.request import Request
+from realkit.samplers import build
 from realkit.samplers.table import Sampler, Samplers
 
 CONFIG = {
@@ -20,22 +20,27 @@ DIFFUSION = [name for name, spec in rk.SAMPLERS.items() if spec.model == "diffus
 MAIN = [name for name in DIFFUSION if rk.SAMPLERS[name].schedule == "uniform" or name == "Restart"]
 
 
+def asked(sampler, steps, guidance, prompt=PROMPT, negative="", seed=1):
+    return Request("rehearsal/base", sampler, prompt, negative, seed, steps, guidance, 64, 64)
+
+
 @pytest.mark.parametrize("name", DIFFUSION)
 def test_nfe_is_what_the_network_receives(base, name):
     for steps in (1, 2, 5, 20, 21):
-        made = base.denoise([Wanted(PROMPT, "", 1)], name, steps, 1.0, (64, 64))
+        made = base.denoise([asked(name, steps, 1.0)])
         assert made.nfe == made.network_passes and made.latents.isfinite().all()
         if not rk.SAMPLERS[name].adaptive:
             assert made.nfe == rk.SAMPLERS[name].nfe(steps), steps
-    assert base.denoise([Wanted(PROMPT, "", 1)], name, 2, 3.0, (64, 64)).network_passes % 2 == 0
+    assert base.denoise([asked(name, 2, 3.0)]).network_passes % 2 == 0
 
 
 @pytest.mark.parametrize("name", [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive])
 def test_a_batch_equals_its_singles(base, name):
-    requests = [Wanted(PROMPT, "", 1), Wanted("a blue cone at night", "", 2), Wanted("", "red", 2**40)]
-    batch = base.denoise(requests, name, 4, 3.0, (64, 64)).latents
+    wanted = [(PROMPT, "", 1), ("a blue cone at night", "", 2), ("", "red", 2**40)]
+    requests = [asked(name, 4, 3.0, *each) for each in wanted]
+    batch = base.denoise(requests).latents
     for request, latents in zip(requests, batch, strict=True):
-        single = base.denoise([request], name, 4, 3.0, (64, 64)).latents[0]
+        single = base.denoise([request]).latents[0]
         assert (single - latents).abs().max() < 2e-3 * latents.abs().max()
 
 
@@ -45,13 +50,13 @@ def test_an_adaptive_sampler_goes_image_by_image_and_ignores_steps(tmp_path):
     adaptive = df[df["sampler"] == "DPM adaptive"]
     assert len(df) == 8 and set(adaptive["batch"]) == {1} and set(df.loc[df["sampler"] == "Euler", "batch"]) == {2}
     assert adaptive["image"].nunique() == 2 and (adaptive["nfe"] > 20).all()
-    single = rk.load("rehearsal/base").denoise([Wanted("a red cube", "", 0)], "DPM adaptive", 9, 3.0, (64, 64))
+    single = rk.load("rehearsal/base").denoise([asked("DPM adaptive", 9, 3.0, "a red cube", seed=0)])
     assert single.nfe == adaptive.loc[adaptive["prompt"] == "a red cube", "nfe"].iloc[0]
 
 
 def test_samplers_differ_and_seeds_repeat(base):
     def latents(name, seed=1):
-        return base.denoise([Wanted(PROMPT, "", seed)], name, 6, 3.0, (64, 64)).latents
+        return base.denoise([asked(name, 6, 3.0, seed=seed)]).latents
 
     made = {name: latents(name) for name in DIFFUSION}
     assert all(torch.equal(latents(name), first) for name, first in made.items())
@@ -146,7 +151,7 @@ def test_more_steps_than_training_timesteps_are_refused(name):
 
 def test_guidance_zero_and_one_are_the_plain_prediction(base):
     def latents(guidance):
-        return base.denoise([Wanted(PROMPT, "night", 1)], "DPM++ 2S a Karras", 5, guidance, (64, 64)).latents
+        return base.denoise([asked("DPM++ 2S a Karras", 5, guidance, negative="night")]).latents
 
     assert torch.equal(latents(0.0), latents(1.0)) and not torch.equal(latents(1.0), latents(1.5))
 
@@ -262,13 +267,13 @@ def test_a_pipeline_built_by_hand_is_judged_by_its_scheduler():
 @pytest.mark.parametrize("name", ["UniPC", "UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "SA-Solver"])
 def test_many_steps_run(base, name):
     for steps in (32, 50):
-        assert base.denoise([Wanted(PROMPT, "", 1)], name, steps, 1.0, (64, 64)).latents.isfinite().all()
+        assert base.denoise([asked(name, steps, 1.0)]).latents.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "Heun", "LMS Beta"])
 def test_deterministic_samplers_end_at_the_same_picture(base, name):
     def latents(name, steps):
-        return base.denoise([Wanted(PROMPT, "", 1)], name, steps, 3.0, (64, 64)).latents
+        return base.denoise([asked(name, steps, 3.0)]).latents
 
     assert (latents(name, 80) - latents("DPM++ 2M Karras", 160)).square().mean().sqrt() < 0.03
 
@@ -284,6 +289,6 @@ def test_deterministic_samplers_end_at_the_same_picture(base, name):
 def test_an_entry_of_ones_own_that_means_nothing_is_named(tmp_path, monkeypatch, entry, says):
     (tmp_path / "samplers.toml").write_text(f'["Mine"]\n{entry}\ncalls = "n"\norder = 1\npaper = "mine"\nreference = "none"\n')
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    monkeypatch.setattr(table, "SAMPLERS", Samplers("sampler", Sampler))
+    monkeypatch.setattr(build, "SAMPLERS", Samplers("sampler", Sampler))
     with pytest.raises(rk.RequestError, match=says):
         build.build("Mine", CONFIG)

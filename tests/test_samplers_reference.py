@@ -9,7 +9,6 @@ import torch
 
 import realkit as rk
 from realkit.samplers import build
-from realkit.samplers import noise as noise_module
 from realkit.samplers.noise import SOURCES
 from tests.kdiffusion import modules
 
@@ -70,7 +69,7 @@ def _kept(kept: list[torch.Tensor]):
         return of
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(noise_module, "SOURCES", {name: listening(source) for name, source in SOURCES.items()})
+        patch.setattr("realkit.samplers.scheduler.SOURCES", {name: listening(source) for name, source in SOURCES.items()})
         yield
 
 
