@@ -1,5 +1,4 @@
-"""The sampler laboratory: convergence on a target whose ideal denoiser is known in closed form, a
-mixture of Gaussians in the plane."""
+"""The sampler laboratory: convergence on a mixture of Gaussians with a closed-form denoiser."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from realkit.base.errors import RequestError
 from realkit.catalog.lookup import find
-from realkit.samplers.build import build
+from realkit.samplers.build import KIND_NAMES, build
 from realkit.samplers.noise import SOURCES
 from realkit.samplers.sigmas import karras
 from realkit.samplers.solvers import SOLVERS
@@ -23,6 +22,8 @@ from realkit.samplers.table import SAMPLERS, Sampler
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
+    Settings = dict[str, Any]
 
 MEANS = ((-0.9, 0.3), (0.7, 0.9), (0.4, -0.8))
 SCALES = (0.25, 0.35, 0.2)  # standard deviation of each, the same in every direction
@@ -40,11 +41,10 @@ def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
     import torch
 
     means, spread = torch.tensor(MEANS, dtype=x.dtype), torch.tensor(SCALES, dtype=x.dtype) ** 2
+    shares = torch.tensor(SHARES, dtype=x.dtype)
     wide = spread + sigma**2
     away = x[:, None] - means
-    weight = torch.softmax(
-        torch.tensor(SHARES, dtype=x.dtype).log() - wide.log() - (away**2).sum(-1) / (2 * wide), 1
-    )
+    weight = torch.softmax(shares.log() - wide.log() - (away**2).sum(-1) / (2 * wide), 1)
     return (weight[..., None] * (means + away * (spread / wide)[:, None])).sum(1)
 
 
@@ -58,7 +58,7 @@ def moments() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 @dataclass(frozen=True)
 class End:
-    """Where a run brought its points, (N, 2) float64, and how often it asked the denoiser."""
+    """The points at the end of a run, (N, 2) float64, and its denoiser calls."""
 
     points: torch.Tensor
     calls: int
@@ -73,63 +73,54 @@ def run(
     to_zero: bool = False,
     **settings: object,
 ) -> End:
-    """Let a sampler of the table carry N points of pure noise down to the smallest level, or with
-    `to_zero` to the end, in float64.
+    """Carry N points of pure noise down to the smallest level, or with `to_zero` to the end, in
+    float64.
 
-    Our solvers run on Karras' levels between LEVELS; diffusers' schedulers on Stable Diffusion's
-    schedule in FINE timesteps, so that a ten times finer run is at hand, down to an eighth of them
-    (sigma 0.40): their last steps span so much of log sigma that no order shows there. `settings`
-    change those of the table, such as eta.
+    Our solvers run on Karras' levels between LEVELS. diffusers' schedulers run on Stable
+    Diffusion's schedule in FINE timesteps, so that there is room for a ten times finer run. They
+    stop at an eighth of the timesteps (sigma 0.40): their last steps span so much of log sigma that
+    no order shows there. `settings` change those of the table, such as eta. Raises RequestError for
+    a sampler of other models than diffusion's.
     """
     import torch
 
-    spec = SAMPLERS[find(SAMPLERS, name)]
+    name = find(SAMPLERS, name)
+    spec = SAMPLERS[name]
     if spec.model != "diffusion" or spec.most_steps < 1000:
-        kind = {"flow": "rectified-flow", "wuerstchen": "Stable Cascade"}.get(
-            spec.model, "consistency"
-        )
+        kind = KIND_NAMES.get(spec.model, "consistency")
         raise RequestError(f"Sampler {name!r} is for {kind} models: it has no order on this target")
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(points, 2, generator=generator, dtype=torch.float64)
-    return (
-        _solve(spec, x, steps, generator, to_zero, settings)
-        if spec.solver
-        else _schedule(name, x, steps, generator, to_zero, settings)
-    )
+    if spec.solver:
+        return _solve(spec, x, steps, generator, to_zero, settings)
+    return _schedule(name, x, steps, generator, to_zero, settings)
 
 
 def _solve(
-    spec: Sampler,
-    x: torch.Tensor,
-    steps: int,
-    generator: torch.Generator,
-    to_zero: bool,
-    settings: dict[str, object],
+    spec: Sampler, x: torch.Tensor, steps: int, generator: Any, to_zero: bool, settings: Settings
 ) -> End:
-
+    """A run of one of our solvers."""
+    solver = SOLVERS[spec.solver]
     x = x * LEVELS[-1]
     settings = spec.settings | settings
     levels = karras(steps + (not to_zero), LEVELS).tolist() + [0.0] * to_zero
-    if spec.solver in ("dpm_fast", "dpm_adaptive"):
+    if solver.span:
         levels = [levels[0], LEVELS[0]]
-    if spec.solver == "dpm_fast":
+    if solver.takes_steps:
         settings["steps"] = steps
     draw = SOURCES[spec.noise](x[None], [generator], levels) if spec.stochastic else _no_noise
-    return _drive(
-        SOLVERS[spec.solver](
-            x, levels, lambda now, then: draw(now, then).reshape(x.shape), **settings
-        )
-    )
+    return _drive(solver(x, levels, lambda now, then: draw(now, then).reshape(x.shape), **settings))
 
 
-def _drive(asking: Any) -> End:
-    wanted, calls = next(asking), 0
+def _drive(steps: Any) -> End:
+    """Answer a solver's calls with the ideal denoiser until it returns."""
+    (x, sigma), calls = next(steps), 0
     try:
         while True:
             calls += 1
-            wanted = asking.send((denoise(*wanted), wanted[0]))
-    except StopIteration as finished:
-        return End(finished.value, calls)
+            x, sigma = steps.send((denoise(x, sigma), x))
+    except StopIteration as stop:
+        return End(stop.value, calls)
 
 
 def _no_noise(now: float, then: float) -> torch.Tensor:
@@ -137,48 +128,40 @@ def _no_noise(now: float, then: float) -> torch.Tensor:
 
 
 def _schedule(
-    name: str,
-    x: torch.Tensor,
-    steps: int,
-    generator: torch.Generator,
-    to_zero: bool,
-    settings: dict[str, object],
+    name: str, x: torch.Tensor, steps: int, generator: Any, to_zero: bool, settings: Settings
 ) -> End:
+    """A run of one of diffusers' schedulers."""
     import torch
 
     scheduler = build(name, FINE)
-    scheduler.alphas_cumprod = (
-        scheduler.alphas_cumprod.double()
-    )  # differences of neighbours would drown in float32
+    # Differences of neighbours would drown in float32, in ᾱ and in levels alike.
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     scheduler.set_timesteps(steps)
-    given = inspect.signature(scheduler.step).parameters
-    settings = ({"generator": generator} if "generator" in given else {}) | settings
     alphas = scheduler.alphas_cumprod.numpy()
-    if hasattr(scheduler, "sigmas"):  # the same for levels
-        exact = [((1 - alphas[int(t)]) / alphas[int(t)]) ** 0.5 for t in scheduler.timesteps]
-        scheduler.sigmas = torch.tensor([*exact, scheduler.sigmas[-1].item()], dtype=torch.float64)
-    highest, first = (
-        ((1 - a) / a) ** 0.5 for a in (alphas[-1], alphas[int(scheduler.timesteps[0])])
-    )
-    if (
-        first < highest
-        # "leading" timesteps begin below the last: at different levels for different numbers of
-        # steps
-    ):
-        levels = np.geomspace(highest, first, 65).tolist()
-        x = (
-            _drive(SOLVERS["dpmpp_2m"](x * highest, levels, _no_noise)).points
-            * alphas[int(scheduler.timesteps[0])] ** 0.5
-        )
-    alpha, calls = 1.0, 0
-    for t in scheduler.timesteps:
-        alpha = scheduler.alphas_cumprod[int(t)].item()
-        if not to_zero and t <= scheduler.config.num_train_timesteps // 8 + 1:
+
+    def level(timestep: Any) -> float:
+        return ((1 - alphas[int(timestep)]) / alphas[int(timestep)]) ** 0.5
+
+    if hasattr(scheduler, "sigmas"):
+        levels = [level(timestep) for timestep in scheduler.timesteps]
+        scheduler.sigmas = torch.tensor([*levels, scheduler.sigmas[-1].item()], dtype=torch.float64)
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        settings = {"generator": generator} | settings
+    highest, first = level(-1), level(scheduler.timesteps[0])
+    if first < highest:
+        # "leading" timesteps begin below the last trained one, at another level for each number of
+        # steps: a fine run of DPM++ 2M brings the points there.
+        between = np.geomspace(highest, first, 65).tolist()
+        start = _drive(SOLVERS["dpmpp_2m"](x * highest, between, _no_noise)).points
+        x = start * alphas[int(scheduler.timesteps[0])] ** 0.5
+    for calls, timestep in enumerate(scheduler.timesteps):
+        alpha = alphas[int(timestep)].item()
+        if not to_zero and timestep <= scheduler.config.num_train_timesteps // 8 + 1:
             return End(x / alpha**0.5, calls)
-        calls, sigma = calls + 1, ((1 - alpha) / alpha) ** 0.5
-        noise = (x / alpha**0.5 - denoise(x / alpha**0.5, sigma)) / sigma
-        x = scheduler.step(noise, t, x, **settings).prev_sample
-    return End(x, calls)
+        clean = denoise(x / alpha**0.5, level(timestep))
+        noise = (x / alpha**0.5 - clean) / level(timestep)
+        x = scheduler.step(noise, timestep, x, **settings).prev_sample
+    return End(x, len(scheduler.timesteps))
 
 
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -187,14 +170,12 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def order(steps: Sequence[int], errors: Sequence[float]) -> float:
-    """The slope of error against steps on logarithmic axes: 2 where twice the steps leave a quarter
-    of the error."""
+    """The slope of error against steps on log axes: 2 where twice the steps quarter the error."""
     return float(-np.polyfit(np.log2(steps), np.log2(errors), 1)[0])
 
 
 def with_schedule(name: str, schedule: str) -> str:
-    """The table's name of a sampler with a schedule such as "Karras", or without where it has none
-    such."""
+    """The table's name of a sampler with a schedule ("Karras"), or without where it has none."""
     name = find(SAMPLERS, name)
     try:
         return find(SAMPLERS, f"{name} {schedule}")
@@ -203,36 +184,36 @@ def with_schedule(name: str, schedule: str) -> str:
 
 
 def converge(samplers: list[str], window: list[int], points: int = 64) -> pd.DataFrame:
-    """A line a sampler and number of steps: calls, the distance to a ten times finer run, and how
-    far the points' spread is off.
+    """One line a sampler and number of steps: sampler, steps, calls, error, spread_error.
 
-    `error` is `error()` against the finer run, in the mixture's own units; `spread_error` the
-    largest deviation of the covariance of 20·`points` points at the end of the path from the
-    mixture's. An adaptive sampler has one line, for its own steps.
+    `error` is `error()` against a ten times finer run, in the mixture's own units. `spread_error`
+    is the largest deviation of the covariance of 20·`points` points at the end of the path from the
+    mixture's. An adaptive sampler has one line, for its own steps, against a fine DPM++ 2M.
     """
     import pandas as pd
 
     rows = []
-    for name in (find(SAMPLERS, name) for name in samplers):
+    for name in samplers:
+        name = find(SAMPLERS, name)
         adaptive = SAMPLERS[name].adaptive
         for steps in window[:1] if adaptive else window:
-            coarse = run(name, steps, points=1 if adaptive else points)
-            fine = run(
-                "DPM++ 2M" if adaptive else name,
-                10 * window[-1] if adaptive else 10 * steps,
-                points=1 if adaptive else points,
-            )
-            spread = np.cov(run(name, steps, points=20 * points, to_zero=True).points.numpy().T)
-            off = float(np.abs(spread - moments()[1]).max())
-            rows.append(
-                {
-                    "sampler": name,
-                    "steps": steps,
-                    "calls": coarse.calls,
-                    "error": error(coarse.points, fine.points),
-                    "spread_error": off,
-                }
-            )
+            if adaptive:
+                coarse, fine = (
+                    run(name, steps, points=1),
+                    run("DPM++ 2M", 10 * window[-1], points=1),
+                )
+            else:
+                coarse, fine = run(name, steps, points=points), run(name, 10 * steps, points=points)
+            end = run(name, steps, points=20 * points, to_zero=True)
+            spread = np.cov(end.points.numpy().T)
+            row = {
+                "sampler": name,
+                "steps": steps,
+                "calls": coarse.calls,
+                "error": error(coarse.points, fine.points),
+                "spread_error": float(np.abs(spread - moments()[1]).max()),
+            }
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -241,17 +222,11 @@ def orders(table: pd.DataFrame) -> pd.Series:
     not lead to one end."""
     import pandas as pd
 
-    parts = {
-        str(name): part for name, part in table.groupby("sampler", sort=False) if len(part) > 1
-    }
-    return pd.Series(
-        {
-            name: order(part["steps"].tolist(), part["error"].tolist())
-            for name, part in parts.items()
-        },
-        name="order",
-        dtype=float,
-    )
+    slopes = {}
+    for name, lines in table.groupby("sampler", sort=False):
+        if len(lines) > 1:
+            slopes[str(name)] = order(lines["steps"].tolist(), lines["error"].tolist())
+    return pd.Series(slopes, name="order", dtype=float)
 
 
 def distance_to(df: pd.DataFrame, reference: pd.DataFrame, folder: str | Path) -> pd.Series:
@@ -260,17 +235,15 @@ def distance_to(df: pd.DataFrame, reference: pd.DataFrame, folder: str | Path) -
     import pandas as pd
     from PIL import Image
 
-    def pixels(name: str) -> NDArray[np.float64]:
-        return np.asarray(Image.open(Path(folder) / name).convert("RGB"), np.float64)
+    def pixels(row: Any) -> NDArray[np.float64]:
+        return np.asarray(Image.open(Path(folder) / row["image"]).convert("RGB"), np.float64)
 
-    key = ["model", "prompt", "seed"]
-    true = {
-        tuple(row[name] for name in key): pixels(row["image"]) for _, row in reference.iterrows()
-    }
-    found = [
-        float(
-            np.sqrt(np.mean((pixels(row["image"]) - true[tuple(row[name] for name in key)]) ** 2))
-        )
-        for _, row in df.iterrows()
-    ]
-    return pd.Series(found, index=df.index, name="distance")
+    def key(row: Any) -> tuple[Any, ...]:
+        return row["model"], row["prompt"], row["seed"]
+
+    references = {key(row): pixels(row) for _, row in reference.iterrows()}
+    distances = []
+    for _, row in df.iterrows():
+        difference = pixels(row) - references[key(row)]
+        distances.append(float(np.sqrt(np.mean(difference**2))))
+    return pd.Series(distances, index=df.index, name="distance")

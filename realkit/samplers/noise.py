@@ -1,5 +1,4 @@
-"""Noise for the steps of stochastic samplers: each image's own, drawn in float32 on the CPU,
-whatever the batch and the device."""
+"""Noise for the steps of stochastic samplers: each image's own, drawn in float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -18,12 +17,8 @@ def gaussian(x: torch.Tensor, generators: list[torch.Generator], sigmas: list[fl
     import torch
 
     def draw(now: float, then: float) -> torch.Tensor:
-        return torch.stack(
-            [
-                torch.randn(x.shape[1:], generator=g, device=g.device).to(x.device)
-                for g in generators
-            ]
-        ).to(x.dtype)
+        noise = [torch.randn(x.shape[1:], generator=g, device=g.device) for g in generators]
+        return torch.stack(noise).to(x.device, x.dtype)
 
     return draw
 
@@ -38,7 +33,7 @@ def brownian(x: torch.Tensor, generators: list[torch.Generator], sigmas: list[fl
     import torch
     import torchsde
 
-    low, high = (torch.tensor(level) for level in (min(s for s in sigmas if s > 0), max(sigmas)))
+    low, high = torch.tensor(min(s for s in sigmas if s > 0)), torch.tensor(max(sigmas))
     trees: list[torchsde.BrownianTree] = []
 
     def draw(now: float, then: float) -> torch.Tensor:
@@ -48,12 +43,11 @@ def brownian(x: torch.Tensor, generators: list[torch.Generator], sigmas: list[fl
                 for g in generators
             )
         a, b = torch.tensor(then), torch.tensor(now)
-        with (
-            warnings.catch_warnings()
-        ):  # torchsde keeps its range to six digits and says so when an end lies beyond them
+        with warnings.catch_warnings():
+            # torchsde keeps its range to six digits, and warns of an end that lies beyond them.
             warnings.filterwarnings("ignore", message="Should have")
-            made = torch.stack([-tree(a, b) for tree in trees]) / (b - a).sqrt()
-        return made.to(x.device, x.dtype)
+            noise = torch.stack([-tree(a, b) for tree in trees]) / (b - a).sqrt()
+        return noise.to(x.device, x.dtype)
 
     return draw
 

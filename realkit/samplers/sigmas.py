@@ -1,5 +1,5 @@
 """Noise schedules: n steps → n noise levels sigma, descending, of a model trained on given levels.
-float64 throughout.
+All float64.
 
 The levels are those of stable-diffusion-webui 1.10 (modules/sd_schedulers.py), in k-diffusion's
 terms: sigma = √((1 - ᾱ) / ᾱ). `trained` is ascending, (T,), one level a training timestep.
@@ -29,20 +29,17 @@ def timestep_of(sigma: Levels, trained: Levels) -> Levels:
 
 
 def uniform(n: int, trained: Levels) -> Levels:
-    """Evenly spaced timesteps from the last trained one to the first, both included: the plain
-    schedule."""
+    """The plain schedule: evenly spaced timesteps from the last trained one to the first."""
     return of_timestep(np.linspace(len(trained) - 1, 0, n), trained)
 
 
 def sgm_uniform(n: int, trained: Levels) -> Levels:
-    """Evenly spaced timesteps of which the first trained one is left out: the step to zero is as
-    long as the others."""
+    """Evenly spaced timesteps without the first: the step to zero is as long as the others."""
     return of_timestep(np.linspace(len(trained) - 1, 0, n + 1)[:-1], trained)
 
 
 def trailing(n: int, trained: Levels) -> Levels:
-    """Whole timesteps from the last trained one on, the last step as long as the others (arXiv
-    2305.08891, table 2)."""
+    """Whole timesteps from the last one, evenly spaced to zero (arXiv 2305.08891, table 2)."""
     return trained[np.round(np.arange(len(trained), 0, -len(trained) / n)).astype(int)[:n] - 1]
 
 

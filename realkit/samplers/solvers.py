@@ -1,12 +1,11 @@
-"""Samplers as coroutines: each yields (x, sigma) where it wants the denoiser, is sent (denoised,
-x), and returns the last x.
+"""Solvers as coroutines: each yields (x, sigma) to ask the denoiser, is sent (denoised, x), and
+returns the last x.
 
-The x sent back is the one to go on with: a pipeline may have changed it, as inpainting does between
-steps.
+It continues with the x sent back: a pipeline may have changed it, as inpainting does between steps.
 
 All take x (B, C, h, w) at noise level `sigmas[0]`, the levels with the final zero, and `noise(now,
 then)`, which draws unit noise for a step between two levels. Variables follow k-diffusion: x = x₀ +
-sigma·ε. The arithmetic is held to k-diffusion's sampling.py by the tests.
+sigma·ε. Tests hold the arithmetic to k-diffusion's sampling.py.
 """
 
 from __future__ import annotations
@@ -18,21 +17,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from realkit.samplers.registry import SOLVERS as SOLVERS
+from realkit.samplers.registry import solver
+from realkit.samplers.sigmas import karras
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Answer = tuple[Tensor, Tensor]
-    Steps = Generator[tuple[Tensor, float], Answer, Tensor]
+    from realkit.samplers.registry import Answer, Steps
+
     Noise = Callable[[float, float], Tensor]
 
 
 def ancestral_step(now: float, then: float, eta: float) -> tuple[float, float]:
-    """The level to step down to, and that of the noise to add, so that both together make
-    `then`."""
+    """The level to step down to, and that of the noise to add: together they make `then`."""
     up = min(then, eta * sqrt(then**2 * (now**2 - then**2) / now**2))
     return sqrt(max(then**2 - up**2, 0.0)), up
 
 
+@solver()
 def euler(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     """Euler's method (arXiv 2206.00364, algorithm 2 without churn)."""
     for now, then in pairwise(sigmas):
@@ -41,6 +44,7 @@ def euler(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     return x
 
 
+@solver()
 def euler_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
     """Euler steps to below the next level, then noise up to it."""
     for now, then in pairwise(sigmas):
@@ -52,6 +56,7 @@ def euler_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1
     return x
 
 
+@solver(calls_a_step=2)
 def heun(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     """Heun's method; the last step is Euler's (arXiv 2206.00364, algorithm 1)."""
     for now, then in pairwise(sigmas):
@@ -70,6 +75,7 @@ def _heun_step(x: Tensor, now: float, then: float) -> Steps:
     return x + (slope + slope_ahead) * ((then - now) / 2)
 
 
+@solver(calls_a_step=2)
 def dpm_2(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     """DPM-Solver-2 by the geometric midpoint; the last step is Euler's (arXiv 2206.00927)."""
     for now, then in pairwise(sigmas):
@@ -77,6 +83,7 @@ def dpm_2(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     return x
 
 
+@solver(calls_a_step=2)
 def dpm_2_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
     """The same with ancestral noise."""
     for now, then in pairwise(sigmas):
@@ -99,6 +106,7 @@ def _midpoint_step(x: Tensor, now: float, then: float) -> Steps:
     return x + slope * (then - now)
 
 
+@solver()
 def lms(x: Tensor, sigmas: list[float], noise: Noise, order: int = 4) -> Steps:
     """Linear multistep: the slope's polynomial through up to four levels, integrated exactly."""
     slopes: list[Tensor] = []
@@ -106,25 +114,25 @@ def lms(x: Tensor, sigmas: list[float], noise: Noise, order: int = 4) -> Steps:
         denoised, x = yield x, now
         slopes = [(x - denoised) / now, *slopes[: order - 1]]
         levels = [sigmas[i - j] for j in range(len(slopes))]
-        for weight, slope in zip(
-            _lagrange_integrals(levels, now, sigmas[i + 1]), slopes, strict=True
-        ):
+        weights = _lagrange_integrals(levels, now, sigmas[i + 1])
+        for weight, slope in zip(weights, slopes, strict=True):
             x = x + slope * weight
     return x
 
 
 def _lagrange_integrals(nodes: list[float], start: float, end: float) -> list[float]:
-    """∫ of each Lagrange basis polynomial of the nodes, by Gauss-Legendre points that are exact to
-    degree 7."""
+    """∫ of each Lagrange basis polynomial, by Gauss-Legendre points: exact to degree 7."""
     points, weights = np.polynomial.legendre.leggauss(4)
     at = start + (end - start) * (points + 1) / 2
-    basis = [
-        np.prod([(at - b) / (a - b) for k, b in enumerate(nodes) if k != j], axis=0)
-        for j, a in enumerate(nodes)
-    ]
-    return [float(np.sum(weights * values) * (end - start) / 2) for values in basis]
+    integrals = []
+    for j, node in enumerate(nodes):
+        others = nodes[:j] + nodes[j + 1 :]
+        basis = np.prod([(at - other) / (node - other) for other in others], axis=0)
+        integrals.append(float(np.sum(weights * basis) * (end - start) / 2))
+    return integrals
 
 
+@solver()
 def dpmpp_2m(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     """DPM-Solver++(2M), first order where it begins and ends (arXiv 2211.01095, algorithm 2)."""
     older: Tensor | None = None
@@ -141,6 +149,7 @@ def dpmpp_2m(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
     return x
 
 
+@solver()
 def dpmpp_2m_sde(
     x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0, heun: bool = False
 ) -> Steps:
@@ -164,6 +173,7 @@ def dpmpp_2m_sde(
     return x
 
 
+@solver()
 def dpmpp_3m_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
     """SDE-DPM-Solver++(3M) (k-diffusion, sample_dpmpp_3m_sde)."""
     past: list[Tensor] = []
@@ -189,9 +199,9 @@ def dpmpp_3m_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0)
     return x
 
 
+@solver(calls_a_step=2)
 def dpmpp_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
-    """SDE-DPM-Solver++ single-step, second order, by the geometric midpoint (k-diffusion,
-    sample_dpmpp_sde)."""
+    """SDE-DPM-Solver++ of second order, by the geometric midpoint (as sample_dpmpp_sde)."""
     for now, then in pairwise(sigmas):
         denoised, x = yield x, now
         if then == 0:
@@ -205,9 +215,9 @@ def dpmpp_sde(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) ->
     return x
 
 
+@solver(calls_a_step=2)
 def dpmpp_2s_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Steps:
-    """DPM-Solver++(2S) by the geometric midpoint, with ancestral noise (arXiv 2211.01095, algorithm
-    1)."""
+    """DPM-Solver++(2S) with ancestral noise, by the geometric midpoint (arXiv 2211.01095)."""
     for now, then in pairwise(sigmas):
         denoised, x = yield x, now
         down, up = ancestral_step(now, then, eta)
@@ -222,6 +232,7 @@ def dpmpp_2s_ancestral(x: Tensor, sigmas: list[float], noise: Noise, eta: float 
     return x
 
 
+@solver(span=True, divides=False)
 def dpm_fast(x: Tensor, sigmas: list[float], noise: Noise, steps: int, eta: float = 1.0) -> Steps:
     """DPM-Solver-fast: `steps` calls in steps of third order, evenly spaced in log sigma, ending at
     the lowest level (arXiv 2206.00927)."""
@@ -234,6 +245,7 @@ def dpm_fast(x: Tensor, sigmas: list[float], noise: Noise, steps: int, eta: floa
     return x
 
 
+@solver(span=True, adaptive=True, divides=False)
 def dpm_adaptive(
     x: Tensor,
     sigmas: list[float],
@@ -244,8 +256,9 @@ def dpm_adaptive(
     accept_safety: float = 0.81,
     eta: float = 1.0,
 ) -> Steps:
-    """DPM-Solver-23: steps as long as the error of the second order against the third allows (arXiv
-    2206.00927, algorithm C)."""
+    """DPM-Solver-23: steps as long as the error of the second order against the third allows.
+
+    arXiv 2206.00927, algorithm C."""
     import torch
 
     t, end, h, earlier = -log(sigmas[0]), -log(sigmas[-1]), h_init, x
@@ -276,8 +289,8 @@ def _ancestral_time(t: float, t_next: float, end: float, eta: float) -> tuple[fl
 def _dpm_step(
     x: Tensor, t: float, t_next: float, order: int
 ) -> Generator[tuple[Tensor, float], Answer, tuple[Tensor, Tensor]]:
-    """A DPM-Solver step of order 1, 2 (r = 1/2) or 3 (r = 1/3, 2/3) in t = -log sigma; with the
-    order below it from the same calls."""
+    """A DPM-Solver step of order 1, 2 (r = 1/2) or 3 (r = 1/3, 2/3) in t = -log sigma, and the one
+    of the order below from the same calls."""
     h, last = t_next - t, exp(-t_next)
     slope, x = yield from _slope(x, t)
     first = x - slope * (last * expm1(h))
@@ -303,11 +316,12 @@ def _slope(x: Tensor, t: float) -> Generator[tuple[Tensor, float], Answer, Answe
     return (x - denoised) / sigma, x
 
 
+@solver(divides=False)
 def restart(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
-    """Restart sampling: Heun steps down, and from 20 steps on once or twice back from 0.1 up to 2
-    with fresh noise (arXiv 2306.14878).
+    """Restart sampling: Heun steps down; from 20 steps on, once or twice back from 0.1 up to 2 with
+    fresh noise (arXiv 2306.14878).
 
-    How many steps go to the restarts, and where they lie, is as stable-diffusion-webui does it.
+    The number of steps in restarts, and their levels, are stable-diffusion-webui's.
     """
     before = 0.0
     for now, then in _restart_intervals(sigmas):
@@ -319,8 +333,6 @@ def restart(x: Tensor, sigmas: list[float], noise: Noise) -> Steps:
 
 
 def _restart_intervals(sigmas: list[float]) -> list[tuple[float, float]]:
-    from realkit.samplers.sigmas import karras
-
     steps = len(sigmas) - 1
     if steps < 20:
         return list(pairwise(sigmas))
@@ -328,19 +340,7 @@ def _restart_intervals(sigmas: list[float]) -> list[tuple[float, float]]:
     ends = np.array([sigmas[-2], sigmas[0]])
     levels = [*karras(steps - each * times, ends).tolist(), 0.0]
     low, high = (int(np.argmin(np.abs(np.array(levels) - level))) for level in (0.1, 2.0))
-    again = (
-        list(pairwise(karras(each + 1, np.array([levels[low], levels[high]])).tolist()))
-        if high < low
-        else []
-    )
+    again: list[tuple[float, float]] = []
+    if high < low:
+        again = list(pairwise(karras(each + 1, np.array([levels[low], levels[high]])).tolist()))
     return [*pairwise(levels[: low + 1]), *again * times, *pairwise(levels[low:])]
-
-
-SOLVERS: dict[str, Callable[..., Steps]] = {
-    f.__name__: f
-    for f in (
-        euler, euler_ancestral, heun, dpm_2, dpm_2_ancestral, lms, dpmpp_2m, dpmpp_2m_sde,
-        dpmpp_3m_sde, dpmpp_sde, dpmpp_2s_ancestral,
-        dpm_fast, dpm_adaptive, restart,
-    )
-}  # fmt: skip
