@@ -20,7 +20,7 @@ import torch
 from realkit.base import device, measure
 from realkit.base.measure import Stopwatch
 from realkit.models import ladder
-from realkit.models.families import FAMILIES, Going
+from realkit.models.families import FAMILIES, LegInput
 from realkit.models.ladder import LADDERS
 from realkit.runs import environment
 from realkit.weights import checkpoints
@@ -67,7 +67,7 @@ def once(kind: str, rung: str) -> dict[str, Any]:
         noise = torch.randn(1, *family.shape(pipe, (side, side), None)).to(number)
 
         def go(steps: int) -> torch.Tensor:
-            return pipe(**words, **family.arguments(pipe, Going(noise, (side, side))), num_inference_steps=steps, guidance_scale=5.0)[0]
+            return pipe(**words, **family.arguments(pipe, LegInput(noise, (side, side))), num_inference_steps=steps, guidance_scale=5.0)[0]
 
         go(1)
         with Stopwatch(on) as denoising:

@@ -13,7 +13,7 @@ from realkit.catalog.lookup import Table
 from realkit.models import ladder, parts
 from realkit.models.ladder import LADDERS
 from realkit.models.lock import lock_model
-from realkit.models.spec import MODELS, ModelSpec, identify
+from realkit.models.spec import MODELS, ModelSpec, Settings, identify
 from tests import miniatures, originals
 
 
@@ -147,3 +147,8 @@ def test_each_stage_begins_on_its_rung_nearest_to_the_one_asked_for(tmp_path):
         rk.run(rk.Sweep(models="rehearsal/base", prompts="a"), tmp_path / "no", rung="model-offload")
     both = rk.load("rehearsal/xl+refiner", rung="group-offload")
     assert both.rung == both.second.rung == "group-offload"
+
+
+def test_an_entrys_sampler_is_read_as_the_table_spells_it_and_an_old_lock_keeps_what_it_holds():
+    assert Settings(sampler="k_euler").sampler == "Euler"
+    assert Settings(sampler="one of an older table").sampler == "one of an older table"

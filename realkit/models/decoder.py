@@ -1,4 +1,4 @@
-"""The decoder: a VAE on its own, latents → picture."""
+"""A decoder: one VAE, latents → picture."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 class Decoder(Placed):
-    """A loaded VAE: latents (C, h, w) → picture. Raises FloatingPointError where either is not
-    finite."""
+    """A loaded VAE: latents (C, h, w) → picture.
+
+    Raises FloatingPointError where latents or picture are not finite.
+    """
 
     _held = "vae"
 
@@ -34,11 +36,14 @@ class Decoder(Placed):
                 "the latents are not finite: the model overflowed in its number format; try float32"
             )
         with torch.inference_mode():
-            z = self.family.unscaled(self.vae, latents[None]).to(self.device, self.vae.dtype)
-            picture = self.vae.decode(z, return_dict=False)[0].float().cpu()
+            scaled = self.family.unscaled(self.vae, latents[None])
+            scaled = scaled.to(self.device, self.vae.dtype)
+            picture = self.vae.decode(scaled, return_dict=False)[0].float().cpu()
         if not torch.isfinite(picture).all():
             raise FloatingPointError(
-                "the VAE's picture is not finite: it overflowed in its number format; use a"
-                " half-precision-safe VAE"
+                "the VAE's picture is not finite: it overflowed in its number format;"
+                " use a half-precision-safe VAE"
             )
-        return self._to_picture(picture if self.family.signed else picture.clamp(0, 1) * 2 - 1)[0]
+        if not self.family.signed:
+            picture = picture.clamp(0, 1) * 2 - 1
+        return self._to_picture(picture)[0]

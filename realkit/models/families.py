@@ -1,173 +1,143 @@
-"""A record for each kind of model: how it encodes a prompt, how large its latents are, what its
-pipeline takes, how latents become a picture."""
+"""A record for each kind of model: its prompts, its latents, its pipeline's arguments, its VAE."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
+    Words = list[str]
+    Size = tuple[int, int]  # (width, height), pixels
+    Shape = tuple[int, int, int]  # (channels, height, width), latents of one picture
+
 
 @dataclass(frozen=True)
-class Going:
-    """What a leg of denoising is given: embeddings, the noise it begins with, what the leg before
-    it left, and where it begins and ends (0 to 1)."""
+class LegInput:
+    """What one leg of denoising starts from.
+
+    `noise` is (B, C, h, w), `begun` the latents that the leg before left. `start` and `end` are
+    shares of the noise schedule, 0 to 1.
+    """
 
     noise: torch.Tensor
-    size: tuple[int, int]  # (width, height), pixels
+    size: Size
     begun: torch.Tensor | None = None
     start: float = 0.0
     end: float = 1.0
 
 
-def _encode_one_tower(
-    pipe: Any, prompts: list[str], negatives: list[str], guided: bool
+def _encode(
+    names: Sequence[str], pipe: Any, prompts: Words, negatives: Words, guided: bool, **more: Any
 ) -> dict[str, Any]:
-    positive, negative = pipe.encode_prompt(
-        prompts, pipe._execution_device, 1, guided, negative_prompt=negatives if guided else None
-    )
-    return {"prompt_embeds": positive, "negative_prompt_embeds": negative if guided else None}
-
-
-def _encode_two_towers(
-    pipe: Any, prompts: list[str], negatives: list[str], guided: bool
-) -> dict[str, Any]:
-    names = (
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-    )
-    found = pipe.encode_prompt(
+    """The pipeline's embeddings of the prompts, by the names of its arguments."""
+    embeddings = pipe.encode_prompt(
         prompt=prompts,
         device=pipe._execution_device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=guided,
         negative_prompt=negatives if guided else None,
+        **more,
     )
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, embeddings, strict=True))
 
 
-def _encode_three_towers(
-    pipe: Any, prompts: list[str], negatives: list[str], guided: bool
-) -> dict[str, Any]:
-    names = (
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-    )
-    found = pipe.encode_prompt(
-        prompt=prompts,
-        prompt_2=None,
-        prompt_3=None,
-        device=pipe._execution_device,
-        do_classifier_free_guidance=guided,
-        negative_prompt=negatives if guided else None,
-    )
-    return dict(zip(names, found, strict=True))
+POOLED = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+)
+CASCADE_EMBEDDINGS = (
+    "prompt_embeds",
+    "prompt_embeds_pooled",
+    "negative_prompt_embeds",
+    "negative_prompt_embeds_pooled",
+)
+_encode_one_tower = partial(_encode, ("prompt_embeds", "negative_prompt_embeds"))
+_encode_two_towers = partial(_encode, POOLED)
+_encode_three_towers = partial(_encode, POOLED, prompt_2=None, prompt_3=None)
 
 
-def _encode_cascade(
-    pipe: Any, prompts: list[str], negatives: list[str], guided: bool
-) -> dict[str, Any]:
-    names = (
-        "prompt_embeds",
-        "prompt_embeds_pooled",
-        "negative_prompt_embeds",
-        "negative_prompt_embeds_pooled",
-    )
-    found = pipe.encode_prompt(
-        device=pipe._execution_device,
-        batch_size=len(prompts),
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=guided,
-        prompt=prompts,
-        negative_prompt=negatives if guided else None,
-    )
-    return dict(zip(names, found, strict=True))
+def _encode_cascade(pipe: Any, prompts: Words, negatives: Words, guided: bool) -> dict[str, Any]:
+    batch = len(prompts)
+    return _encode(CASCADE_EMBEDDINGS, pipe, prompts, negatives, guided, batch_size=batch)
 
 
-def _from_noise(pipe: Any, going: Going) -> dict[str, Any]:
-    return {
-        "latents": going.noise,
-        "width": going.size[0],
-        "height": going.size[1],
-        "output_type": "latent",
-    }
+def _from_noise(pipe: Any, leg: LegInput) -> dict[str, Any]:
+    width, height = leg.size
+    return {"latents": leg.noise, "width": width, "height": height, "output_type": "latent"}
 
 
-def _sdxl(pipe: Any, going: Going) -> dict[str, Any]:
-    return _from_noise(pipe, going) | ({"denoising_end": going.end} if going.end < 1 else {})
+def _sdxl(pipe: Any, leg: LegInput) -> dict[str, Any]:
+    arguments = _from_noise(pipe, leg)
+    if leg.end < 1:
+        arguments["denoising_end"] = leg.end
+    return arguments
 
 
-def _refiner(pipe: Any, going: Going) -> dict[str, Any]:
-    """The latents go in as they are; the picture that the pipeline asks for beside them is not
-    looked at."""
+def _refiner(pipe: Any, leg: LegInput) -> dict[str, Any]:
+    """The refiner's pipeline demands a picture, and ignores it where it is given latents."""
     import torch
 
-    assert going.begun is not None
-    width, height = going.size
-    sizes = {"original_size": (height, width), "target_size": (height, width)}
-    blank = torch.zeros(len(going.begun), 3, 8, 8)
-    begins = {"denoising_start": going.start} if going.start > 0 else {"strength": 1.0}
+    assert leg.begun is not None
+    width, height = leg.size
+    begins = {"denoising_start": leg.start} if leg.start > 0 else {"strength": 1.0}
     return {
-        "image": blank,
-        "latents": going.begun.to(pipe._execution_device),
+        "image": torch.zeros(len(leg.begun), 3, 8, 8),
+        "latents": leg.begun.to(pipe._execution_device),
         "output_type": "latent",
+        "original_size": (height, width),
+        "target_size": (height, width),
         **begins,
-        **sizes,
     }
 
 
-def _prior(pipe: Any, going: Going) -> dict[str, Any]:
-    return _from_noise(pipe, going) | {
-        "latents": going.noise.to(pipe.text_encoder.dtype),
-        "output_type": "pt",
-    }
+def _cascade_prior(pipe: Any, leg: LegInput) -> dict[str, Any]:
+    latents = leg.noise.to(pipe.text_encoder.dtype)
+    return _from_noise(pipe, leg) | {"latents": latents, "output_type": "pt"}
 
 
-def _cascade_decoder(pipe: Any, going: Going) -> dict[str, Any]:
-    assert going.begun is not None
-    number = pipe.text_encoder.dtype
+def _cascade_decoder(pipe: Any, leg: LegInput) -> dict[str, Any]:
+    assert leg.begun is not None
+    dtype = pipe.text_encoder.dtype
     return {
-        "image_embeddings": going.begun.to(pipe._execution_device, number),
-        "latents": going.noise.to(number),
+        "image_embeddings": leg.begun.to(pipe._execution_device, dtype),
+        "latents": leg.noise.to(dtype),
         "output_type": "latent",
     }
 
 
-def _eighth(pipe: Any, size: tuple[int, int], begun: Any) -> tuple[int, int, int]:
-    denoiser = pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
+def _eighth_shape(pipe: Any, size: Size, begun: Any) -> Shape:
+    denoiser = getattr(pipe, "unet", None)
+    if denoiser is None:
+        denoiser = pipe.transformer
     return denoiser.config.in_channels, size[1] // 8, size[0] // 8
 
 
-def _of_prior(pipe: Any, size: tuple[int, int], begun: Any) -> tuple[int, int, int]:
-    return (
-        pipe.prior.config.in_channels,
-        math.ceil(size[1] / pipe.config.resolution_multiple),
-        math.ceil(size[0] / pipe.config.resolution_multiple),
-    )
+def _cascade_prior_shape(pipe: Any, size: Size, begun: Any) -> Shape:
+    width, height = size
+    multiple = pipe.config.resolution_multiple
+    channels = pipe.prior.config.in_channels
+    return channels, math.ceil(height / multiple), math.ceil(width / multiple)
 
 
-def _of_cascade_decoder(pipe: Any, size: tuple[int, int], begun: Any) -> tuple[int, int, int]:
-    return (
-        pipe.decoder.config.in_channels,
-        int(begun.shape[2] * pipe.config.latent_dim_scale),
-        int(begun.shape[3] * pipe.config.latent_dim_scale),
-    )
+def _cascade_decoder_shape(pipe: Any, size: Size, begun: torch.Tensor) -> Shape:
+    scale = pipe.config.latent_dim_scale
+    height, width = begun.shape[2:]
+    return pipe.decoder.config.in_channels, int(height * scale), int(width * scale)
 
 
-def _scaled(vae: Any, z: torch.Tensor) -> torch.Tensor:
-    return z / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
+def _unscaled_kl(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    return latents / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0.0)
 
 
-def _quantised(vae: Any, z: torch.Tensor) -> torch.Tensor:
-    return z * vae.config.scale_factor
+def _unscaled_quantised(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    return latents * vae.config.scale_factor
 
 
 @dataclass(frozen=True)
@@ -175,83 +145,77 @@ class Family:
     """What differs between kinds of models.
 
     `encode(pipe, prompts, negatives, guided)` gives the pipeline's embedding arguments,
-    `arguments(pipe, going)` the others; `shape(pipe, size, begun)` is that of one picture's latents
-    (C, h, w). `vae` names the part that decodes, and `unscaled(vae, z)` what it is given.
+    `arguments(pipe, leg)` the others. `shape(pipe, size, begun)` is that of one picture's latents.
+    `vae` names the part that decodes, and `unscaled(vae, latents)` is what it takes.
     """
 
     pipeline: str
-    encode: Callable[[Any, list[str], list[str], bool], dict[str, Any]]
+    encode: Callable[..., dict[str, Any]]
     native: int  # side in pixels at which a pass of the denoiser takes pass_tflop · 10¹² operations
     pass_tflop: float
     decode_tflop: float = 9.6  # a megapixel
     denoiser: str = "unet"
-    arguments: Callable[[Any, Going], dict[str, Any]] = _from_noise
-    shape: Callable[[Any, tuple[int, int], Any], tuple[int, int, int]] = _eighth
+    arguments: Callable[[Any, LegInput], dict[str, Any]] = _from_noise
+    shape: Callable[[Any, Size, Any], Shape] = _eighth_shape
     vae: str = "vae"
     vae_class: str = "diffusers.AutoencoderKL"
-    unscaled: Callable[[Any, torch.Tensor], torch.Tensor] = _scaled
+    unscaled: Callable[[Any, torch.Tensor], torch.Tensor] = _unscaled_kl
     signed: bool = True  # whether decoded pixels are in [-1, 1], not [0, 1]
-    absent: dict[str, Any] = field(
-        default_factory=dict
-    )  # parts of the pipeline that are never loaded
-    configs: tuple[
-        str, ...
-    ] = ()  # shipped configs of its single files; the first that a file's tensors fit
-    second: bool = False  # a leg that goes on from another's latents
-    usual: dict[str, Any] = field(
-        default_factory=dict
-    )  # settings of a model that no entry recommends any for, where the general ones do not fit
-    half_overflows: bool = (
-        False  # a range that float16 does not hold: bfloat16, or float32 where that is slow
-    )
+    # Parts of the pipeline that are never loaded.
+    absent: dict[str, Any] = field(default_factory=dict)
+    # Shipped configs of its single files: the first that a file's tensors fit.
+    configs: tuple[str, ...] = ()
+    # A second leg: it starts from another model's latents.
+    second: bool = False
+    # A second leg with the first's latents: it shares its settings and leaves decoding to it.
+    refines: bool = False
+    # Whether its pipeline denoises a picture's latents from the middle of the schedule.
+    redraws: bool = False
+    # Settings of a model without an entry, where the general ones do not fit.
+    usual: dict[str, Any] = field(default_factory=dict)
+    # Its values overflow float16: bfloat16, or float32 where bfloat16 is slow.
+    half_overflows: bool = False
 
 
-UNCHECKED = {
-    "safety_checker": None,
-    "feature_extractor": None,
-    "image_encoder": None,
-    "requires_safety_checker": False,
-}
-TWO_TOWERS = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
-CASCADE = {"feature_extractor": None, "image_encoder": None}
+NO_IMAGES = {"feature_extractor": None, "image_encoder": None}
+UNCHECKED = NO_IMAGES | {"safety_checker": None, "requires_safety_checker": False}
+TWO_TOWERS = NO_IMAGES | {"add_watermarker": False}
+ONE_TOWER = {"text_encoder": None, "tokenizer": None, "add_watermarker": False}
 
 # Operations: counted (FlopCounterMode) for SD1.5 and SDXL; those of the refiner, SD3 medium and
 # Cascade are estimates from their parameters and token counts.
 FAMILIES = {
     "sd1": Family("StableDiffusionPipeline", _encode_one_tower, 512, 0.803, absent=UNCHECKED,
-        configs=("sd1",)),
+        configs=("sd1",), redraws=True),
     "sd2": Family("StableDiffusionPipeline", _encode_one_tower, 512, 0.803, absent=UNCHECKED,
-        configs=("sd2", "sd2-base")),
+        configs=("sd2", "sd2-base"), redraws=True),
     "sdxl": Family("StableDiffusionXLPipeline", _encode_two_towers, 1024, 6.76, arguments=_sdxl,
-        absent=TWO_TOWERS, configs=("sdxl",)),
+        absent=TWO_TOWERS, configs=("sdxl",), redraws=True),
     "sdxl-refiner": Family(
         "StableDiffusionXLImg2ImgPipeline", _encode_two_towers, 1024, 5.0, arguments=_refiner,
-        second=True, configs=("sdxl-refiner",),
-        absent={"text_encoder": None, "tokenizer": None, "add_watermarker": False},
+        second=True, refines=True, configs=("sdxl-refiner",), absent=ONE_TOWER,
     ),
     "sd3": Family(
         "StableDiffusion3Pipeline", _encode_three_towers, 1024, 6.0, denoiser="transformer",
-        configs=("sd3", "sd35-medium"),
-        absent={"feature_extractor": None, "image_encoder": None},
+        configs=("sd3", "sd35-medium"), absent=NO_IMAGES, redraws=True,
         usual={"sampler": "Flow Euler", "steps": 28, "guidance": 5.0},
     ),
     "cascade": Family(
         "StableCascadePriorPipeline", _encode_cascade, 1024, 4.1, denoiser="prior",
-        arguments=_prior, shape=_of_prior, absent=CASCADE, half_overflows=True,
+        arguments=_cascade_prior, shape=_cascade_prior_shape, absent=NO_IMAGES, half_overflows=True,
         usual={"sampler": "DDPM Wuerstchen", "steps": 20, "guidance": 4.0},
     ),
     "cascade-decoder": Family(
         "StableCascadeDecoderPipeline", _encode_cascade, 1024, 10.0, denoiser="decoder",
-        arguments=_cascade_decoder, shape=_of_cascade_decoder, second=True,
-        vae="vqgan",
+        arguments=_cascade_decoder, shape=_cascade_decoder_shape, second=True, vae="vqgan",
         vae_class="diffusers.pipelines.stable_cascade.pipeline_stable_cascade.PaellaVQModel",
-        unscaled=_quantised, signed=False, half_overflows=True,
+        unscaled=_unscaled_quantised, signed=False, half_overflows=True,
         usual={"sampler": "DDPM Wuerstchen", "steps": 10, "guidance": 0.0},
     ),
 }  # fmt: skip
 
-
-PART_CLASSES = {  # where a model's own index does not say
+# The class of a part where the model's own index does not name it.
+PART_CLASSES = {
     "vae": ("diffusers", "AutoencoderKL"),
     "unet": ("diffusers", "UNet2DConditionModel"),
     "transformer": ("diffusers", "SD3Transformer2DModel"),
@@ -262,9 +226,8 @@ PART_CLASSES = {  # where a model's own index does not say
     "tokenizer_2": ("transformers", "CLIPTokenizer"),
     "tokenizer_3": ("transformers", "T5TokenizerFast"),
 }
-OF_PIPELINE = {  # the class in a model_index.json: its family
-    "StableDiffusionPipeline": "sd1", "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusionXLImg2ImgPipeline": "sdxl-refiner",
-    "StableDiffusion3Pipeline": "sd3", "StableCascadePriorPipeline": "cascade",
-    "StableCascadeDecoderPipeline": "cascade-decoder",
-}  # fmt: skip
+
+# Pipeline class of a model_index.json → family: the first where several share a pipeline.
+OF_PIPELINE: dict[str, str] = {}
+for _name, _family in FAMILIES.items():
+    OF_PIPELINE.setdefault(_family.pipeline, _name)

@@ -18,8 +18,7 @@ ID_VERSION = 1  # raised when the meaning of an id changes
 
 
 def name_of(stage: str, determined: Mapping[str, Any]) -> str:
-    """The id of an artifact: 16 hex digits of a SHA-256 over the stage and what determines its
-    result."""
+    """The id of an artifact: 16 hex digits of a SHA-256 over its stage and what determines it."""
     canonical = json.dumps(
         [ID_VERSION, stage, determined], sort_keys=True, ensure_ascii=False, separators=(",", ":")
     )
@@ -29,12 +28,12 @@ def name_of(stage: str, determined: Mapping[str, Any]) -> str:
 def denoise_determined(request: Request, lock: ModelLock) -> dict[str, Any]:
     """What determines a request's latents, all legs together.
 
-    Guidance and the negative prompt do not where there is no guidance (at 1 or below), nor do the
-    steps where the sampler chooses them.
+    Without guidance (1 or below), guidance and negative prompt do not; neither do the steps of a
+    sampler that chooses them itself.
     """
     determined = _leg_determined(request, lock)
-    for name in ("prompt", "seed", "width", "height"):
-        determined[name] = getattr(request, name)
+    for setting in ("prompt", "seed", "width", "height"):
+        determined[setting] = getattr(request, setting)
     if request.dtype:
         determined["dtype"] = request.dtype
     if lock.then and lock.spec.then:
@@ -44,7 +43,7 @@ def denoise_determined(request: Request, lock: ModelLock) -> dict[str, Any]:
 
 
 def _leg_determined(request: Request, lock: ModelLock) -> dict[str, Any]:
-    """What determines one leg's part, apart from prompt, seed and size."""
+    """What determines one leg, apart from prompt, seed and size."""
     guided = request.guidance > 1
     sampler = SAMPLERS[request.sampler]
     return {

@@ -1,9 +1,9 @@
-"""The memory ladder: rungs that hold less and less of a model on the device, climbed when memory
-runs out."""
+"""The memory ladder: rungs that hold ever less of a model on the device, climbed out of memory."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from realkit.base.device import out_of_memory, release
 from realkit.base.errors import RequestError, one_line
@@ -11,125 +11,49 @@ from realkit.base.errors import RequestError, one_line
 if TYPE_CHECKING:
     import torch
 
+ResultT = TypeVar("ResultT")
 
-def checked_rung(asked: str | None, on: torch.device) -> str | None:
-    rungs = LADDERS["both"][on.type]
-    if asked is not None and asked not in rungs:
-        raise RequestError(
-            f"rung {asked!r}: expected one of {', '.join(rungs)} on a"
-            f" {'GPU' if on.type == 'cuda' else 'CPU'}"
-        )
-    return asked
-
-
-def placed(tool: Any, rung: str, rungs: tuple[str, ...], on: torch.device) -> str:
-    """Place a tool on a rung or, where memory runs out, on the next that holds it; return that
-    one."""
-    for stands in rungs[rungs.index(rung) :]:
-        try:
-            place(tool, stands, on)
-            return stands
-        except Exception as error:
-            if not out_of_memory(error) or stands == rungs[-1]:
-                raise
-        release()
-    raise AssertionError("unreachable")
-
-
-def climbing_load(read: Any) -> Any:
-    """Read files into main memory; once more after giving back what can be given, where that runs
-    out."""
-    try:
-        return read()
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-    release()
-    return read()
-
-
-def part_bytes(pipe: Any) -> list[int]:
-    import torch
-
-    return [
-        module_bytes(part) for part in pipe.components.values() if isinstance(part, torch.nn.Module)
-    ]
-
-
-def module_bytes(module: Any) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
-
-
-class Placed:
-    """What stands on a rung of the memory ladder and can climb it: the pipeline, or the one
-    network, that its attribute `_held` names."""
-
-    _held: ClassVar[str] = "pipe"
-    device: torch.device
-    rung: str
-    rungs: tuple[str, ...]
-
-    def climb(self) -> bool:
-        """Go to the next rung; False on the last."""
-        for rung in self.rungs[self.rungs.index(self.rung) + 1 :]:
-            self.rung = rung
-            release()
-            try:
-                place(getattr(self, self._held), self.rung, self.device)
-                return True
-            except Exception as error:
-                if not out_of_memory(error):
-                    raise
-        return False
-
-
-def climbing(tool: Any, work: Any) -> Any:
-    """What `work` gives; out of memory, `tool` climbs its ladder and the work is done again. Raises
-    the last error where no rung is left."""
-    while True:
-        try:
-            return work()
-        except Exception as error:
-            if not out_of_memory(error) or not isinstance(tool, Placed):
-                raise
-            said = error
-        said.__traceback__ = None  # its frames hold the memory
-        if not tool.climb():
-            tried = ", ".join(tool.rungs[: tool.rungs.index(tool.rung) + 1])
-            said.args = (f"{one_line(said, 200)} (on every rung: {tried})",)
-            raise said
-
-
-# The ladder: what out-of-memory climbs, rung by rung. Each holds less on the device than the one
-# before; each is slower.
+# From the fastest rung to the one that holds least on the device.
 RUNGS = {
     "resident": "all parts on the device",
     "vae-tiling": "and the VAE decodes tile by tile",
     "model-offload": "one part at a time on the device, the others in main memory",
     "group-offload": "one layer at a time on the device; on a CPU, the others on disk",
 }
-LADDERS: dict[
-    str, dict[str, tuple[str, ...]]
-] = {  # of a stage that loads no VAE, of one that loads nothing else, and of a whole model
+CPU_RUNGS = ("resident", "vae-tiling", "group-offload")
+# The rungs of a stage that loads no VAE, of one that loads a VAE alone, and of a whole model.
+LADDERS: dict[str, dict[str, tuple[str, ...]]] = {
     "denoise": {
         "cuda": ("resident", "model-offload", "group-offload"),
         "cpu": ("resident", "group-offload"),
     },
-    "decode": {
-        "cuda": ("resident", "vae-tiling", "group-offload"),
-        "cpu": ("resident", "vae-tiling", "group-offload"),
-    },
-    "both": {"cuda": tuple(RUNGS), "cpu": ("resident", "vae-tiling", "group-offload")},
+    "decode": {"cuda": ("resident", "vae-tiling", "group-offload"), "cpu": CPU_RUNGS},
+    "both": {"cuda": tuple(RUNGS), "cpu": CPU_RUNGS},
 }
-WORKING = (
-    2 << 30
-    # bytes that a batch's activations need beside the weights; where it needs more, the ladder is
-    # climbed
-)
+# Bytes that a batch's activations need beside the weights. A batch that needs more climbs.
+WORKING = 2 << 30
+
+
+def checked_rung(rung: str | None, on: torch.device) -> str | None:
+    """The rung, None where it is open. Raises RequestError for one that the device lacks."""
+    rungs = LADDERS["both"][on.type]
+    if rung is not None and rung not in rungs:
+        device = "GPU" if on.type == "cuda" else "CPU"
+        raise RequestError(f"rung {rung!r}: expected one of {', '.join(rungs)} on a {device}")
+    return rung
+
+
+def nearest(rung: str | None, rungs: tuple[str, ...]) -> str | None:
+    """The rung of a ladder that holds no less than `rung`: the same, or the next below it."""
+    if rung is None:
+        return None
+    order = list(RUNGS)
+    below = order[: order.index(rung) + 1]
+    return [candidate for candidate in rungs if candidate in below][-1]
 
 
 def first_rung(on: torch.device, rungs: tuple[str, ...], parts: list[int]) -> str:
-    """The lowest rung whose weights (bytes of each part) fit beside a batch in what is free."""
+    """The lowest rung whose weights (bytes of each part) fit into free memory beside a batch."""
     if on.type != "cuda":
         return rungs[0]
     import torch
@@ -142,22 +66,100 @@ def first_rung(on: torch.device, rungs: tuple[str, ...], parts: list[int]) -> st
     return rungs[-1]
 
 
-def nearest(asked: str | None, rungs: tuple[str, ...]) -> str | None:
-    """The rung of a ladder that holds no less than the one asked for: that one, or the next below
-    it."""
-    order = list(RUNGS)
-    return asked and max(
-        (rung for rung in rungs if order.index(rung) <= order.index(asked)), key=order.index
-    )
+def part_bytes(tool: Any) -> list[int]:
+    """Bytes of the weights of each network in a pipeline, or of one network."""
+    import torch
+
+    parts = tool.components.values() if hasattr(tool, "components") else [tool]
+    return [module_bytes(part) for part in parts if isinstance(part, torch.nn.Module)]
+
+
+def module_bytes(module: Any) -> int:
+    """Bytes of a network's weights."""
+    return sum(weight.numel() * weight.element_size() for weight in module.parameters())
+
+
+class Placed:
+    """A tool on a rung, able to climb: `_held` names its pipeline, or its one network."""
+
+    _held: ClassVar[str] = "pipe"
+    device: torch.device
+    rung: str
+    rungs: tuple[str, ...]
+
+    def climb(self) -> bool:
+        """Move to the next rung that holds the tool. False where no rung is left."""
+        for rung in self.rungs[self.rungs.index(self.rung) + 1 :]:
+            self.rung = rung
+            release()
+            if _fits(getattr(self, self._held), rung, self.device) is None:
+                return True
+        return False
+
+
+def climbing(tool: Any, work: Callable[[], ResultT]) -> ResultT:
+    """The result of `work`. Out of memory, `tool` climbs its ladder and the work starts again.
+
+    Raises the last error where no rung is left, or where `tool` cannot climb.
+    """
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            if not out_of_memory(error) or not isinstance(tool, Placed):
+                raise
+            failure = error
+        failure.__traceback__ = None  # its frames hold the memory that the next rung needs
+        if not tool.climb():
+            tried = ", ".join(tool.rungs[: tool.rungs.index(tool.rung) + 1])
+            failure.args = (f"{one_line(failure, 200)} (on every rung: {tried})",)
+            raise failure
+
+
+def climbing_load(read: Callable[[], ResultT]) -> ResultT:
+    """Read files into main memory. Out of memory, release what is unused and read once more."""
+    try:
+        return read()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+    release()
+    return read()
+
+
+def placed(tool: Any, rung: str, rungs: tuple[str, ...], on: torch.device) -> str:
+    """Place a pipeline or network on `rung` or, out of memory, on the next that holds it.
+
+    Returns that rung. Raises the last error where no rung holds it.
+    """
+    failure: Exception | None = None
+    for candidate in rungs[rungs.index(rung) :]:
+        failure = _fits(tool, candidate, on)
+        if failure is None:
+            return candidate
+        failure.__traceback__ = None
+        release()
+    assert failure is not None
+    raise failure
+
+
+def _fits(tool: Any, rung: str, on: torch.device) -> Exception | None:
+    """Place a pipeline or network on a rung; return the error where memory runs out."""
+    try:
+        place(tool, rung, on)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        return error
+    return None
 
 
 def place(tool: Any, rung: str, on: torch.device) -> None:
-    """Put a pipeline, or one network, on a rung. What an earlier rung hooked into it is taken off
-    first."""
+    """Put a pipeline or network on a rung, without the hooks of an earlier rung."""
     import torch
 
-    vae = tool if hasattr(tool, "enable_tiling") else getattr(tool, "vae", None)
-    if rung != "resident" and vae is not None and hasattr(vae, "enable_tiling"):
+    vae: Any = tool if hasattr(tool, "enable_tiling") else getattr(tool, "vae", None)
+    if rung != "resident" and hasattr(vae, "enable_tiling"):
         vae.enable_tiling()
     if hasattr(tool, "remove_all_hooks"):
         tool.remove_all_hooks()
@@ -170,20 +172,18 @@ def place(tool: Any, rung: str, on: torch.device) -> None:
             onload_device=on,
             offload_device=torch.device("cpu"),
             offload_type="leaf_level",
-            **_to_disk(on),
+            offload_to_disk_path=_offload_folder() if on.type == "cpu" else None,
         )
     else:
         tool.to(on)
 
 
-def _to_disk(on: torch.device) -> dict[str, Any]:
-    """Where layers wait on a CPU: in a folder that goes when the process does."""
-    if on.type != "cpu":
-        return {}
+def _offload_folder() -> str:
+    """A folder for layers that wait on disk, removed when the process ends."""
     import atexit
     import shutil
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="realkit-offload-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return {"offload_to_disk_path": folder}
+    return folder

@@ -1,4 +1,4 @@
-"""Legs of denoising: what a second model is asked with, and whether a request's legs can be run."""
+"""Legs of denoising: the request of a second leg, and whether a request's legs can be run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from realkit.base.errors import RequestError
-from realkit.catalog.lookup import find
 from realkit.models.families import FAMILIES
 from realkit.models.request import Request
 from realkit.samplers import build
@@ -21,14 +20,14 @@ RequestT = TypeVar("RequestT", bound=Request)
 
 
 def check_legs(request: Request, lock: ModelLock) -> None:
-    """Raise RequestError where a request's legs cannot be run by its sampler."""
+    """Raise RequestError where the request's sampler cannot run the legs of its model."""
     build.check(request.sampler, request.steps, lock.scheduler)
-    if FAMILIES[lock.spec.family].second:
+    if lock.family.second:
         raise RequestError(
             f"Model {request.model!r} continues another model's latents: take a model that ends"
             " with it (realkit list models)"
         )
-    if lock.then and lock.spec.then:
+    if lock.then:
         second = second_leg(request, lock.then.spec)
         build.check(second.sampler, second.steps, lock.then.scheduler)
         if second.sampler == request.sampler and not SAMPLERS[request.sampler].divides:
@@ -38,21 +37,16 @@ def check_legs(request: Request, lock: ModelLock) -> None:
             )
 
 
-def second_leg(request: RequestT, second: ModelSpec) -> RequestT:
-    """What a second leg is asked with: a refiner takes the first leg's settings, a decoder of
-    another kind has its own."""
-    if FAMILIES[second.family].vae == "vae":
+def second_leg(request: RequestT, spec: ModelSpec) -> RequestT:
+    """The request of the second leg: a refiner shares the first's settings, others have their
+    own."""
+    if FAMILIES[spec.family].refines:
         return request
-    advice = second.settings
-    return replace(
-        request,
-        sampler=find(SAMPLERS, advice.sampler),
-        steps=advice.steps,
-        guidance=float(advice.guidance),
-    )
+    advice = spec.settings
+    guidance = float(advice.guidance)
+    return replace(request, sampler=advice.sampler, steps=advice.steps, guidance=guidance)
 
 
 def second_leg_seed(seed: int) -> int:
-    """The seed of a second leg's own noise: another stream than the first leg's, which began with
-    the same seed."""
+    """The seed of a second leg's noise: another stream than the first leg's, made of its seed."""
     return int.from_bytes(hashlib.sha256(f"second leg of {seed}".encode()).digest()[:7], "big")

@@ -1,5 +1,4 @@
-"""Loading: a model's locked files → a pipeline on the device, in the number format and on the rung
-of memory that it fits."""
+"""Loading: a model's locked files → a pipeline on the device, on a rung of memory that fits."""
 
 from __future__ import annotations
 
@@ -12,15 +11,7 @@ from realkit.base.device import device_for, dtype_for, out_of_memory
 from realkit.base.errors import RequestError, one_line
 from realkit.models import ladder
 from realkit.models.decoder import Decoder
-from realkit.models.families import FAMILIES
-from realkit.models.ladder import (
-    LADDERS,
-    checked_rung,
-    climbing_load,
-    module_bytes,
-    part_bytes,
-    placed,
-)
+from realkit.models.ladder import LADDERS, checked_rung
 from realkit.models.lock import ModelLock, lock_model
 from realkit.models.model import Model
 from realkit.models.parts import class_at, load_part, load_vae, merge_lora
@@ -30,6 +21,11 @@ from realkit.weights.reference import CONFIG
 
 if TYPE_CHECKING:
     import torch
+
+# What diffusers, transformers and safetensors raise at files that do not fit.
+LIBRARY_ERRORS = (
+    OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError,
+)  # fmt: skip
 
 
 def load(
@@ -44,43 +40,42 @@ def load(
     """A catalogue model, or any other reference, ready on this machine.
 
     `device` ("cuda", "cpu"), `dtype` ("float32", "float16", "bfloat16") and `rung` (one of
-    placement.RUNGS) are chosen from what the machine has where they are left out. Where memory runs
-    out, higher rungs are tried. Without `decoder` the VAE is not loaded: the model denoises only.
-    Raises RequestError for a name that means nothing, a setting that is none, or files that are
-    damaged.
+    ladder.RUNGS) default to what suits the machine. Out of memory, higher rungs are tried. Without
+    `decoder` no VAE is loaded: the model can only denoise. Raises RequestError for an unknown name,
+    an invalid setting, or damaged files.
     """
     on = device_for(device)
     rungs = LADDERS["both" if decoder else "denoise"][on.type]
     rung = ladder.nearest(checked_rung(rung, on), rungs)
-    locked = locked or lock_model(name)
-    family = FAMILIES[locked.spec.family]
-    if family.second and decoder and family.vae == "vae":
-        decoder = False  # the first leg decodes
+    lock = locked or lock_model(name)
+    family = lock.family
     number = dtype_for(on, dtype, family.half_overflows)
     import diffusers
 
-    kind = getattr(diffusers, family.pipeline)  # imports what it needs, before the clock starts
+    # The class is lazy: it imports what it needs here, before the clock starts.
+    pipeline = getattr(diffusers, family.pipeline)
     quiet()
     began = time.perf_counter()
-    with _named(locked):
-        pipe = climbing_load(lambda: _pipeline(locked, kind, number, decoder))
-        start = rung or ladder.first_rung(on, rungs, part_bytes(pipe))
-        stands = placed(pipe, start, rungs, on)
-    pipe.original_scheduler_config = locked.scheduler
+    with _one_line_errors(lock):
+        with_vae = decoder and not family.refines
+        pipe = ladder.climbing_load(lambda: _pipeline(lock, pipeline, number, with_vae))
+        rung = _placed(pipe, rung, rungs, on)
+    load_s = time.perf_counter() - began
+    pipe.original_scheduler_config = lock.scheduler
 
     def load_second(rung: str | None) -> Model:
-        assert locked.then is not None
-        return load(locked.then.name, locked.then, device=on.type, dtype=dtype, rung=rung)
+        assert lock.then is not None
+        return load(lock.then.name, lock.then, device=on.type, dtype=dtype, rung=rung)
 
     return Model(
-        locked,
+        lock,
         pipe,
-        time.perf_counter() - began,
-        on,
-        stands,
-        rungs,
-        dtype,
-        load_second if locked.then else None,
+        load_s=load_s,
+        device=on,
+        dtype=dtype,
+        rung=rung,
+        rungs=rungs,
+        load_second=load_second if lock.then else None,
     )
 
 
@@ -91,94 +86,78 @@ def load_decoder(
     dtype: str | None = None,
     rung: str | None = None,
 ) -> Decoder:
-    """A model's VAE alone, ready on this machine's device; the arguments are those of `load`."""
-    locked = locked.decoding
-    family, on = FAMILIES[locked.spec.family], device_for(device)
-    class_at(family.vae_class)  # imports what it needs, before any clock starts
+    """The VAE of a model alone, ready on this machine. The arguments are those of `load`."""
+    lock, on = locked.decoding, device_for(device)
+    number = dtype_for(on, dtype, lock.family.half_overflows)
+    rungs = LADDERS["decode"][on.type]
+    rung = ladder.nearest(checked_rung(rung, on), rungs)
+    class_at(lock.family.vae_class)  # imports what it needs, before any clock starts
     quiet()
-    with _named(locked):
-        vae = climbing_load(lambda: load_vae(locked, dtype_for(on, dtype, family.half_overflows)))
-        rungs = LADDERS["decode"][on.type]
-        rung = ladder.nearest(checked_rung(rung, on), rungs)
-        stands = placed(vae, rung or ladder.first_rung(on, rungs, [module_bytes(vae)]), rungs, on)
-    return Decoder(vae, locked.spec.family, on, stands)
+    with _one_line_errors(lock):
+        vae = ladder.climbing_load(lambda: load_vae(lock, number))
+        rung = _placed(vae, rung, rungs, on)
+    return Decoder(vae, lock.spec.family, on, rung)
 
 
-def _pipeline(locked: ModelLock, kind: Any, number: torch.dtype, decoder: bool) -> Any:
-    family, spec = FAMILIES[locked.spec.family], locked.spec
-    index = resolve.read_json(locked.configs, "model_index.json")
-    without = [
-        part for part, found in index.items() if found == [None, None] and part in modules(kind)
-    ] + [p for p, ref in spec.parts.items() if not ref]
-    given: dict[str, Any] = dict(family.absent) | dict.fromkeys(without)
-    for part, of in locked.parts.items():
+def _placed(tool: Any, rung: str | None, rungs: tuple[str, ...], on: torch.device) -> str:
+    """Place a pipeline or network on a rung, by default the first that fits; return the rung."""
+    start = rung or ladder.first_rung(on, rungs, ladder.part_bytes(tool))
+    return ladder.placed(tool, start, rungs, on)
+
+
+def _pipeline(lock: ModelLock, pipeline: Any, number: torch.dtype, with_vae: bool) -> Any:
+    """The pipeline in main memory, with the entry's parts and LoRAs."""
+    family, spec = lock.family, lock.spec
+    index = resolve.read_json(lock.configs, "model_index.json")
+    accepted = modules(pipeline)
+    components: dict[str, Any] = dict(family.absent)
+    components |= {part: None for part in accepted if index.get(part) == [None, None]}
+    components |= {part: None for part, ref in spec.parts.items() if not ref}
+    for part, part_lock in lock.parts.items():
         if part != family.vae:
-            given[part] = load_part(part, of, number, locked, index.get(part))
-    takes_vae = family.vae in modules(kind)
+            components[part] = load_part(part, part_lock, number, lock, index.get(part))
     class_at(family.vae_class)
-    if takes_vae:
-        given[family.vae] = load_vae(locked, number) if decoder else None
-    if locked.main.single:
-        shipped = spec.config.removeprefix(CONFIG)
-        if shipped in KINDS:
-            given = {
-                key: value
-                for key, value in checkpoints.arguments(shipped).items()
-                if key != "config"
-            } | given
-        pipe = kind.from_single_file(
-            str(resolve.fetch(locked.main)),
-            config=str(resolve.fetch(locked.configs)),
-            dtype=number,
-            local_files_only=True,
-            **given,
-        )
+    if family.vae in accepted:
+        components[family.vae] = load_vae(lock, number) if with_vae else None
+    path = str(resolve.fetch(lock.main))
+    common = {"dtype": number, "local_files_only": True}
+    if lock.main.single:
+        kind = spec.config.removeprefix(CONFIG)
+        shipped = checkpoints.arguments(kind) if kind in KINDS else {}
+        common["config"] = str(resolve.fetch(lock.configs))
+        pipe = pipeline.from_single_file(path, **{**shipped, **components, **common})
     else:
-        pipe = kind.from_pretrained(
-            str(resolve.fetch(locked.main)),
-            dtype=number,
-            local_files_only=True,
-            use_safetensors=True,
-            **given,
-        )
-    for ref, of in locked.loras.items():
-        merge_lora(pipe, ref, resolve.fetch(of), spec.loras[ref])
+        pipe = pipeline.from_pretrained(path, use_safetensors=True, **components, **common)
+    for ref, lora_lock in lock.loras.items():
+        merge_lora(pipe, ref, resolve.fetch(lora_lock), spec.loras[ref])
     return pipe
 
 
-def modules(kind: Any) -> set[str]:
+def modules(pipeline: Any) -> set[str]:
+    """The names of what a pipeline class is made of."""
     import inspect
 
-    return set(inspect.signature(kind.__init__).parameters)
+    return set(inspect.signature(pipeline.__init__).parameters)
 
 
 @contextmanager
-def _named(locked: ModelLock) -> Iterator[None]:
-    """Turn what the libraries raise while loading into one line that names the model. Out of memory
-    stays what it is."""
+def _one_line_errors(lock: ModelLock) -> Iterator[None]:
+    """Word a library's error in one line that names the model. Out of memory passes, to climb."""
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        TypeError,
-        ImportError,
-    ) as error:
+    except LIBRARY_ERRORS as error:
         if isinstance(error, RequestError) or out_of_memory(error):
             raise
         raise RequestError(
-            f"Model {locked.name!r} does not load from {locked.main.ref!r}: {one_line(error, 300)}"
+            f"Model {lock.name!r} does not load from {lock.main.ref!r}: {one_line(error, 300)}"
         ) from error
 
 
 def quiet() -> None:
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
+    """Silence the progress bars and warnings of diffusers and transformers."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    of_diffusers.set_verbosity_error()
-    of_diffusers.disable_progress_bar()
-    of_transformers.set_verbosity_error()
-    of_transformers.disable_progress_bar()
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

@@ -1,5 +1,4 @@
-"""What a loaded model does: denoise and decode, on the rung of memory where it stands, climbing
-where memory runs out."""
+"""A loaded model: it denoises and decodes, and climbs the memory ladder where memory runs out."""
 
 from __future__ import annotations
 
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from realkit.base.errors import RequestError
 from realkit.base.measure import Stopwatch
 from realkit.models.decoder import Decoder
-from realkit.models.families import FAMILIES, Going
+from realkit.models.families import LegInput
 from realkit.models.identity import denoise_determined
 from realkit.models.ladder import Placed, climbing
 from realkit.models.legs import check_legs, second_leg, second_leg_seed
+from realkit.models.precision import keep_state_float32, state_of
 from realkit.models.provenance import annotate, pixel_hash
 from realkit.models.request import Request, checked, completed
 from realkit.samplers import build
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Denoised:
-    """Latents (B, C, h, w), float32 on the CPU, with the measurements of the batch that made
-    them."""
+    """Latents (B, C, h, w), float32 on the CPU, with the measurements of their batch.
+
+    `truncated` counts each prompt's tokens that the model does not see; `scheduler` is the
+    scheduler's resolved config.
+    """
 
     latents: torch.Tensor
     encode_s: float
@@ -40,61 +43,46 @@ class Denoised:
     scheduler: dict[str, Any]
 
 
-class _Enough(Exception):
+class _WarmedUp(Exception):
     """Stops a pipeline after its first call of the network."""
 
 
 class Model(Placed):
-    """A loaded model. Calling it makes a picture; the stages use `denoise`. Out of memory, it
-    climbs the ladder: `rung` says where it stands."""
+    """A loaded model. Calling it makes one picture; the stages of a run use `denoise`."""
 
     def __init__(
         self,
-        locked: ModelLock,
+        lock: ModelLock,
         pipe: Any,
+        *,
         load_s: float,
-        on: torch.device,
+        device: torch.device,
+        dtype: str | None,
         rung: str,
         rungs: tuple[str, ...],
-        asked: str | None,
         load_second: Callable[[str | None], Model] | None = None,
     ) -> None:
-        """`load_second(rung)` loads the model of the second leg, where there is one."""
-        self.locked, self.name, self.spec, self.pipe, self.load_s = (
-            locked,
-            locked.name,
-            locked.spec,
-            pipe,
-            load_s,
-        )
-        self.device, self.rung, self.rungs, self._asked_dtype = on, rung, rungs, asked
-        self.family = FAMILIES[self.spec.family]
+        """`dtype` is the requested number format; `load_second(rung)` loads the second leg."""
+        self.locked, self.name, self.spec, self.family = lock, lock.name, lock.spec, lock.family
+        self.pipe, self.load_s, self.device = pipe, load_s, device
+        self.rung, self.rungs = rung, rungs
         self.denoiser = getattr(pipe, self.family.denoiser)
         self.dtype = self.denoiser.dtype
-        self._calls, self._pictures, self._most_calls, self._warm = 0, 0, 0, set[tuple[Any, ...]]()
+        self._requested_dtype = dtype
         self._load_second = load_second
         self._second: Model | None = None
+        self._calls, self._pictures = 0, 0  # of the network, in the present run of the pipeline
+        self._warming = False
+        self._warm_shapes: set[tuple[Any, ...]] = set()
         pipe.set_progress_bar_config(disable=True)
-        self.denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
-        self.denoiser.register_forward_hook(self._after)
+        self.denoiser.register_forward_pre_hook(self._count, with_kwargs=True)
+        keep_state_float32(self.denoiser)
 
-    # The sampler's state stays float32, whatever the network runs in: noise and arithmetic are then
-    # the same on every device.
-    def _before(
-        self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self._most_calls and self._calls >= self._most_calls:
-            raise _Enough
-        key = "hidden_states" if "hidden_states" in kwargs else "sample"
-        state = args[0] if args else kwargs[key]
-        self._calls, self._pictures = self._calls + 1, self._pictures + len(state)
-        if args:
-            return (args[0].to(self.dtype), *args[1:]), kwargs
-        return args, kwargs | {key: state.to(self.dtype)}
-
-    @staticmethod
-    def _after(_: Any, __: Any, output: Any) -> Any:
-        return (output[0].float(), *output[1:]) if isinstance(output, tuple) else output
+    def _count(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._warming and self._calls:
+            raise _WarmedUp
+        self._calls += 1
+        self._pictures += len(state_of(args, kwargs))
 
     def __call__(
         self,
@@ -107,11 +95,10 @@ class Model(Placed):
         negative: str | None = None,
         size: int | str | tuple[int, int] | None = None,
     ) -> Image:
-        """One picture of the prompt, its settings noted in `image.info`; what is left out is the
+        """One picture of the prompt, with its settings in `image.info`. A setting left out is the
         model's recommendation.
 
-        Raises RequestError for a bad setting, and torch's out-of-memory error on the last rung
-        only.
+        Raises RequestError for a bad setting, torch's out-of-memory error on the last rung only.
         """
         settings = {
             "prompt": prompt,
@@ -121,13 +108,10 @@ class Model(Placed):
             "steps": steps,
             "guidance": guidance,
             "size": size,
-            "dtype": self._asked_dtype,
+            "dtype": self._requested_dtype,
         }
-        request = completed(
-            self.name,
-            self.spec,
-            {setting: checked(setting, value) for setting, value in settings.items()},
-        )
+        settings = {setting: checked(setting, value) for setting, value in settings.items()}
+        request = completed(self.name, self.spec, settings)
         check_legs(request, self.locked)
         latents = climbing(self, lambda: self.denoise([request]).latents)
         decoder = self
@@ -136,27 +120,26 @@ class Model(Placed):
             latents = climbing(
                 second, lambda: second.denoise([leg], begun=latents, start=self.end).latents
             )
-            decoder = second if self.locked.decoding is second.locked else self
+            if self.locked.decoding is second.locked:
+                decoder = second
         image = climbing(decoder, lambda: decoder.decode(latents[0]))
         determined = denoise_determined(request, self.locked) | {"vae": self.locked.vae_fingerprint}
-        return annotate(
-            image,
-            {
-                "stage": "decode",
-                "cell": asdict(request),
-                "determined": determined,
-                "pixels": pixel_hash(image),
-            },
-        )
+        record = {
+            "stage": "decode",
+            "cell": asdict(request),
+            "determined": determined,
+            "pixels": pixel_hash(image),
+        }
+        return annotate(image, record)
 
     @property
     def end(self) -> float:
-        """The share of the noise schedule that this leg goes."""
+        """The share of the noise schedule at which this leg ends."""
         return self.spec.then.at if self.spec.then else 1.0
 
     @property
     def second(self) -> Model | None:
-        """The second leg's model, loaded when first needed."""
+        """The second leg's model, loaded at first use."""
         if self._load_second and self._second is None:
             self._second = self._load_second(None if self.rung == self.rungs[0] else self.rung)
         return self._second
@@ -166,100 +149,111 @@ class Model(Placed):
     ) -> Denoised:
         """Latents for a batch of requests that differ in prompt, negative and seed alone.
 
-        A second leg is given what the first left, `begun` (B, C, h, w), and the share of the
-        schedule at which it takes over.
+        A second leg takes `begun` (B, C, h, w), the latents that the first left, and `start`, the
+        share of the noise schedule at which it takes over. Raises RequestError for a batch that
+        cannot be one.
         """
         import torch
 
+        _check_batch(requests)
         first = requests[0]
-        sampler, steps, guidance, size = first.sampler, first.steps, first.guidance, first.size
-        if any(
-            (request.sampler, request.steps, request.guidance, request.size)
-            != (sampler, steps, guidance, size)
-            for request in requests
-        ):
-            raise RequestError(
-                "A batch shares sampler, steps, guidance and size: give its requests one by one"
-            )
-        build.check(sampler, steps, self.locked.scheduler)
-        if len(requests) > 1 and SAMPLERS[sampler].adaptive:
-            raise RequestError(
-                f"Sampler {sampler!r} chooses its steps by the picture: give it one at a time, not"
-                f" {len(requests)}"
-            )
-        config, span = build.swap(self.pipe, sampler), (start, self.end)
-        if span != (0.0, 1.0) and hasattr(self.pipe.scheduler, "cut"):
-            self.pipe.scheduler.cut(
-                *span
-            )  # between whole steps; a pipeline would cut between calls
-            span = (0.0, 1.0)
-        guided = guidance > 1
+        config = build.swap(self.pipe, first.sampler)
+        start, end = self._cut(start, self.end)
+        guided = first.guidance > 1
+        prompts = [request.prompt for request in requests]
+        negatives = [request.negative for request in requests]
+        seeds = [request.seed for request in requests]
+        if begun is not None:
+            seeds = [second_leg_seed(seed) for seed in seeds]
+
         with torch.inference_mode():
             with Stopwatch(self.device) as encoding:
-                words = self.family.encode(
-                    self.pipe, [r.prompt for r in requests], [r.negative for r in requests], guided
-                )
-            shape = self.family.shape(self.pipe, size, begun)
+                embeddings = self.family.encode(self.pipe, prompts, negatives, guided)
+            shape = self.family.shape(self.pipe, first.size, begun)
 
-            def go() -> torch.Tensor:
-                drawn = [
-                    torch.Generator("cpu").manual_seed(
-                        r.seed if begun is None else second_leg_seed(r.seed)
-                    )
-                    for r in requests
-                ]
-                noise = torch.stack([torch.randn(shape, generator=g) for g in drawn])
-                going = self.family.arguments(self.pipe, Going(noise, size, begun, *span))
-                settings = {
-                    "num_inference_steps": steps,
-                    "guidance_scale": guidance,
-                    **build.call_settings(sampler),
-                }
+            def run_pipeline() -> torch.Tensor:
+                noise, generators = first_noise(seeds, shape)
+                leg = LegInput(noise, first.size, begun, start, end)
                 self._calls, self._pictures = 0, 0
-                return self.pipe(**words, **going, generator=drawn, **settings)[0]
+                latents: torch.Tensor = self.pipe(
+                    **embeddings,
+                    **self.family.arguments(self.pipe, leg),
+                    **build.call_settings(first.sampler),
+                    generator=generators,
+                    num_inference_steps=first.steps,
+                    guidance_scale=first.guidance,
+                )[0]
+                return latents
 
-            self._warm_up(go, (len(requests), guided, shape))
+            self._warm_up(run_pipeline, (len(requests), guided, shape))
             with Stopwatch(self.device) as denoising:
-                made = go()
-        truncated = [self._truncated(r.prompt) for r in requests]
+                latents = run_pipeline()
         return Denoised(
-            made.float().cpu(),
+            latents.float().cpu(),
             encoding.seconds,
             denoising.seconds,
             self._calls,
             self._pictures // len(requests),
-            truncated,
+            [self._truncated(prompt) for prompt in prompts],
             config,
         )
 
     def decode(self, latents: torch.Tensor) -> Image:
-        """The picture of latents (C, h, w). Raises FloatingPointError where they or the picture are
-        not finite."""
-        return Decoder(
-            getattr(self.pipe, self.family.vae), self.spec.family, self.device, self.rung
-        )(latents)
+        """The picture of latents (C, h, w). Raises what Decoder raises."""
+        vae = getattr(self.pipe, self.family.vae)
+        return Decoder(vae, self.spec.family, self.device, self.rung)(latents)
+
+    def _cut(self, start: float, end: float) -> tuple[float, float]:
+        """Cut our own schedulers to a share of the noise schedule; return what is left to the
+        pipeline. A pipeline cuts between calls of the network, a scheduler between whole steps."""
+        if (start, end) == (0.0, 1.0) or not hasattr(self.pipe.scheduler, "cut"):
+            return start, end
+        self.pipe.scheduler.cut(start, end)
+        return 0.0, 1.0
 
     def _truncated(self, prompt: str) -> int:
-        """Tokens of a prompt beyond what the model's longest CLIP text encoder sees."""
-        tokenizer = (
-            self.pipe.tokenizer
-            if getattr(self.pipe, "tokenizer", None) is not None
-            else self.pipe.tokenizer_2
-        )
-        return max(
-            0, len(tokenizer(prompt, truncation=False).input_ids) - tokenizer.model_max_length
-        )
+        """Tokens of a prompt beyond those that the model's CLIP text encoder sees."""
+        tokenizer = getattr(self.pipe, "tokenizer", None)
+        if tokenizer is None:
+            tokenizer = self.pipe.tokenizer_2
+        tokens = len(tokenizer(prompt, truncation=False).input_ids)
+        return max(0, tokens - tokenizer.model_max_length)
 
-    def _warm_up(self, go: Any, shape: tuple[Any, ...]) -> None:
-        """One call of the network at a shape it has not seen, so that set-up costs are not
-        timed."""
-        if shape in self._warm:
+    def _warm_up(self, run_pipeline: Callable[[], Any], shape: tuple[Any, ...]) -> None:
+        """Call the network once at a new shape, so that its set-up is not timed."""
+        if shape in self._warm_shapes:
             return
-        self._most_calls = 1
+        self._warming = True
         try:
-            go()
-        except _Enough:
+            run_pipeline()
+        except _WarmedUp:
             pass
         finally:
-            self._most_calls = 0
-        self._warm.add(shape)
+            self._warming = False
+        self._warm_shapes.add(shape)
+
+
+def first_noise(
+    seeds: Sequence[int], shape: tuple[int, ...]
+) -> tuple[torch.Tensor, list[torch.Generator]]:
+    """Unit noise (B, *shape), float32 on the CPU, and each picture's generator for later steps."""
+    import torch
+
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    noise = [torch.randn(shape, generator=generator) for generator in generators]
+    return torch.stack(noise), generators
+
+
+def _check_batch(requests: Sequence[Request]) -> None:
+    first = requests[0]
+    for request in requests:
+        settings = (request.sampler, request.steps, request.guidance, request.size)
+        if settings != (first.sampler, first.steps, first.guidance, first.size):
+            raise RequestError(
+                "A batch shares sampler, steps, guidance and size: give its requests one by one"
+            )
+    if len(requests) > 1 and SAMPLERS[first.sampler].adaptive:
+        raise RequestError(
+            f"Sampler {first.sampler!r} chooses its steps by the picture: give it one at a time,"
+            f" not {len(requests)}"
+        )

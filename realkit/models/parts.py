@@ -1,5 +1,4 @@
-"""Parts of a model: the VAE and other parts that replace its own, and LoRAs merged into its
-weights."""
+"""Parts of a model: the VAE, other parts that replace its own, and LoRAs merged into it."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import files
 from realkit.base.errors import RequestError
-from realkit.models.families import FAMILIES, PART_CLASSES
+from realkit.models.families import PART_CLASSES
 from realkit.models.lock import ModelLock
 from realkit.weights import resolve
 from realkit.weights.lock import Lock
@@ -17,65 +16,64 @@ from realkit.weights.lock import Lock
 if TYPE_CHECKING:
     import torch
 
-TINY = "diffusers.AutoencoderTiny"  # what TAESD is
+TINY = "diffusers.AutoencoderTiny"  # the class of TAESD
 
 
 def class_at(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    found = importlib.import_module(module)
-    if name == "PaellaVQModel" and not hasattr(
-        pipelines := importlib.import_module("diffusers.pipelines"), "wuerstchen"
-    ):
-        # where Stable Cascade's index names it, and diffusers has it no more
-        pipelines.wuerstchen = found  # type: ignore[attr-defined]
-    return getattr(found, name)
+    """The class at a dotted path."""
+    module_path, _, name = path.rpartition(".")
+    module = importlib.import_module(module_path)
+    if name == "PaellaVQModel":
+        # Stable Cascade's index names it in a module that newer versions of diffusers removed.
+        pipelines = importlib.import_module("diffusers.pipelines")
+        if not hasattr(pipelines, "wuerstchen"):
+            pipelines.wuerstchen = module  # type: ignore[attr-defined]
+    return getattr(module, name)
 
 
 def load_vae(locked: ModelLock, number: torch.dtype) -> Any:
-    """The VAE, from the part that replaces it or the main reference; in float32 where its config
-    says that float16 overflows it."""
-    family = FAMILIES[locked.spec.family]
+    """The VAE, from the part that replaces it or from the main reference.
+
+    float32 where its config says that float16 overflows it.
+    """
+    family = locked.family
     part = locked.parts.get(family.vae)
+    source = part or locked.main
     if part and not part.single:
-        of, config_at = part, resolve.fetch(part)
+        folder = resolve.fetch(part)
     else:
-        of, config_at = part or locked.main, resolve.fetch(locked.configs) / family.vae
-    config = files.json_object(config_at / "config.json")
-    number = vae_dtype(config, number)
-    kind = class_at(TINY if config.get("_class_name") == "AutoencoderTiny" else family.vae_class)
-    if of.single:
-        return kind.from_single_file(
-            str(resolve.fetch(of)), config=str(config_at), dtype=number, local_files_only=True
-        )
-    return kind.from_pretrained(
-        str(config_at), dtype=number, local_files_only=True, use_safetensors=True
-    )
+        folder = resolve.fetch(locked.configs) / family.vae
+    config = files.json_object(folder / "config.json")
+    tiny = config.get("_class_name") == "AutoencoderTiny"
+    kind = class_at(TINY if tiny else family.vae_class)
+    common = {"dtype": vae_dtype(config, number), "local_files_only": True}
+    if source.single:
+        return kind.from_single_file(str(resolve.fetch(source)), config=str(folder), **common)
+    return kind.from_pretrained(str(folder), use_safetensors=True, **common)
 
 
 def load_part(name: str, of: Lock, number: torch.dtype, locked: ModelLock, indexed: Any) -> Any:
     """A part that replaces the model's own, of the class that the model's index names."""
-    library, kind = indexed if isinstance(indexed, list) and all(indexed) else PART_CLASSES[name]
-    module = getattr(importlib.import_module(library), kind)
+    named = isinstance(indexed, list) and all(indexed)
+    library, kind = indexed if named else PART_CLASSES[name]
+    part_class = getattr(importlib.import_module(library), kind)
     path = resolve.fetch(of)
     if name.startswith("tokenizer"):
-        return module.from_pretrained(path)
-    if of.single:
-        if library != "diffusers":
-            raise RequestError(
-                f"Part {name!r} of model {locked.name!r} is a single file: expected a folder with"
-                " its config.json"
-            )
-        return module.from_single_file(
-            str(path),
-            config=str(resolve.fetch(locked.configs) / name),
-            dtype=number,
-            local_files_only=True,
+        return part_class.from_pretrained(path)
+    if not of.single:
+        return part_class.from_pretrained(path, dtype=number, use_safetensors=True)
+    if library != "diffusers":
+        raise RequestError(
+            f"Part {name!r} of model {locked.name!r} is a single file: expected a folder with its"
+            " config.json"
         )
-    return module.from_pretrained(path, dtype=number, use_safetensors=True)
+    config = str(resolve.fetch(locked.configs) / name)
+    common = {"dtype": number, "local_files_only": True}
+    return part_class.from_single_file(str(path), config=config, **common)
 
 
 def merge_lora(pipe: Any, ref: str, path: Path, weight: float) -> None:
-    """Add a LoRA to the weights, once: no cost while denoising, and no other state to offload."""
+    """Merge a LoRA into the weights once: denoising and offloading then need no care for it."""
     from safetensors.torch import load_file
 
     try:
@@ -88,8 +86,12 @@ def merge_lora(pipe: Any, ref: str, path: Path, weight: float) -> None:
 
 
 def vae_dtype(config: dict[str, Any], number: torch.dtype) -> torch.dtype:
-    """float32 for a VAE whose config says that float16 overflows it (SDXL's own: `force_upcast`),
-    where float16 is what the rest runs in."""
+    """The number format of a VAE in a model of format `number`.
+
+    A config with `force_upcast`, such as SDXL's own, says that float16 overflows: float32.
+    """
     import torch
 
-    return torch.float32 if number == torch.float16 and config.get("force_upcast") else number
+    if number == torch.float16 and config.get("force_upcast"):
+        return torch.float32
+    return number

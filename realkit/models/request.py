@@ -1,4 +1,4 @@
-"""The Request: all that one picture is asked with, checked, and completed by its model's advice."""
+"""The Request: all settings of one picture, checked, and completed by its model's advice."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Request:
 
 
 def _sides(value: Any) -> Any:
-    """A size as people write it (512, "512", "768x1024", [768, 1024]) → (width, height)."""
+    """A size in any form (512, "512", "768x1024", [768, 1024]) → (width, height)."""
     if isinstance(value, str):
         sides = re.fullmatch(r"\s*(\d{1,6})(?:\s*x\s*(\d{1,6}))?\s*", value, re.ASCII)
         if not sides:
@@ -63,7 +63,7 @@ def _sides(value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    """Words that can be written to a file: no half of a surrogate pair."""
+    """Text that a file can hold: no half of a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -75,14 +75,14 @@ def _prompt(value: str) -> str:
     if not value.strip():
         raise ValueError("expected words, got an empty prompt")
     if value.startswith(SUITE):
-        raise ValueError("expected words; a suite stands in a sweep's list of prompts")
+        raise ValueError("expected words; a suite belongs in a sweep's list of prompts")
     return value
 
 
 Text = Annotated[StrictStr, AfterValidator(_text)]
 Multiple8 = Annotated[StrictInt, Field(ge=64, le=8192, multiple_of=8)]
 
-# What each setting of a request must be; `size` becomes width and height.
+# The kind of each setting of a request; `size` becomes width and height.
 KINDS: dict[str, Any] = {
     "model": StrictStr,
     "sampler": StrictStr,
@@ -99,9 +99,10 @@ _ADAPTERS = {setting: TypeAdapter(kind) for setting, kind in KINDS.items()}
 
 
 def checked(setting: str, value: Any, adapter: TypeAdapter[Any] | None = None) -> Any:
-    """A setting's value as it must be, samplers by their table's name; None where it may be open.
+    """The value of a setting, valid and in canonical form; None where the setting may stay open.
 
-    `adapter` says what the value of a setting must be that is no request's. Raises RequestError.
+    A sampler comes back by its name in the table. `adapter` validates a setting that requests do
+    not have. Raises RequestError for an invalid value.
     """
     if value is None and setting in OPEN:
         return None
@@ -114,33 +115,22 @@ def checked(setting: str, value: Any, adapter: TypeAdapter[Any] | None = None) -
 
 
 def completed(name: str, spec: ModelSpec, settings: Mapping[str, Any]) -> Request:
-    """The request of checked settings to a model; what is None or left out is the model's advice.
+    """The request of checked settings to a model; the model's advice fills what is None or absent.
 
     Raises RequestError for a number of steps that the sampler or the model cannot take.
     """
-    advice, given = (
-        spec.settings,
-        {key: value for key, value in settings.items() if value is not None},
-    )
-    sampler = given.get("sampler") or find(SAMPLERS, advice.sampler)
-    steps = given.get("steps", advice.steps)
-    check_steps(sampler, steps)
+    chosen = {"seed": 0, "size": (spec.size, spec.size), **spec.settings.model_dump()}
+    for setting in KINDS:
+        if settings.get(setting) is not None:
+            chosen[setting] = settings[setting]
+    steps = chosen["steps"]
+    check_steps(chosen["sampler"], steps)
     if spec.steps and not spec.steps[0] <= steps <= spec.steps[1]:
         made_for = " to ".join(dict.fromkeys(str(count) for count in spec.steps))
         raise RequestError(
             f"steps {steps} with model {name!r}: it is distilled for {made_for} steps. Link them:"
-            f" {{model: {name}, steps: {advice.steps}}}"
+            f" {{model: {name}, steps: {spec.settings.steps}}}"
         )
-    width, height = given.get("size", (spec.size, spec.size))
-    return Request(
-        model=name,
-        sampler=sampler,
-        prompt=given["prompt"],
-        negative=given.get("negative", advice.negative),
-        seed=given.get("seed", 0),
-        steps=steps,
-        guidance=float(given.get("guidance", advice.guidance)),
-        width=width,
-        height=height,
-        dtype=given.get("dtype"),
-    )
+    width, height = chosen.pop("size")
+    chosen |= {"model": name, "guidance": float(chosen["guidance"])}
+    return Request(**chosen, width=width, height=height)

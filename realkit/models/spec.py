@@ -17,18 +17,26 @@ from realkit.weights.reference import HUB_FILE, HUB_ID
 from realkit.weights.sources import civitai
 
 
-class Settings(Spec):
-    """What a model's author recommends; used wherever a request leaves a setting open."""
+def _canonical(sampler: str) -> str:
+    """A sampler's name in the table. An unknown name stays: `identify` refuses it, and a lock may
+    hold one that a later table lacks."""
+    try:
+        return find(SAMPLERS, sampler)
+    except RequestError:
+        return sampler
 
-    sampler: str = "DPM++ 2M Karras"
+
+class Settings(Spec):
+    """What a model's author recommends, used where a request leaves a setting open."""
+
+    sampler: Annotated[str, AfterValidator(_canonical)] = "DPM++ 2M Karras"
     steps: Annotated[int, Field(ge=1, le=1000)] = 25
     guidance: Annotated[FiniteFloat, Field(ge=0, le=100)] = 5.0
     negative: str = ""
 
 
 class Leg(Spec):
-    """The second leg of denoising: a model of the catalogue, and the share of the noise schedule at
-    which it takes over."""
+    """The second leg: a catalogue model, and the share of the schedule at which it takes over."""
 
     model: str
     at: Annotated[float, Field(gt=0, le=1)]
@@ -40,52 +48,46 @@ def _ordered(steps: tuple[int, int]) -> tuple[int, int]:
     return steps
 
 
-def _sides(written: tuple[str, ...]) -> tuple[str, ...]:
-    for size in written:
-        sides = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size, re.ASCII)
-        if not sides or any(
-            int(side) % 8 or not 64 <= int(side) <= 8192 for side in sides.groups()
-        ):
+def _sides(sizes: tuple[str, ...]) -> tuple[str, ...]:
+    for size in sizes:
+        match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", size, re.ASCII)
+        sides = [int(side) for side in match.groups()] if match else [0]
+        if any(side % 8 or not 64 <= side <= 8192 for side in sides):
             raise ValueError(
                 f"expected WIDTHxHEIGHT in multiples of 8 from 64 to 8192, got {size!r}"
             )
-    return written
+    return sizes
 
 
 class ModelSpec(Spec):
+    """An entry of the models' table. Sizes in pixels."""
+
     family: str = ""  # "": as the files say
     source: str
-    variant: str = ""  # taken of the source and its parts where they have it
-    parts: dict[str, str] = Field(default_factory=dict)  # "": left out
-    loras: dict[str, FiniteFloat] = Field(
-        default_factory=dict
-    )  # reference: weight; merged into the weights when loaded
-    config: (
-        str
-        # the shipped configs a single file is read with, or a folder of them; "": as its tensors
-        # say
-    ) = ""
-    prediction: Literal["", "epsilon", "v_prediction"] = (
-        ""  # of a single file whose tensors do not say
-    )
+    variant: str = ""  # of the source and its parts, where they have it
+    parts: dict[str, str] = Field(default_factory=dict)  # part: reference; "": never loaded
+    # Reference: weight, merged when loaded.
+    loras: dict[str, FiniteFloat] = Field(default_factory=dict)
+    # Shipped configs ("config:sd1") or a folder of configs for a single file; "": as its tensors
+    # say.
+    config: str = ""
+    # Of a single file whose tensors do not say.
+    prediction: Literal["", "epsilon", "v_prediction"] = ""
     then: Leg | None = None
     size: Annotated[int, Field(ge=64, le=8192, multiple_of=8)] = 512
-    sizes: Annotated[
-        tuple[str, ...], AfterValidator(_sides)
-    ] = ()  # others its author names, WIDTHxHEIGHT
-    steps: Annotated[tuple[int, int], AfterValidator(_ordered)] | None = (
-        None  # fewest and most that a distilled model is made for
-    )
-    pass_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = (
-        None  # 10¹² operations of a denoiser pass at that size, where it is not the family's
-    )
-    decode_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = None  # of decoding a megapixel
+    # Other sizes that its author names, WIDTHxHEIGHT.
+    sizes: Annotated[tuple[str, ...], AfterValidator(_sides)] = ()
+    # Fewest and most steps of a distilled model.
+    steps: Annotated[tuple[int, int], AfterValidator(_ordered)] | None = None
+    # 10¹² operations of a denoiser pass at `size`, and of decoding a megapixel, where they are not
+    # the family's.
+    pass_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    decode_tflop: Annotated[FiniteFloat, Field(gt=0)] | None = None
     settings: Settings = Settings()
     settings_from: str = ""  # where the settings are recommended
     licence: str = "unknown"
-    commercial: Literal["yes", "no", "conditions", "unknown"] = (
-        "unknown"  # whether the licence allows commercial use
-    )
+    # Whether the licence allows commercial use.
+    commercial: Literal["yes", "no", "conditions", "unknown"] = "unknown"
     gated: bool = False  # its licence must be accepted on its page before it can be fetched
     about: str = ""
     aliases: tuple[str, ...] = ()
@@ -95,9 +97,11 @@ MODELS: Table[ModelSpec] = Table("model", ModelSpec)
 
 
 def identify(name: str) -> tuple[str, ModelSpec]:
-    """A catalogue name as the table spells it, or any other reference as itself, with its entry.
+    """The name and entry of a catalogue model, or of any other reference.
 
-    A repository, file or version of a model that the catalogue knows has that entry's settings.
+    A catalogue name comes back as the table spells it, another reference as itself. A repository,
+    file or version of a catalogued model has that model's settings. Raises RequestError for an
+    unknown name, a secret, or settings that no request could use.
     """
     if not isinstance(name, str):
         return find(MODELS, name), ModelSpec(source="")  # raises
@@ -106,15 +110,15 @@ def identify(name: str) -> tuple[str, ModelSpec]:
             f"Reference {credentials.scrub(name)!r} holds a secret, which would be written into"
             " every row: leave it out, and set HF_TOKEN or CIVITAI_TOKEN"
         )
-    found = _identified(name)
-    for ref in (found[1].source, *found[1].parts.values(), *found[1].loras, found[1].config):
+    model, spec = _identified(name)
+    for ref in (spec.source, *spec.parts.values(), *spec.loras, spec.config):
         if credentials.holds_secret(ref):
             raise RequestError(
-                f"Model {found[0]!r} names {credentials.scrub(ref)!r}, which holds a secret: leave"
-                " it out of the entry, and set HF_TOKEN or CIVITAI_TOKEN"
+                f"Model {model!r} names {credentials.scrub(ref)!r}, which holds a secret: leave it"
+                " out of the entry, and set HF_TOKEN or CIVITAI_TOKEN"
             )
-    _check_settings(*found)
-    return found
+    _check_settings(model, spec)
+    return model, spec
 
 
 def _identified(name: str) -> tuple[str, ModelSpec]:
@@ -195,12 +199,13 @@ def _listed(name: str) -> str | None:
 
 def _check_settings(name: str, spec: ModelSpec) -> None:
     """Raise RequestError for recommended settings that no request could use."""
+    steps = spec.settings.steps
     try:
         find(SAMPLERS, spec.settings.sampler)
     except RequestError as error:
         raise RequestError(f"Model {name!r}: {error}") from None
-    if spec.steps and not spec.steps[0] <= spec.settings.steps <= spec.steps[1]:
+    if spec.steps and not spec.steps[0] <= steps <= spec.steps[1]:
         raise RequestError(
-            f"Model {name!r} recommends {spec.settings.steps} steps and is made for {spec.steps[0]}"
-            f" to {spec.steps[1]}: change one of them"
+            f"Model {name!r} recommends {steps} steps and is made for {spec.steps[0]} to"
+            f" {spec.steps[1]}: change one of them"
         )

@@ -43,7 +43,8 @@ def denoise_tflop(cell: Request, spec: ModelSpec) -> float:
         return first
     second = MODELS[find(MODELS, spec.then.model)]
     rest = denoise_tflop(second_leg(cell, second), second)
-    return first * spec.then.at + rest * (1 - spec.then.at if _family(second).vae == "vae" else 1)
+    share = 1 - spec.then.at if _family(second).refines else 1
+    return first * spec.then.at + rest * share
 
 
 def _family(spec: ModelSpec) -> Family:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from realkit.base.device import batch_limit
 from realkit.base.errors import RequestError, shown
 from realkit.catalog.lookup import find
-from realkit.models.families import Going
+from realkit.models.families import FAMILIES, LegInput
 from realkit.models.model import Model
 from realkit.samplers import build
 from realkit.samplers.table import SAMPLERS
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from realkit.models.lock import ModelLock
     from realkit.upscalers.tiles import Tiles
 
-REDRAWS = (
-    "sd1",
-    "sd2",
-    "sdxl",
-    "sd3",
-)  # families whose pipelines go on from the latents they are given
 OVERLAP = 64  # pixels, at most: stable-diffusion-webui's for SD upscale
 EIGHTH = 8  # pixels a side that one latent stands for
 
@@ -128,10 +122,11 @@ class Tail:
 
 def check_model(lock: ModelLock) -> None:
     """Raise RequestError for a model that does not redraw."""
-    if lock.spec.family not in REDRAWS:
+    if not lock.family.redraws:
+        able = [name for name, family in FAMILIES.items() if family.redraws]
         raise RequestError(
             f"Model {lock.name!r} is of family {lock.spec.family!r}, which does not redraw:"
-            f" expected one of {', '.join(REDRAWS)}"
+            f" expected one of {', '.join(able)}"
         )
     if lock.spec.then:
         raise RequestError(
@@ -232,7 +227,7 @@ class Redraw:
                 )
                 pipe.scheduler = tail = Tail(whole, steps, strength)
                 going = model.family.arguments(
-                    pipe, Going(tail.noised(latents, noise), (tiles.shape[2], tiles.shape[1]))
+                    pipe, LegInput(tail.noised(latents, noise), (tiles.shape[2], tiles.shape[1]))
                 )
                 how = {
                     "num_inference_steps": steps,

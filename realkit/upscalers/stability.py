@@ -13,6 +13,7 @@ from realkit.models import ladder, loading, parts
 from realkit.models.decoder import Decoder
 from realkit.models.families import FAMILIES
 from realkit.models.ladder import LADDERS, Placed
+from realkit.models.precision import keep_state_float32
 from realkit.upscalers.redraw import EIGHTH, asked, checked_number, encoded
 from realkit.upscalers.tiles import piecewise
 
@@ -35,28 +36,7 @@ class _Upscaler(Placed):
         self.dtype, self.used = pipe.unet.dtype, dict[str, Any]()
         self._decode = Decoder(pipe.vae, self.family, on, rung)
         pipe.set_progress_bar_config(disable=True)
-        pipe.unet.register_forward_pre_hook(self._before, with_kwargs=True)
-        pipe.unet.register_forward_hook(self._after)
-
-    # As in pipelines.Model, the sampler's state stays float32. Noise is drawn in the text encoder's
-    # format: `load` makes it float32 for that.
-    def _before(
-        self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        cast = {
-            name: kwargs[name].to(self.dtype)
-            for name in ("encoder_hidden_states", "timestep_cond")
-            if kwargs.get(name) is not None
-        }
-        return (args[0].to(self.dtype), *args[1:]), kwargs | cast
-
-    @staticmethod
-    def _after(_: Any, __: Any, output: Any) -> Any:
-        return (
-            (output[0].float(), *output[1:])
-            if isinstance(output, tuple)
-            else type(output)(sample=output.sample.float())
-        )
+        keep_state_float32(pipe.unet)
 
     def _drawn(
         self,
@@ -211,6 +191,7 @@ def load_stability(
     vae = parts.vae_dtype(
         {"force_upcast": kind is X4} | files.json_object(folder / "vae" / "config.json"), number
     )  # X4's overflows float16
+    # The pipelines draw noise in the text encoder's number format: float32, as the sampler's state.
     how = {
         "dtype": {"default": number, "vae": vae, "text_encoder": torch.float32},
         "local_files_only": True,
