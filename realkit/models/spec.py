@@ -25,15 +25,6 @@ def _canonical(sampler: str) -> str:
         return sampler
 
 
-def _canonical(sampler: str) -> str:
-    """A sampler's name in the table. An unknown name stays: `identify` refuses it, and a lock may
-    hold one that a later table lacks."""
-    try:
-        return find(SAMPLERS, sampler)
-    except RequestError:
-        return sampler
-
-
 class Settings(Spec):
     """What a model's author recommends, used where a request leaves a setting open."""
 
