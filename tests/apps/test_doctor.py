@@ -296,7 +296,7 @@ def test_this_machine(here):
     assert facts["versions"]["torch"].split("+")[0] == version("torch").split("+")[0] and facts["versions"]["spandrel"] == version("spandrel")
     assert facts["hub"] == "offline" and facts["hub_host"] == "huggingface.co"
     assert facts["disks"] and all(disk["free_gb"] > 0 for disk in facts["disks"]) and facts["ram_free_gib"] > 0.1
-    lines = (Path(__file__).parent.parent / "requirements.txt").read_text().splitlines()
+    lines = (Path(__file__).parents[2] / "requirements.txt").read_text().splitlines()
     assert facts["required"] == dict(line.split("#")[0].strip().split(">=") for line in lines if ">=" in line)
     assert shown["ok"] is (code == 0) is all(finding["level"] != "failure" for finding in shown["findings"])
     assert "fits torch" in next(finding["what"] for finding in shown["findings"] if finding["topic"] == "torchvision")

@@ -13,7 +13,7 @@ import pytest
 
 import realkit as rk
 
-OLD = Path(__file__).parent / "data" / "folder-1"
+OLD = Path(__file__).parents[1] / "data" / "folder-1"
 FEW = {
     "samplers": "Euler", "prompts": "a photo of a matte red cube on grass at noon", "steps": 3,
     "size": 64, "scorers": ["rehearsal/clip", "colour-cast"],

@@ -27,7 +27,7 @@ from realkit.apps.kaggle.job import Order
 from realkit.apps.kaggle.wheels import OFFLINE
 from tests.wheels import no_index
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SWEEP = {"models": "rehearsal/base", "prompts": "a photo of a matte red cube on grass at noon", "seeds": 2, "steps": 2, "scorers": ["colour-cast"]}
 # What every image of Kaggle's has: OFFLINE need not bring it.
 ALWAYS = {

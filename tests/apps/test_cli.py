@@ -195,7 +195,7 @@ def test_import_and_lists_start_in_a_blink():
 def test_the_column_dictionary_is_current():
     from pathlib import Path
 
-    assert (Path(__file__).parent.parent / "results" / "README.md").read_text() == call("columns")[1]
+    assert (Path(__file__).parents[2] / "results" / "README.md").read_text() == call("columns")[1]
 
 
 def test_a_columns_unit_is_the_one_its_name_ends_with():

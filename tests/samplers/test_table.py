@@ -110,7 +110,7 @@ def test_euler_spans_the_training_noise():
     assert karras.sigmas[7] == pytest.approx((high + 7 / 19 * (low - high)) ** rho, rel=1e-3)
 
 
-GOLDEN = json.loads((Path(__file__).parent / "golden_schedules.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_schedules.json").read_text())
 CONFIGS = {
     "sd-1.5": CONFIG,
     "sd-2.1": CONFIG | {"prediction_type": "v_prediction", "_class_name": "DDIMScheduler"},

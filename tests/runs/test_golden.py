@@ -16,7 +16,7 @@ import pytest
 from tests.golden import record
 from tests.golden.sweeps import SWEEPS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GOLDEN = record.stored()
 
 

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 
 from realkit.samplers import build
 from tests.kdiffusion import modules
-from tests.test_samplers_reference import CONFIG, distance, generators, network, ours, start
+from tests.samplers.test_reference import CONFIG, distance, generators, network, ours, start
 
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0).double()
 

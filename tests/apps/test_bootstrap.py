@@ -23,7 +23,7 @@ from realkit.weights.sources.inputs import INPUTS
 from tests import driver
 from tests.wheels import environment, no_index, wheel
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BOUNDS = {"torch": "2.6", "numpy": "2.0", "rk-fine": "1.0", "rk-old": "2.0", "rk-new": "1.0", "papermill": "99"}
 PREPARE = """
 import json, sys

@@ -53,7 +53,7 @@ def disk(tmp_path):
         return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True).returncode == 0
 
     if not shutil.which("mount") or not mount("size=16m"):
-        pytest.skip("mounting needs root: tests/test_store.py injects the error of a full disk")
+        pytest.skip("mounting needs root: tests/runs/test_store.py injects the error of a full disk")
     yield place, lambda options: mount(f"remount,{options}")
     subprocess.run(["umount", "-l", str(place)], check=True)
 

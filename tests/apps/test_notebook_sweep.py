@@ -19,7 +19,7 @@ from realkit.analysis.page import _thumbnail, summary
 from realkit.apps.notebooks.entries import read_entries
 from realkit.apps.notebooks.outcome import judged, merge
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PARAMETERS = """%config InlineBackend.figure_format = "png"
 how = "fine"  # what becomes of it
 count = 2
