@@ -1,6 +1,8 @@
-"""Peak memory and time of each rung: SD1.5's and SDXL's networks from their shipped configs, with random weights. `make bench` writes results/rungs-CARD.csv.
+"""Peak memory and time of each rung: SD1.5's and SDXL's networks from their shipped configs, with
+random weights. `make bench` writes results/rungs-CARD.csv.
 
-Random weights make noise, at the same cost as trained ones. On a CPU, SD1.5 alone at 256 pixels; what is measured there is main memory.
+Random weights make noise, at the same cost as trained ones. On a CPU, SD1.5 alone at 256 pixels;
+what is measured there is main memory.
 """
 
 from __future__ import annotations
@@ -38,15 +40,29 @@ def pipeline(kind: str, number: torch.dtype) -> Any:
     given = checkpoints.arguments(kind)
     place = Path(given.pop("config"))
     parts: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for name, (library, cls) in ((name, value) for name, value in json.loads((place / "model_index.json").read_text()).items() if isinstance(value, list)):
+    for name, (library, cls) in (
+        (name, value)
+        for name, value in json.loads((place / "model_index.json").read_text()).items()
+        if isinstance(value, list)
+    ):
         if library is None or name in parts or not (place / name).is_dir():
             continue
         made = getattr(diffusers if library == "diffusers" else transformers, cls)
         if library == "transformers":
-            parts[name] = made(transformers.CLIPTextConfig.from_pretrained(place / name)).to(number).eval()
+            parts[name] = (
+                made(transformers.CLIPTextConfig.from_pretrained(place / name)).to(number).eval()
+            )
         else:
-            config = json.loads((place / name / f"{'scheduler_config' if name == 'scheduler' else 'config'}.json").read_text())
-            parts[name] = made.from_config(config) if name == "scheduler" else made.from_config(config).to(number).eval()
+            config = json.loads(
+                (
+                    place / name / f"{'scheduler_config' if name == 'scheduler' else 'config'}.json"
+                ).read_text()
+            )
+            parts[name] = (
+                made.from_config(config)
+                if name == "scheduler"
+                else made.from_config(config).to(number).eval()
+            )
     absent = {name: value for name, value in FAMILIES[kind].absent.items() if name not in parts}
     return getattr(diffusers, FAMILIES[kind].pipeline)(**parts, **absent)
 
@@ -67,19 +83,34 @@ def once(kind: str, rung: str) -> dict[str, Any]:
         noise = torch.randn(1, *family.shape(pipe, (side, side), None)).to(number)
 
         def go(steps: int) -> torch.Tensor:
-            return pipe(**words, **family.arguments(pipe, LegInput(noise, (side, side))), num_inference_steps=steps, guidance_scale=5.0)[0]
+            return pipe(
+                **words,
+                **family.arguments(pipe, LegInput(noise, (side, side))),
+                num_inference_steps=steps,
+                guidance_scale=5.0,
+            )[0]
 
         go(1)
         with Stopwatch(on) as denoising:
             latents = go(STEPS)
         denoised = measure.memory(on)
         with Stopwatch(on) as decoding:
-            pipe.vae.decode(latents.to(pipe.vae.device if rung != "model-offload" else on, number) / pipe.vae.config.scaling_factor)
+            pipe.vae.decode(
+                latents.to(pipe.vae.device if rung != "model-offload" else on, number)
+                / pipe.vae.config.scaling_factor
+            )
     return {
-        "model": kind, "rung": rung, "pixels": side, "dtype": str(number).removeprefix("torch."), "step_s": round(denoising.seconds / STEPS, 4),
-        "decode_s": round(decoding.seconds, 4), "denoise_peak_vram_gib": denoised["peak_vram_gib"], "decode_peak_vram_gib": measure.memory(on)["peak_vram_gib"],
-        "peak_ram_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2), "torch": torch.__version__,
-    }  # fmt: skip
+        "model": kind,
+        "rung": rung,
+        "pixels": side,
+        "dtype": str(number).removeprefix("torch."),
+        "step_s": round(denoising.seconds / STEPS, 4),
+        "decode_s": round(decoding.seconds, 4),
+        "denoise_peak_vram_gib": denoised["peak_vram_gib"],
+        "decode_peak_vram_gib": measure.memory(on)["peak_vram_gib"],
+        "peak_ram_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "torch": torch.__version__,
+    }
 
 
 def main() -> None:
@@ -93,8 +124,16 @@ def main() -> None:
     rows = []
     for kind in kinds:
         for rung in LADDERS["both"][on.type]:
-            done = subprocess.run([sys.executable, "-m", "tests.bench_rungs", kind, rung], capture_output=True, text=True)
-            found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"model": kind, "rung": rung, "error": done.stderr.splitlines()[-1:]}
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.bench_rungs", kind, rung],
+                capture_output=True,
+                text=True,
+            )
+            found = (
+                json.loads(done.stdout.splitlines()[-1])
+                if done.returncode == 0
+                else {"model": kind, "rung": rung, "error": done.stderr.splitlines()[-1:]}
+            )
             print(found, flush=True)
             rows.append(found)
     path = RESULTS / f"rungs-{re.sub(r'[^a-z0-9]+', '-', card.lower()).strip('-')}.csv"

@@ -11,22 +11,27 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches out
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # torch would start a thread a core in each worker
+if workers := int(
+    os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")
+):  # torch would start a thread a core in each worker
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import realkit as rk
 
 SMALL = dict(
-    models="rehearsal/base", samplers=["Euler", "Euler a"], prompts=["a photo of a matte red cube on grass at noon", "a blue sphere"], seeds=2, steps=3,
+    models="rehearsal/base", samplers=["Euler", "Euler a"],
+    prompts=["a photo of a matte red cube on grass at noon", "a blue sphere"], seeds=2, steps=3,
     scorers=["rehearsal/clip", "colour-cast"],
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def imports_are_no_garbage() -> None:
-    """Leave the half million objects of torch, diffusers and pytest out of the garbage collections to come.
+    """Leave the half million objects of torch, diffusers and pytest out of the garbage collections
+    to come.
 
-    A run collects three times, after each model it lets go: without this, most of a small run's time.
+    A run collects three times, after each model it lets go: without this, most of a small run's
+    time.
     """
     gc.collect()
     gc.freeze()

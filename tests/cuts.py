@@ -1,4 +1,5 @@
-"""Which cases of a long table the fast tests run. The rest repeat their code paths and run as slow tests."""
+"""Which cases of a long table the fast tests run. The rest repeat their code paths and run as slow
+tests."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,5 @@
-"""Stands in for `pynvml`, the bindings of the NVIDIA driver, on machines that have no such driver."""
+"""Stands in for `pynvml`, the bindings of the NVIDIA driver, on machines that have no such
+driver."""
 
 from __future__ import annotations
 

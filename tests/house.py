@@ -1,6 +1,8 @@
-"""How dense the package is: `python -m tests.house` counts what the house rules limit, and names the worst places.
+"""How dense the package is: `python -m tests.house` counts what the house rules limit, and names
+the worst places.
 
-Counted over realkit/ without rehearsal/ and the training recipes, which are numerics: AST nodes over physical lines.
+Counted over realkit/ without rehearsal/ and the training recipes, which are numerics: AST nodes
+over physical lines.
 """
 
 from __future__ import annotations

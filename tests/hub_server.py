@@ -1,6 +1,8 @@
-"""A model hub on loopback: what huggingface_hub asks of one, for folders served under any repository id; and a child process that reaches nothing else.
+"""A model hub on loopback: what huggingface_hub asks of one, for folders served under any
+repository id; and a child process that reaches nothing else.
 
-As the real one does, it lists large files with their SHA-256 and sends whoever asks for one to another host, here the same address on another port.
+As the real one does, it lists large files with their SHA-256 and sends whoever asks for one to
+another host, here the same address on another port.
 """
 
 from __future__ import annotations
@@ -24,16 +26,29 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx")  # kept in LFS: their SHA-256 is published
+LARGE = (
+    ".safetensors",
+    ".bin",
+    ".ckpt",
+    ".pt",
+    ".pth",
+    ".msgpack",
+    ".onnx",
+)  # kept in LFS: their SHA-256 is published
 ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
 class Manners:
-    """How a repository, or one file of it, behaves where it does not simply answer. What is counted is counted for each file."""
+    """How a repository, or one file of it, behaves where it does not simply answer. What is counted
+    is counted for each file."""
 
-    token: str = ""  # opens it; without one it is as if it were not there (401), as private repositories are
-    gated: bool = False  # it is listed for all; its files want the token: 401 without one, 403 with another
+    token: str = (
+        ""  # opens it; without one it is as if it were not there (401), as private repositories are
+    )
+    gated: bool = (
+        False  # it is listed for all; its files want the token: 401 without one, 403 with another
+    )
     status: int = 0  # the answer to every request
     refused: int = 0  # the answer to every request of a file's contents: the listing is given
     waits: int = 0  # times that 429 with Retry-After comes first
@@ -60,7 +75,9 @@ class Hub:
 
     endpoint: str = ""
     store: str = ""
-    manners: dict[str, Manners] = field(default_factory=dict)  # by repository id, or by id/path of a file
+    manners: dict[str, Manners] = field(
+        default_factory=dict
+    )  # by repository id, or by id/path of a file
     requests: list[Asked] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     hanging: threading.Event = field(default_factory=threading.Event)
@@ -79,7 +96,11 @@ class Hub:
     @property
     def fetched(self) -> list[str]:
         """ID/PATH of each file whose contents were sent, in order, as often as they were."""
-        got = [request.path.split("/resolve/") for request in self.requests if request.method == "GET" and "/resolve/" in request.path]
+        got = [
+            request.path.split("/resolve/")
+            for request in self.requests
+            if request.method == "GET" and "/resolve/" in request.path
+        ]
         return [f"{name.strip('/')}/{rest.split('/', 1)[1]}" for name, rest in got]
 
     def due(self, what: str, kind: str, times: int) -> bool:
@@ -89,19 +110,32 @@ class Hub:
 
 
 @contextmanager
-def serving(repositories: Mapping[str, Path], manners: Mapping[str, Manners] | None = None) -> Iterator[Hub]:
+def serving(
+    repositories: Mapping[str, Path], manners: Mapping[str, Manners] | None = None
+) -> Iterator[Hub]:
     """A hub that holds these repositories, each in one revision, "main"."""
     hub = Hub(manners=dict(manners or {}))
 
     class Handler(Answering):
         def answer(self, path: str) -> None:
-            hub.requests.append(Asked(self.command, path, self.headers.get("Range", ""), self.headers.get("Authorization", "")))
+            hub.requests.append(
+                Asked(
+                    self.command,
+                    path,
+                    self.headers.get("Range", ""),
+                    self.headers.get("Authorization", ""),
+                )
+            )
             for name, folder in repositories.items():
                 if path == f"/api/models/{name}" or path.startswith(f"/api/models/{name}/"):
                     return self._listing(name, folder, path.removeprefix(f"/api/models/{name}"))
                 if path.startswith(f"/{name}/resolve/"):
                     revision, _, file = path.removeprefix(f"/{name}/resolve/").partition("/")
-                    return self._file(name, folder, file) if revision in ("main", COMMIT) else self.error(404, "RevisionNotFound")
+                    return (
+                        self._file(name, folder, file)
+                        if revision in ("main", COMMIT)
+                        else self.error(404, "RevisionNotFound")
+                    )
             self.error(401 if not self.headers.get("Authorization") else 404, "RepoNotFound")
 
         def _refused(self, name: str, manners: Manners, contents: bool) -> bool:
@@ -123,12 +157,31 @@ def serving(repositories: Mapping[str, Path], manners: Mapping[str, Manners] | N
         def _listing(self, name: str, folder: Path, rest: str) -> None:
             if self._refused(name, hub.manners.get(name, Manners()), contents=False):
                 return None
-            if rest and rest.split("/")[1] in ("revision", "tree") and rest.split("/")[2] not in ("main", COMMIT):
+            if (
+                rest
+                and rest.split("/")[1] in ("revision", "tree")
+                and rest.split("/")[2] not in ("main", COMMIT)
+            ):
                 return self.error(404, "RevisionNotFound")
-            files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+            files = {
+                path.relative_to(folder).as_posix(): path
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
             tree = rest.startswith("/tree")
             entries = [_entry(file, path, tree) for file, path in files.items()]
-            found: object = entries if tree else {"id": name, "modelId": name, "sha": COMMIT, "siblings": entries, "private": False, "tags": []}
+            found: object = (
+                entries
+                if tree
+                else {
+                    "id": name,
+                    "modelId": name,
+                    "sha": COMMIT,
+                    "siblings": entries,
+                    "private": False,
+                    "tags": [],
+                }
+            )
             self.send(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
         def _file(self, name: str, folder: Path, file: str) -> None:
@@ -137,22 +190,45 @@ def serving(repositories: Mapping[str, Path], manners: Mapping[str, Manners] | N
                 return None
             if not (folder / file).is_file():
                 return self.error(404, "EntryNotFound", {"X-Repo-Commit": COMMIT})
-            headers = {"ETag": f'"{etag(folder / file)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            headers = {
+                "ETag": f'"{etag(folder / file)}"',
+                "X-Repo-Commit": COMMIT,
+                "Accept-Ranges": "bytes",
+            }
             if file.endswith(LARGE):
                 size = (folder / file).stat().st_size
                 place = f"{hub.store}/{quote(name)}/{quote(file)}"
-                return self.send(302, b"", {**headers, "Location": place, "X-Linked-Size": str(size), "X-Linked-Etag": headers["ETag"]})
+                return self.send(
+                    302,
+                    b"",
+                    {
+                        **headers,
+                        "Location": place,
+                        "X-Linked-Size": str(size),
+                        "X-Linked-Etag": headers["ETag"],
+                    },
+                )
             self.contents((folder / file).read_bytes(), headers, hub, f"{name}/{file}", own)
 
     class Store(Answering):
         def answer(self, path: str) -> None:
-            hub.requests.append(Asked(self.command, path, self.headers.get("Range", ""), self.headers.get("Authorization", ""), store=True))
+            hub.requests.append(
+                Asked(
+                    self.command,
+                    path,
+                    self.headers.get("Range", ""),
+                    self.headers.get("Authorization", ""),
+                    store=True,
+                )
+            )
             for name, folder in repositories.items():
                 file = path.removeprefix(f"/{name}/")
                 if path.startswith(f"/{name}/") and (folder / file).is_file():
                     own = hub.manners.get(f"{name}/{file}") or hub.manners.get(name, Manners())
                     headers = {"ETag": f'"{etag(folder / file)}"', "Accept-Ranges": "bytes"}
-                    return self.contents((folder / file).read_bytes(), headers, hub, f"{name}/{file}", own)
+                    return self.contents(
+                        (folder / file).read_bytes(), headers, hub, f"{name}/{file}", own
+                    )
             self.error(404, "")
 
     with running(Handler) as hub.endpoint, running(Store) as hub.store:
@@ -166,21 +242,35 @@ def files(folder: Path, manners: Mapping[str, Manners] | None = None) -> Iterato
 
     class Handler(Answering):
         def answer(self, path: str) -> None:
-            hub.requests.append(Asked(self.command, path, self.headers.get("Range", ""), self.headers.get("Authorization", "")))
+            hub.requests.append(
+                Asked(
+                    self.command,
+                    path,
+                    self.headers.get("Range", ""),
+                    self.headers.get("Authorization", ""),
+                )
+            )
             name = path.lstrip("/")
             own = hub.manners.get(name, Manners())
             if own.waits and hub.due(name, "wait", own.waits):
                 return self.error(429, "", {"Retry-After": "1"})
             if own.status or not (folder / name).is_file():
                 return self.error(own.status or 404, "")
-            self.contents((folder / name).read_bytes(), {"ETag": f'"{etag(folder / name)}"', "Accept-Ranges": "bytes"}, hub, name, own)
+            self.contents(
+                (folder / name).read_bytes(),
+                {"ETag": f'"{etag(folder / name)}"', "Accept-Ranges": "bytes"},
+                hub,
+                name,
+                own,
+            )
 
     with running(Handler) as hub.endpoint:
         yield hub
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A request handler that says nothing on the terminal, and has nothing but what a kind of it answers."""
+    """A request handler that says nothing on the terminal, and has nothing but what a kind of it
+    answers."""
 
     def answer(self, path: str) -> None:
         self.error(404, "")
@@ -194,7 +284,9 @@ class Answering(BaseHTTPRequestHandler):
         said = {"X-Error-Code": code, "X-Error-Message": f"{code}: not for you"} if code else {}
         self.send(status, b"", {**said, **(headers or {})})
 
-    def contents(self, data: bytes, headers: dict[str, str], hub: Hub, name: str, manners: Manners) -> None:
+    def contents(
+        self, data: bytes, headers: dict[str, str], hub: Hub, name: str, manners: Manners
+    ) -> None:
         """Send a file, from where it is asked for, with the misbehaviour that is due."""
         if manners.altered:
             data = bytes([data[0] ^ 1]) + data[1:-1] + bytes([data[-1] ^ 1])
@@ -212,7 +304,9 @@ class Answering(BaseHTTPRequestHandler):
             hub.hanging.set()
             hub.released.wait(60)
 
-    def send(self, status: int, data: bytes, headers: Mapping[str, str], sent: int | None = None) -> None:
+    def send(
+        self, status: int, data: bytes, headers: Mapping[str, str], sent: int | None = None
+    ) -> None:
         """Answer, with the first `sent` bytes only of what is announced."""
         self.send_response(status)
         for key, value in {"Content-Length": str(len(data)), **headers}.items():
@@ -247,18 +341,31 @@ def etag(path: Path) -> str:
 @functools.cache
 def _etag(path: Path, _: int, size: int) -> str:
     data = path.read_bytes()
-    return hashlib.sha256(data).hexdigest() if path.name.endswith(LARGE) else hashlib.sha1(f"blob {size}\0".encode() + data).hexdigest()
+    return (
+        hashlib.sha256(data).hexdigest()
+        if path.name.endswith(LARGE)
+        else hashlib.sha1(f"blob {size}\0".encode() + data).hexdigest()
+    )
 
 
 def _entry(file: str, path: Path, tree: bool) -> dict[str, Any]:
     """A file in the hub's listing of a tree, or of a model's siblings with blobs=true."""
     size, found = path.stat().st_size, etag(path)
-    own: dict[str, Any] = {"type": "file", "path": file, "oid": found[:40]} if tree else {"rfilename": file, "blobId": found[:40]}
-    large = {"lfs": {"oid" if tree else "sha256": found, "size": size, "pointerSize": 134}} if file.endswith(LARGE) else {}
+    own: dict[str, Any] = (
+        {"type": "file", "path": file, "oid": found[:40]}
+        if tree
+        else {"rfilename": file, "blobId": found[:40]}
+    )
+    large = (
+        {"lfs": {"oid" if tree else "sha256": found, "size": size, "pointerSize": 134}}
+        if file.endswith(LARGE)
+        else {}
+    )
     return own | {"size": size} | large
 
 
-# --- a child process that reaches loopback alone --------------------------------------------------------------------
+# --- a child process that reaches loopback alone
+# --------------------------------------------------------------------
 
 GUARD = """
 import os, socket
@@ -288,10 +395,20 @@ socket.getaddrinfo = _named(socket.getaddrinfo)
 OTHERS = ("HF_", "HUGGING", "REALKIT_", "CIVITAI_", "XDG_CACHE")
 
 
-def child(command: list[str], home: Path, *, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments, its caches and its home below `home`. The test fails where it reached for another address than loopback."""
+def child(
+    command: list[str], home: Path, *, timeout: int = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments, its caches and its home below `home`. The test fails where
+    it reached for another address than loopback."""
     made, reached = _environment(home), home / "reached"
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=made | environment, timeout=timeout, cwd=home)
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env=made | environment,
+        timeout=timeout,
+        cwd=home,
+    )
     assert not reached.exists(), f"reached for {reached.read_text()}\n{done.stderr[-2000:]}"
     return done
 
@@ -300,31 +417,49 @@ def _environment(home: Path) -> dict[str, str]:
     guard = home / "guard"
     guard.mkdir(parents=True, exist_ok=True)
     (guard / "sitecustomize.py").write_text(GUARD, encoding="utf-8")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(OTHERS) and not key.lower().endswith("_proxy")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(OTHERS) and not key.lower().endswith("_proxy")
+    }
     own = {
-        "HOME": str(home), "HF_HOME": str(home / "hf"), "REALKIT_CACHE": str(home / "cache"), "REALKIT_INPUTS": str(home / "no-inputs"),
-        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "REACHED": str(home / "reached"),
+        "HOME": str(home),
+        "HF_HOME": str(home / "hf"),
+        "REALKIT_CACHE": str(home / "cache"),
+        "REALKIT_INPUTS": str(home / "no-inputs"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+        "REACHED": str(home / "reached"),
         "PYTHONPATH": os.pathsep.join([str(guard), str(ROOT)]),
-    }  # fmt: skip
+    }
     return kept | own
 
 
 def killed(code: str, home: Path, hub: Hub, **environment: str) -> None:
     """Run a program and kill it while a download hangs half-way."""
     environment = _environment(home) | {"HF_ENDPOINT": hub.endpoint} | environment
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment, cwd=home) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, cwd=home
+    ) as process:
         assert hub.hanging.wait(60), "nothing was asked for"
         time.sleep(0.5)  # until what was sent has been read
         process.kill()
     hub.released.set()
 
 
-def python(code: str, home: Path, endpoint: str, *, timeout: int = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, home: Path, endpoint: str, *, timeout: int = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a program against a hub."""
-    return child(["-c", textwrap.dedent(code)], home, timeout=timeout, HF_ENDPOINT=endpoint, **environment)
+    return child(
+        ["-c", textwrap.dedent(code)], home, timeout=timeout, HF_ENDPOINT=endpoint, **environment
+    )
 
 
-def realkit(arguments: list[str], home: Path, endpoint: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def realkit(
+    arguments: list[str], home: Path, endpoint: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line against a hub."""
     return child(["-m", "realkit", *arguments], home, HF_ENDPOINT=endpoint, **environment)
 

@@ -1,4 +1,5 @@
-"""k-diffusion's sampling and external modules, without what the rest of the package would import."""
+"""k-diffusion's sampling and external modules, without what the rest of the package would
+import."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ from typing import Any
 def modules() -> tuple[Any, Any]:
     """(k_diffusion.sampling, k_diffusion.external)."""
     found = importlib.util.find_spec("k_diffusion")
-    assert found and found.submodule_search_locations, "pip install --no-deps k-diffusion==0.1.1: the reference of the samplers"
+    assert found and found.submodule_search_locations, (
+        "pip install --no-deps k-diffusion==0.1.1: the reference of the samplers"
+    )
     package = types.ModuleType("k_diffusion")
     package.__path__ = list(found.submodule_search_locations)
     sys.modules["k_diffusion"] = package
-    return importlib.import_module("k_diffusion.sampling"), importlib.import_module("k_diffusion.external")
+    return importlib.import_module("k_diffusion.sampling"), importlib.import_module(
+        "k_diffusion.external"
+    )

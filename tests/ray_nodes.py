@@ -1,4 +1,5 @@
-"""Ray clusters on this machine, started by Ray's own command: each node a process tree of its own, in its own folder and with its own cache."""
+"""Ray clusters on this machine, started by Ray's own command: each node a process tree of its own,
+in its own folder and with its own cache."""
 
 from __future__ import annotations
 
@@ -14,11 +15,16 @@ from pathlib import Path
 
 import psutil
 
-ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}  # of nodes and drivers, before they import ray
+ACCESS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+}  # of nodes and drivers, before they import ray
 
 
 class Nodes:
-    """`address` for drivers; `start` adds a node, `kill` ends one with all its processes at once."""
+    """`address` for drivers; `start` adds a node, `kill` ends one with all its processes at
+    once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._processes = folder, []
@@ -28,11 +34,30 @@ class Nodes:
         number = len(self._processes)
         home = self._folder / f"node-{number}"
         home.mkdir(parents=True)
-        where = [f"--address={self.address}"] if number else ["--head", f"--port={self.address.rpartition(':')[2]}", "--include-dashboard=false"]
-        command = [str(Path(sys.executable).with_name("ray")), "start", *where, f"--num-cpus={cpus}", "--object-store-memory=150000000", "--block"]
+        where = (
+            [f"--address={self.address}"]
+            if number
+            else [
+                "--head",
+                f"--port={self.address.rpartition(':')[2]}",
+                "--include-dashboard=false",
+            ]
+        )
+        command = [
+            str(Path(sys.executable).with_name("ray")),
+            "start",
+            *where,
+            f"--num-cpus={cpus}",
+            "--object-store-memory=150000000",
+            "--block",
+        ]
         told = os.environ | ACCESS | {"REALKIT_CACHE": str(home / "cache")} | environment
         log = (home / "log.txt").open("w")
-        self._processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=home, env=told, start_new_session=True))
+        self._processes.append(
+            subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=home, env=told, start_new_session=True
+            )
+        )
         end = time.monotonic() + 60
         while "Ray runtime started" not in (said := (home / "log.txt").read_text()):
             assert time.monotonic() < end and self._processes[-1].poll() is None, said
@@ -45,7 +70,12 @@ class Nodes:
     def workers(self, number: int | None = None) -> list[psutil.Process]:
         """The processes of realkit's workers, of one node or of all."""
         nodes = self._processes if number is None else [self._processes[number]]
-        below = [process for node in nodes if node.poll() is None for process in psutil.Process(node.pid).children(recursive=True)]
+        below = [
+            process
+            for node in nodes
+            if node.poll() is None
+            for process in psutil.Process(node.pid).children(recursive=True)
+        ]
         return [process for process in below if is_worker(process)]
 
     def kill(self, number: int) -> None:

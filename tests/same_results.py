@@ -99,10 +99,14 @@ def demo(out: Path) -> dict[str, Any]:
     transport = "ipc" if os.name == "posix" else "tcp"
     out.mkdir(parents=True)
     papermill.execute_notebook(
-        ROOT / "notebooks" / "compare.ipynb", out / "compare.ipynb", kernel_name="python3",
-        parameters={"out": str(out), "seeds": 1, "steps": 8}, cwd=str(ROOT / "notebooks"),
-        progress_bar=False, config=Config({"KernelManager": {"transport": transport}}),
-    )  # fmt: skip
+        ROOT / "notebooks" / "compare.ipynb",
+        out / "compare.ipynb",
+        kernel_name="python3",
+        parameters={"out": str(out), "seeds": 1, "steps": 8},
+        cwd=str(ROOT / "notebooks"),
+        progress_bar=False,
+        config=Config({"KernelManager": {"transport": transport}}),
+    )
     return contents(out)
 
 

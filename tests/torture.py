@@ -1,7 +1,10 @@
-"""Kills a rehearsal sweep at random, goes on with it, and holds what it leaves against an undisturbed run: `python -m tests.torture [KILLS]`, a quarter of them with two Ray workers.
+"""Kills a rehearsal sweep at random, goes on with it, and holds what it leaves against an
+undisturbed run: `python -m tests.torture [KILLS]`, a quarter of them with two Ray workers.
 
-The parent imports all and computes nothing; each run is a child forked from it. A child is killed after a random time, or kills itself at a random write: in the middle
-of a PNG, latents, a row or the table (what was not yet synced is cut at a random byte), or between a file's writing and its renaming.
+The parent imports all and computes nothing; each run is a child forked from it. A child is killed
+after a random time, or kills itself at a random write: in the middle of a PNG, latents, a row or
+the table (what was not yet synced is cut at a random byte), or between a file's writing and its
+renaming.
 """
 
 from __future__ import annotations
@@ -37,7 +40,11 @@ SWEEP = {
     "target": 160,
     "scorers": ["rehearsal/clip", "colour-cast"],
 }
-MEASURED = [name for name in COLUMNS if name == "seconds" or name.endswith("_s") or name.startswith(("peak_", "upscale_peak_"))] + ["run"]
+MEASURED = [
+    name
+    for name in COLUMNS
+    if name == "seconds" or name.endswith("_s") or name.startswith(("peak_", "upscale_peak_"))
+] + ["run"]
 MOST = 12  # kills of one sweep before it is let be
 BATCH = 2
 WAYS = ["time", "time", "write", "write", "first writes", "last writes"]  # of being killed
@@ -53,15 +60,23 @@ def warm() -> None:
     import realkit.runs.stages  # noqa: F401
 
     torch.set_num_threads(1)
-    _ = diffusers.StableDiffusionPipeline, diffusers.StableDiffusionXLPipeline, diffusers.StableDiffusionXLImg2ImgPipeline, diffusers.AutoencoderKL
+    _ = (
+        diffusers.StableDiffusionPipeline,
+        diffusers.StableDiffusionXLPipeline,
+        diffusers.StableDiffusionXLImg2ImgPipeline,
+        diffusers.AutoencoderKL,
+    )
 
 
 class Saboteur:
-    """Counts a process's durable writes; at number `at` cuts off some of what is being written and ends the process. Patches `os` for good: for a child only."""
+    """Counts a process's durable writes; at number `at` cuts off some of what is being written and
+    ends the process. Patches `os` for good: for a child only."""
 
     def __init__(self, folder: Path, at: int, chance: random.Random) -> None:
         self.at, self.count, self._chance = at, 0, chance
-        self._sizes = {path.resolve(): path.stat().st_size for path in folder.glob("*.jsonl")}  # of append-only files: what is safe
+        self._sizes = {
+            path.resolve(): path.stat().st_size for path in folder.glob("*.jsonl")
+        }  # of append-only files: what is safe
         self._sync, self._rename = os.fsync, os.replace
         os.fsync, os.replace = self._fsync, self._replace
 
@@ -84,7 +99,8 @@ class Saboteur:
 
 
 def child(folder: Path, engine: object, at: int, seed: int) -> None:
-    """One start of the sweep; never returns. What each worker does is noted beside the folder, a line a batch as it begins."""
+    """One start of the sweep; never returns. What each worker does is noted beside the folder, a
+    line a batch as it begins."""
     from realkit.runs.engines import batch
 
     saboteur = Saboteur(folder, at, random.Random(seed))
@@ -101,7 +117,9 @@ def child(folder: Path, engine: object, at: int, seed: int) -> None:
     batch.attempt = noted
     if engine != "process":
         work = engine.work
-        engine.work = lambda stage, jobs, read, stop: work(stage, jobs, lambda job: note(stage, job) or read(job), stop)
+        engine.work = lambda stage, jobs, read, stop: work(
+            stage, jobs, lambda job: note(stage, job) or read(job), stop
+        )
     try:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -136,7 +154,8 @@ def comparable(folder: Path) -> pd.DataFrame:
 
 
 def check_whole(folder: Path) -> None:
-    """Every line but a last one is whole, and every file that bears its name is too; raises AssertionError or what the damage provokes."""
+    """Every line but a last one is whole, and every file that bears its name is too; raises
+    AssertionError or what the damage provokes."""
     if not folder.exists():
         return
     store = Store(folder)
@@ -146,19 +165,29 @@ def check_whole(folder: Path) -> None:
         with Image.open(path) as image:
             assert provenance.pixel_hash(image) == json.loads(image.text["realkit"])["pixels"], path
     for row in store.last_rows().values():
-        assert row["stage"] == "score" or row["status"] != "ok" or store.path(row["stage"], row["id"]).exists(), row["id"]
+        assert (
+            row["stage"] == "score"
+            or row["status"] != "ok"
+            or store.path(row["stage"], row["id"]).exists()
+        ), row["id"]
 
 
 def check_finished(folder: Path, truth: pd.DataFrame, kills: int, in_work: int) -> int:
-    """Hold a finished folder against the undisturbed table; the number of batches done again. Raises AssertionError."""
+    """Hold a finished folder against the undisturbed table; the number of batches done again.
+    Raises AssertionError."""
     check_whole(folder)
     pd.testing.assert_frame_equal(comparable(folder), truth)
     assert not [*folder.rglob(".part-*")]
     work = Counter(folder.with_suffix(".work").read_text().splitlines())
     again = sum(work.values()) - len(work)
-    assert again <= kills * (in_work + WAITING), (again, kills)  # what was in work, and what was in writing
+    assert again <= kills * (in_work + WAITING), (
+        again,
+        kills,
+    )  # what was in work, and what was in writing
     rows = Counter(row["id"] for row in Store(folder).rows.read() if row["status"] == "ok")
-    assert sum(rows.values()) - len(rows) <= kills * BATCH, rows  # rows of one batch, where the last of them was torn
+    assert sum(rows.values()) - len(rows) <= kills * BATCH, (
+        rows
+    )  # rows of one batch, where the last of them was torn
     return again
 
 
@@ -177,8 +206,11 @@ def kill_worker(chance: random.Random, takes: float) -> bool:
     return True
 
 
-def torture(folder: Path, kills: int, seed: int = 0, engine: object = "process", say=lambda text: None) -> Counter:
-    """Kill sweeps in `folder` so many times in all, each resumed to its end; what was being done when they were killed. Raises AssertionError."""
+def torture(
+    folder: Path, kills: int, seed: int = 0, engine: object = "process", say=lambda text: None
+) -> Counter:
+    """Kill sweeps in `folder` so many times in all, each resumed to its end; what was being done
+    when they were killed. Raises AssertionError."""
     folder.mkdir(exist_ok=True)
     chance = random.Random(seed)
     truth_at = folder / "undisturbed"
@@ -191,8 +223,16 @@ def torture(folder: Path, kills: int, seed: int = 0, engine: object = "process",
     while found.total() < kills or here:
         out = folder / f"sweep-{number}"
         spare = here < MOST and found.total() < kills
-        way = chance.choice(WAYS if engine == "process" else [*WAYS, "worker", "worker"]) if spare else ""
-        at = {"write": chance.randint(1, writes), "first writes": chance.randint(1, 12), "last writes": writes - chance.randint(0, 5)}.get(way, 0)
+        way = (
+            chance.choice(WAYS if engine == "process" else [*WAYS, "worker", "worker"])
+            if spare
+            else ""
+        )
+        at = {
+            "write": chance.randint(1, writes),
+            "first writes": chance.randint(1, 12),
+            "last writes": writes - chance.randint(0, 5),
+        }.get(way, 0)
         process = start(out, engine, at, chance.randrange(2**32))
         if way == "time":
             time.sleep(chance.uniform(0, takes))
@@ -206,9 +246,14 @@ def torture(folder: Path, kills: int, seed: int = 0, engine: object = "process",
             found[stage_of(out)] += 1
             check_whole(out)
             continue
-        assert code == 0, out.with_suffix(".error").read_text() if out.with_suffix(".error").exists() else code
+        assert code == 0, (
+            out.with_suffix(".error").read_text() if out.with_suffix(".error").exists() else code
+        )
         again = check_finished(out, truth, here, 1 if engine == "process" else 4)
-        say(f"sweep {number}: {here} kills, {again} batches done again, equal to the undisturbed one")
+        say(
+            f"sweep {number}: {here} kills, {again} batches done again, equal to the"
+            " undisturbed one"
+        )
         number, here = number + 1, 0
     return found
 
@@ -225,11 +270,22 @@ def main(asked: int) -> None:
     with tempfile.TemporaryDirectory() as scratch, nodes(Path(scratch)) as cluster:
         cluster.start(cpus=2)
         two_workers = Ray(cluster.address, workers=2)
-        for name, engine, kills in (("in-process", "process", asked - asked // 4), ("two Ray workers", two_workers, asked // 4)):
+        for name, engine, kills in (
+            ("in-process", "process", asked - asked // 4),
+            ("two Ray workers", two_workers, asked // 4),
+        ):
             began = time.monotonic()
-            found = torture(Path(scratch) / name.replace(" ", "-"), kills, seed=int(time.time()), engine=engine, say=lambda text: print(text, flush=True))
+            found = torture(
+                Path(scratch) / name.replace(" ", "-"),
+                kills,
+                seed=int(time.time()),
+                engine=engine,
+                say=lambda text: print(text, flush=True),
+            )
             print(
-                f"{name}: {found.total()} kills ({', '.join(f'{count} in {stage}' for stage, count in found.items())}), {time.monotonic() - began:.0f} s",
+                f"{name}: {found.total()} kills"
+                f" ({', '.join(f'{count} in {stage}' for stage, count in found.items())}),"
+                f" {time.monotonic() - began:.0f} s",
                 flush=True,
             )
 

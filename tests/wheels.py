@@ -18,12 +18,16 @@ def wheel(folder: Path, name: str, version: str, *needs: str, code: str = "") ->
     files = {
         f"{module}/__init__.py": code or f"__version__ = {version!r}\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": (
+            "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
     }
     with zipfile.ZipFile(path, "w") as file:
         for inside, text in files.items():
             file.writestr(inside, text)
-        file.writestr(f"{info}/RECORD", "".join(f"{inside},,\n" for inside in [*files, f"{info}/RECORD"]))
+        file.writestr(
+            f"{info}/RECORD", "".join(f"{inside},,\n" for inside in [*files, f"{info}/RECORD"])
+        )
     return path
 
 
@@ -41,12 +45,27 @@ def environment(folder: Path, *installed: Path) -> Path:
     (site / "pip.pth").write_text(f"{folder / 'pip'}\n")
     python = folder / "bin" / "python"
     if installed:
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", *map(str, installed)], check=True, capture_output=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", *map(str, installed)],
+            check=True,
+            capture_output=True,
+        )
     return python
 
 
 def no_index() -> str:
-    """Why nothing can be had from a package index here; "": it can, and what then fails is a fault."""
-    command = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed", "--no-deps", "six"]
+    """Why nothing can be had from a package index here; "": it can, and what then fails is a
+    fault."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--dry-run",
+        "--ignore-installed",
+        "--no-deps",
+        "six",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     return f"no package index is reachable: {done.stderr[-200:]}" if done.returncode else ""

@@ -5,9 +5,14 @@ import realkit as rk
 
 
 def test_the_grid_shows_every_place(finished):
-    figure = rk.plots.grid(finished.table(), rows="prompt", cols="sampler", caption="rehearsal/clip")
+    figure = rk.plots.grid(
+        finished.table(), rows="prompt", cols="sampler", caption="rehearsal/clip"
+    )
     shown = [axis for axis in figure.axes if axis.images]
-    assert len(shown) == 4 and [axis.get_title() for axis in figure.axes[:2]] == ["Euler", "Euler a"]
+    assert len(shown) == 4 and [axis.get_title() for axis in figure.axes[:2]] == [
+        "Euler",
+        "Euler a",
+    ]
 
 
 def test_a_failed_cell_is_shown_as_failed(finished):
@@ -20,13 +25,20 @@ def test_a_failed_cell_is_shown_as_failed(finished):
 def test_pareto_draws_the_front_and_refuses_mixed_batches(finished):
     df = finished.table()
     figure = rk.plots.pareto(df, x="seconds", y="rehearsal/clip")
-    assert figure.axes[0].get_legend_handles_labels()[1] == ["front", "Euler", "Euler a", "rehearsal/base"]
+    assert figure.axes[0].get_legend_handles_labels()[1] == [
+        "front",
+        "Euler",
+        "Euler a",
+        "rehearsal/base",
+    ]
     df.loc[0, "batch"] = 1
     with pytest.raises(rk.RequestError, match="different batch"):
         rk.plots.pareto(df, x="seconds", y="rehearsal/clip")
 
 
-@pytest.mark.parametrize("call", [lambda df: rk.plots.grid(df, rows="nope"), lambda df: rk.plots.pareto(df, y="clip")])
+@pytest.mark.parametrize(
+    "call", [lambda df: rk.plots.grid(df, rows="nope"), lambda df: rk.plots.pareto(df, y="clip")]
+)
 def test_a_missing_column_is_named(finished, call):
     with pytest.raises(rk.RequestError, match="The table has no column"):
         call(finished.table())
@@ -40,7 +52,13 @@ def invented(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     df = pd.DataFrame(
-        {"model": "m", "sampler": ["Euler", "DDIM"], "prompt": "a cube", "upscaler": pd.array([None, "lanczos"], "string"), "status": "ok"}
+        {
+            "model": "m",
+            "sampler": ["Euler", "DDIM"],
+            "prompt": "a cube",
+            "upscaler": pd.array([None, "lanczos"], "string"),
+            "status": "ok",
+        }
         | {"image": ["a.png", "b.png"], "seconds": [1.0, 2.0], "clip": [20.0, 30.0]}
     )
     df.attrs["folder"] = str(tmp_path)
@@ -49,7 +67,10 @@ def invented(tmp_path):
 
 def test_native_cells_are_shown_and_named(invented):
     figure = rk.plots.grid(invented, rows="model", cols="upscaler")
-    assert [(axis.get_title(), len(axis.images)) for axis in figure.axes] == [("native", 1), ("lanczos", 1)]
+    assert [(axis.get_title(), len(axis.images)) for axis in figure.axes] == [
+        ("native", 1),
+        ("lanczos", 1),
+    ]
     legend = rk.plots.pareto(invented, by="upscaler").axes[0].get_legend_handles_labels()[1]
     assert legend == ["front", "native", "lanczos", "m"]
 
@@ -59,17 +80,25 @@ def test_a_missing_score_prints_nothing_and_a_dollar_is_a_dollar(invented):
     figure = rk.plots.grid(df, caption="clip")
     assert [axis.get_xlabel() for axis in figure.axes] == ["", "30.0"]
     figure.canvas.draw()
-    assert figure.get_suptitle() == r"it costs \$5 or \$6" and figure.axes[0].get_ylabel() == r"\$a\$"
+    assert (
+        figure.get_suptitle() == r"it costs \$5 or \$6" and figure.axes[0].get_ylabel() == r"\$a\$"
+    )
     assert rk.plots.grid(invented.assign(clip=None), caption="clip").axes[0].get_xlabel() == ""
 
 
 def test_pareto_keeps_every_hue_and_name_in_the_legend(invented):
-    df = pd.concat([invented.assign(model=f"m{n}", sampler=f"s{n}", seconds=float(n)) for n in range(30)])
+    df = pd.concat(
+        [invented.assign(model=f"m{n}", sampler=f"s{n}", seconds=float(n)) for n in range(30)]
+    )
     figure = rk.plots.pareto(df)
     figure.canvas.draw()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     assert labels == ["front", *(f"s{n}" for n in range(30)), *(f"m{n}" for n in range(30))]
-    assert len({tuple(handle.get_color()) for handle in handles[1:31]}) == len({handle.get_marker() for handle in handles[31:]}) == 30
+    assert (
+        len({tuple(handle.get_color()) for handle in handles[1:31]})
+        == len({handle.get_marker() for handle in handles[31:]})
+        == 30
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +107,10 @@ def test_pareto_keeps_every_hue_and_name_in_the_legend(invented):
         (lambda df: df.iloc[:0], "has no rows"),
         (lambda df: df.drop(columns="image"), "no column 'image'"),
         (lambda df: df.drop(columns="status"), "no column 'status'"),
-        (lambda df: df.assign(image="c.png"), r"c\.png' of the table cannot be read: .*No such file"),
+        (
+            lambda df: df.assign(image="c.png"),
+            r"c\.png' of the table cannot be read: .*No such file",
+        ),
         (lambda df: df.assign(clip="good"), "'clip' holds no numbers"),
     ],
 )
@@ -97,8 +129,13 @@ def test_pictures_of_an_unknown_folder_and_words_on_an_axis_are_refused(invented
 
 
 def test_pareto_by_one_column_names_each_once_and_takes_another_unit(invented):
-    figure = rk.plots.pareto(invented.rename(columns={"prompt": "picture"}), by="sampler", hue="sampler", unit="picture")
-    assert figure.axes[0].get_legend_handles_labels()[1] == ["front", "Euler", "DDIM"] and "over pictures" in figure.axes[0].get_ylabel()
+    figure = rk.plots.pareto(
+        invented.rename(columns={"prompt": "picture"}), by="sampler", hue="sampler", unit="picture"
+    )
+    assert (
+        figure.axes[0].get_legend_handles_labels()[1] == ["front", "Euler", "DDIM"]
+        and "over pictures" in figure.axes[0].get_ylabel()
+    )
 
 
 def test_crops_show_one_region_of_all_sizes_where_most_happens():
@@ -106,9 +143,16 @@ def test_crops_show_one_region_of_all_sizes_where_most_happens():
 
     truth = Image.new("RGB", (64, 48))
     truth.paste(Image.effect_noise((12, 12), 90).convert("RGB"), (40, 8))
-    figure = rk.plots.crops({"truth": truth, "small": truth.resize((16, 12)), "a$b": truth}, captions={"a$b": "9 dB"})
+    figure = rk.plots.crops(
+        {"truth": truth, "small": truth.resize((16, 12)), "a$b": truth}, captions={"a$b": "9 dB"}
+    )
     whole, *shown = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title() for axis in (whole, *shown)] == ["the scene", "truth", "small", r"a\$b"] and shown[-1].get_xlabel() == "9 dB"
+    assert [axis.get_title() for axis in (whole, *shown)] == [
+        "the scene",
+        "truth",
+        "small",
+        r"a\$b",
+    ] and shown[-1].get_xlabel() == "9 dB"
     assert {(axis.get_xlim(), axis.get_ylim()) for axis in shown} == {((40, 52), (20, 8))}
     for wrong in ((0, 0, 65, 10), (5, 5, 5, 9)):
         with pytest.raises(rk.RequestError, match="within 64×48"):

@@ -23,7 +23,10 @@ def call(*arguments: object) -> tuple[int, str, str]:
     [
         (GOOD + "sampler: Euler\n", "Unknown key 'sampler'"),
         (GOOD.replace("base", "bass"), "Unknown model"),
-        (GOOD + "samplers: DPM 2M Karas\n", "Unknown sampler 'DPM 2M Karas'. Did you mean 'DPM++ 2M Karras'?"),
+        (
+            GOOD + "samplers: DPM 2M Karas\n",
+            "Unknown sampler 'DPM 2M Karas'. Did you mean 'DPM++ 2M Karras'?",
+        ),
         (GOOD.replace("steps: 2", "steps: -2"), "steps -2"),
         (GOOD + "guidance: .nan\n", "guidance nan"),
         (GOOD + "size: 130\n", "multiple of 8"),
@@ -33,9 +36,14 @@ def call(*arguments: object) -> tuple[int, str, str]:
 )
 def test_a_wrong_sweep_ends_with_2_and_starts_nothing(tmp_path, text, says):
     (tmp_path / "sweep.yaml").write_text(text)
-    for command in (["run", tmp_path / "sweep.yaml", "--out", tmp_path / "out"], ["plan", tmp_path / "sweep.yaml"]):
+    for command in (
+        ["run", tmp_path / "sweep.yaml", "--out", tmp_path / "out"],
+        ["plan", tmp_path / "sweep.yaml"],
+    ):
         code, _, error = call(*command)
-        assert code == 2 and says in error and error.count("\n") == 1 and error.startswith("realkit: ")
+        assert (
+            code == 2 and says in error and error.count("\n") == 1 and error.startswith("realkit: ")
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -59,10 +67,22 @@ def test_a_sweep_from_plan_to_table(tmp_path):
     code, shown, _ = call("table", tmp_path / "out", "--csv")
     assert code == 0 and shown.startswith("cell,model,sampler") and shown.count("\n") == 2
     assert "rehearsal/clip" in call("table", tmp_path / "out")[1]
-    assert call("table", tmp_path / "out", "--parquet", tmp_path / "t.parquet")[0] == 0 and (tmp_path / "t.parquet").exists()
+    assert (
+        call("table", tmp_path / "out", "--parquet", tmp_path / "t.parquet")[0] == 0
+        and (tmp_path / "t.parquet").exists()
+    )
 
 
-@pytest.mark.parametrize("command", [["generate", "a", "--steps", "abc"], ["list", "things"], ["nothing"], ["run"], ["table", "--nope"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "a", "--steps", "abc"],
+        ["list", "things"],
+        ["nothing"],
+        ["run"],
+        ["table", "--nope"],
+    ],
+)
 def test_a_wrong_command_line_ends_with_2_in_one_line(command):
     code, _, error = call(*command)
     assert code == 2 and error.startswith("realkit: ") and error.count("\n") == 1
@@ -89,15 +109,33 @@ def test_a_disk_that_is_full_in_the_middle_ends_with_1(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "run", full)
     code, _, error = call("run", tmp_path / "sweep.yaml", "--out", tmp_path / "out")
-    assert code == 1 and "No space left on device. What is done is kept" in error and error.count("\n") == 1
+    assert (
+        code == 1
+        and "No space left on device. What is done is kept" in error
+        and error.count("\n") == 1
+    )
 
 
 def test_generate_upscale_score(tmp_path):
     picture = tmp_path / "a.png"
-    assert call("generate", "a photo of a matte red cube on grass at noon", "--steps", 2, "--size", "128x136", "--out", picture)[0] == 0
+    assert (
+        call(
+            "generate",
+            "a photo of a matte red cube on grass at noon",
+            "--steps",
+            2,
+            "--size",
+            "128x136",
+            "--out",
+            picture,
+        )[0]
+        == 0
+    )
     code, shown, _ = call("upscale", picture, "--with", "lanczos", "--to", 272)
     assert code == 0 and shown.strip().endswith("a-272.png")
-    code, shown, _ = call("score", picture, "a red cube", "--scorer", "rehearsal/clip", "--scorer", "colour-cast")
+    code, shown, _ = call(
+        "score", picture, "a red cube", "--scorer", "rehearsal/clip", "--scorer", "colour-cast"
+    )
     assert code == 0 and shown.startswith("rehearsal/clip ") and "colour-cast" in shown
     assert call("generate", "a", "--steps", 0, "--out", picture)[0] == 2
     (tmp_path / "text.png").write_text("no picture")
@@ -115,14 +153,19 @@ def test_generate_upscale_score(tmp_path):
         ("a" * 999 + ".png", "too long"),
     ],
 )
-def test_a_picture_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch, out, says):
+def test_a_picture_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path, monkeypatch, out, says
+):
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("worked"))
     monkeypatch.setattr(upscale, "upscale", lambda *_, **__: pytest.fail("worked"))
     Image.new("RGB", (8, 8)).save("in.png")
-    for command in (["generate", "a red cube"], ["upscale", "in.png", "--with", "lanczos", "--to", 16]):
+    for command in (
+        ["generate", "a red cube"],
+        ["upscale", "in.png", "--with", "lanczos", "--to", 16],
+    ):
         code, _, error = call(*command, "--out", out)
         assert code == 2 and says in error and error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
@@ -136,7 +179,12 @@ def test_a_table_is_not_written_over_a_folder(tmp_path):
 @pytest.mark.parametrize("size", ["²", "9" * 5000, "x", "512x", "-8"])
 def test_a_size_that_is_none(size):
     code, _, error = call("generate", "a red cube", "--size", size)
-    assert code == 2 and error.startswith("realkit: size ") and error.count("\n") == 1 and len(error) < 250
+    assert (
+        code == 2
+        and error.startswith("realkit: size ")
+        and error.count("\n") == 1
+        and len(error) < 250
+    )
 
 
 def test_pictures_are_read_upright_and_written_with_or_without_transparency(tmp_path):
@@ -150,7 +198,19 @@ def test_pictures_are_read_upright_and_written_with_or_without_transparency(tmp_
     with Image.open(tmp_path / "a-16.png") as made:
         assert made.size == (8, 16)
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "b.png")
-    assert call("upscale", tmp_path / "b.png", "--with", "lanczos", "--to", 16, "--out", tmp_path / "b.jpg")[0] == 0
+    assert (
+        call(
+            "upscale",
+            tmp_path / "b.png",
+            "--with",
+            "lanczos",
+            "--to",
+            16,
+            "--out",
+            tmp_path / "b.jpg",
+        )[0]
+        == 0
+    )
     with Image.open(tmp_path / "b.jpg") as made:
         assert np.asarray(made).min() > 250
 
@@ -186,7 +246,10 @@ def test_import_and_lists_start_in_a_blink():
         [
             sys.executable,
             "-c",
-            "import realkit.apps.cli.main, realkit.sweeps.sweep, realkit.runs.loop, realkit.analysis.plots, sys; assert 'torch' not in sys.modules",
+            (
+                "import realkit.apps.cli.main, realkit.sweeps.sweep, realkit.runs.loop,"
+                " realkit.analysis.plots, sys; assert 'torch' not in sys.modules"
+            ),
         ],
         check=True,
     )
@@ -202,8 +265,13 @@ def test_a_columns_unit_is_the_one_its_name_ends_with():
     from realkit.catalog.columns import COLUMNS
 
     units = {name: column.unit for name, column in COLUMNS.items()}
-    assert {name for name, unit in units.items() if unit == "GiB"} == {name for name in units if name.endswith("_gib")}
-    assert {name for name, unit in units.items() if unit == "s"} == {"seconds", *(name for name in units if name.endswith("_s"))}
+    assert {name for name, unit in units.items() if unit == "GiB"} == {
+        name for name in units if name.endswith("_gib")
+    }
+    assert {name for name, unit in units.items() if unit == "s"} == {
+        "seconds",
+        *(name for name in units if name.endswith("_s")),
+    }
 
 
 def test_generate_and_upscale_write_what_made_the_picture(tmp_path):
@@ -212,10 +280,36 @@ def test_generate_and_upscale_write_what_made_the_picture(tmp_path):
     from realkit.models import provenance
 
     small, large = tmp_path / "small.png", tmp_path / "large.png"
-    settings = ["--model", "rehearsal/base", "--sampler", "Euler", "--steps", "2", "--size", "64", "--seed", "7"]
-    assert CliRunner().invoke(main, ["generate", "a red cube", *settings, "--out", str(small)]).exit_code == 0
-    assert CliRunner().invoke(main, ["upscale", str(small), "--with", "lanczos", "--to", "100", "--out", str(large)]).exit_code == 0
-    assert "a red cube\nSteps: 2, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 7, Size: 64x64" in Image.open(large).text["parameters"]
+    settings = [
+        "--model",
+        "rehearsal/base",
+        "--sampler",
+        "Euler",
+        "--steps",
+        "2",
+        "--size",
+        "64",
+        "--seed",
+        "7",
+    ]
+    assert (
+        CliRunner()
+        .invoke(main, ["generate", "a red cube", *settings, "--out", str(small)])
+        .exit_code
+        == 0
+    )
+    assert (
+        CliRunner()
+        .invoke(
+            main, ["upscale", str(small), "--with", "lanczos", "--to", "100", "--out", str(large)]
+        )
+        .exit_code
+        == 0
+    )
+    assert (
+        "a red cube\nSteps: 2, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 7, Size:"
+        " 64x64" in Image.open(large).text["parameters"]
+    )
     made, enlarged = provenance.record(small), provenance.record(large)
     assert made["cell"]["seed"] == 7 and made["pixels"] == provenance.pixel_hash(Image.open(small))
     assert enlarged["cell"] == made["cell"] | {"upscaler": "lanczos", "target": [100, 100]}

@@ -19,14 +19,33 @@ from tests import driver
 
 def test_gather_never_raises_and_hides_tokens_in_errors(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_madeUp1234567890")
-    monkeypatch.setattr(facts_module, "_hub", lambda: ("unreachable", "host", "HEAD /?token=abc by hf_madeUp1234567890 refused"))
-    for name in ("lower_bounds", "_torchvision_needs", "seen_by_driver", "place_here", "_disks", "ram_free", "_inputs", "token_source"):
+    monkeypatch.setattr(
+        facts_module,
+        "_hub",
+        lambda: ("unreachable", "host", "HEAD /?token=abc by hf_madeUp1234567890 refused"),
+    )
+    for name in (
+        "lower_bounds",
+        "_torchvision_needs",
+        "seen_by_driver",
+        "place_here",
+        "_disks",
+        "ram_free",
+        "_inputs",
+        "token_source",
+    ):
         monkeypatch.setattr(facts_module, name, lambda *_, **__: 1 / 0)
     monkeypatch.setattr(probe, "start", lambda *_: 1 / 0)
     facts = gather()
     assert facts.hub_error == "HEAD /?token=*** by *** refused"
-    assert facts.disks == () and facts.tokens == {"huggingface": None, "civitai": None} and facts.place == "plain"
-    assert facts.broken == dict.fromkeys(USED, "it could not be tried") and not passes(findings(facts))
+    assert (
+        facts.disks == ()
+        and facts.tokens == {"huggingface": None, "civitai": None}
+        and facts.place == "plain"
+    )
+    assert facts.broken == dict.fromkeys(USED, "it could not be tried") and not passes(
+        findings(facts)
+    )
 
 
 def fakes(monkeypatch, folder, **modules):
@@ -36,24 +55,43 @@ def fakes(monkeypatch, folder, **modules):
 
 
 def test_an_import_that_kills_python_is_named_and_the_rest_is_tried(monkeypatch, tmp_path):
-    fakes(monkeypatch, tmp_path, accelerate="print('noise')", open_clip="import os; os.abort()", spandrel="raise ImportError('no\\neinops')")
+    fakes(
+        monkeypatch,
+        tmp_path,
+        accelerate="print('noise')",
+        open_clip="import os; os.abort()",
+        spandrel="raise ImportError('no\\neinops')",
+    )
     names = ["accelerate", "open_clip_torch", "spandrel"]
     tried = collect(start(names), names, time.monotonic() + 60)
     assert {name: line["error"] for name, line in tried.items()} == {
-        "accelerate": "", "open_clip_torch": "Python died of it (exit code -6)", "spandrel": "ImportError: no einops",
-    }  # fmt: skip
+        "accelerate": "",
+        "open_clip_torch": "Python died of it (exit code -6)",
+        "spandrel": "ImportError: no einops",
+    }
 
 
 def test_an_import_without_end(monkeypatch, tmp_path):
-    fakes(monkeypatch, tmp_path, accelerate="", open_clip="import time; time.sleep(60)", spandrel="")
+    fakes(
+        monkeypatch, tmp_path, accelerate="", open_clip="import time; time.sleep(60)", spandrel=""
+    )
     names = ["accelerate", "open_clip_torch", "spandrel"]
     tried = collect(start(names), names, time.monotonic() + 4)
-    assert tried["accelerate"]["error"] == "" and "did not end" in tried["open_clip_torch"]["error"] and "spandrel" not in tried
+    assert (
+        tried["accelerate"]["error"] == ""
+        and "did not end" in tried["open_clip_torch"]["error"]
+        and "spandrel" not in tried
+    )
 
 
 def test_operators_are_called_not_only_imported(monkeypatch, tmp_path):
     (tmp_path / "torchvision").mkdir()
-    fakes(monkeypatch, tmp_path / "torchvision", __init__="from torchvision import ops", ops="def nms(*_): raise RuntimeError('operator does not exist')")
+    fakes(
+        monkeypatch,
+        tmp_path / "torchvision",
+        __init__="from torchvision import ops",
+        ops="def nms(*_): raise RuntimeError('operator does not exist')",
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     tried = collect(start(["torchvision"]), ["torchvision"], time.monotonic() + 60)
     assert tried["torchvision"]["error"] == "RuntimeError: operator does not exist"
@@ -73,7 +111,8 @@ def test_a_machine_without_a_driver_or_its_bindings(monkeypatch):
 
 
 def test_the_bindings_have_what_is_read_of_them():
-    """Our stand-in and the real library agree on their names; without a driver the real one says so."""
+    """Our stand-in and the real library agree on their names; without a driver the real one says
+    so."""
     pynvml = pytest.importorskip("pynvml")
     names = {name for name in vars(driver.bindings("550")) if name.startswith(("nvml", "NVML"))}
     assert names <= set(dir(pynvml)) and "nvmlDeviceGetCudaComputeCapability" in names
@@ -102,7 +141,9 @@ def answers(monkeypatch):
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://person:password@127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(
+        constants, "ENDPOINT", f"http://person:password@127.0.0.1:{server.server_port}"
+    )
     monkeypatch.setattr(facts_module, "HUB_S", 0.3)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield code
@@ -145,10 +186,21 @@ def test_no_hub_at_all(answers, monkeypatch):
 
 def test_attached_inputs_in_both_forms_wherever_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("REALKIT_INPUTS", f"{tmp_path}{os.pathsep}{tmp_path / 'models' / 'owner'}")
-    for path in ("photos/a.png", "datasets/someone/faces/b.png", "models/owner/sd/diffusers/v1/1/x", "notebooks/me/first/o"):
+    for path in (
+        "photos/a.png",
+        "datasets/someone/faces/b.png",
+        "models/owner/sd/diffusers/v1/1/x",
+        "notebooks/me/first/o",
+    ):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
-    assert _inputs() == ("datasets/someone/faces", "models/owner/sd", "notebooks/me/first", "photos", "sd")
+    assert _inputs() == (
+        "datasets/someone/faces",
+        "models/owner/sd",
+        "notebooks/me/first",
+        "photos",
+        "sd",
+    )
     monkeypatch.setenv("REALKIT_INPUTS", str(tmp_path / "none"))
     assert _inputs() == ()
 
@@ -158,10 +210,16 @@ def test_an_entry_for_each_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "cache" / "of" / "ours"))
     (one,) = _disks()
-    assert (one.holds, one.path) == ("results, the hub's cache and downloads", str(tmp_path)) and one.free_gb > 0
+    assert (one.holds, one.path) == (
+        "results, the hub's cache and downloads",
+        str(tmp_path),
+    ) and one.free_gb > 0
     assert not (tmp_path / "cache").exists()
     monkeypatch.setenv("REALKIT_CACHE", "/proc/another-disk")
-    assert [(disk.holds, disk.path) for disk in _disks()] == [("results and the hub's cache", str(tmp_path)), ("downloads", "/proc/another-disk")]
+    assert [(disk.holds, disk.path) for disk in _disks()] == [
+        ("results and the hub's cache", str(tmp_path)),
+        ("downloads", "/proc/another-disk"),
+    ]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/proc/too")
     assert [disk.holds for disk in _disks()] == ["results", "the hub's cache and downloads"]
 
@@ -170,10 +228,15 @@ def test_memory_limits_of_control_groups(tmp_path):
     own = tmp_path / "own"
     own.write_text("5:devices:/\n4:cpu,memory:/box/inner\n0::/slice/unit\n")
     files = {
-        "slice/unit/memory.max": "max", "slice/unit/memory.current": "5", "slice/memory.max": "1000", "slice/memory.current": "700",
-        "slice/memory.stat": "anon 1\ninactive_file 100\n", "memory/box/memory.limit_in_bytes": "500", "memory/box/memory.usage_in_bytes": "200",
+        "slice/unit/memory.max": "max",
+        "slice/unit/memory.current": "5",
+        "slice/memory.max": "1000",
+        "slice/memory.current": "700",
+        "slice/memory.stat": "anon 1\ninactive_file 100\n",
+        "memory/box/memory.limit_in_bytes": "500",
+        "memory/box/memory.usage_in_bytes": "200",
         "memory/box/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
-    }  # fmt: skip
+    }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)

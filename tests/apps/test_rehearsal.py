@@ -25,7 +25,11 @@ def test_no_training_picture_or_caption_is_of_a_held_out_combination():
     shown = Counter(training_scene(index) for index in range(3000))
     assert not held & set(shown) and max(shown.values()) - min(shown.values()) <= 1
     rng = np.random.default_rng(0)
-    assert all(parse(training_caption(scene, rng)) not in held for scene in scenes("train") for _ in range(5))
+    assert all(
+        parse(training_caption(scene, rng)) not in held
+        for scene in scenes("train")
+        for _ in range(5)
+    )
 
 
 @pytest.mark.parametrize("caption", captions("heldout")[::9])
@@ -39,7 +43,10 @@ def test_a_caption_is_rendered_as_it_says(caption):
 
 
 def test_colour_changes_the_object_and_little_else():
-    a, b = (np.asarray(render(f"a matte {colour} cube on sand at noon", 3)).astype(int) for colour in ("red", "blue"))
+    a, b = (
+        np.asarray(render(f"a matte {colour} cube on sand at noon", 3)).astype(int)
+        for colour in ("red", "blue")
+    )
     where = mask("a matte red cube on sand at noon", 3)
     change = np.abs(a - b).max(-1)
     assert change[where].mean() > 80 and change[~where].mean() < 1
@@ -48,12 +55,17 @@ def test_colour_changes_the_object_and_little_else():
 def test_sizes_show_the_same_scene():
     from PIL import Image
 
-    large = render("a shiny green cone on a wooden floor at dawn", 5, 256).resize((128, 128), Image.Resampling.BOX)
+    large = render("a shiny green cone on a wooden floor at dawn", 5, 256).resize(
+        (128, 128), Image.Resampling.BOX
+    )
     small = render("a shiny green cone on a wooden floor at dawn", 5, 128)
     assert np.abs(np.asarray(large).astype(int) - np.asarray(small)).mean() < 2
 
 
-@pytest.mark.parametrize(("caption", "says"), [("a dog", "names nothing"), ("", "names nothing"), ("a red blue cube", "2 values of colour")])
+@pytest.mark.parametrize(
+    ("caption", "says"),
+    [("a dog", "names nothing"), ("", "names nothing"), ("a red blue cube", "2 values of colour")],
+)
 def test_a_caption_of_another_world_is_refused(caption, says):
     with pytest.raises(ValueError, match=says):
         render(caption, 0)
@@ -63,7 +75,10 @@ def test_shipped_files_are_small_and_half(weights):
     from safetensors import safe_open
 
     files = [path for path in weights.rglob("*") if path.is_file()]
-    assert max(path.stat().st_size for path in files) < 30e6 and sum(path.stat().st_size for path in files) < 100e6
+    assert (
+        max(path.stat().st_size for path in files) < 30e6
+        and sum(path.stat().st_size for path in files) < 100e6
+    )
     for path in weights.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             kinds = Counter(file.get_slice(key).get_dtype() for key in file.keys())  # noqa: SIM118
@@ -108,4 +123,8 @@ def test_the_package_says_what_it_offers():
 
 
 def test_shipped_configs_name_no_machine(weights):
-    assert not [path for path in weights.rglob("*.json") if path.name != "vocab.json" and '"/' in path.read_text(encoding="utf-8")]
+    assert not [
+        path
+        for path in weights.rglob("*.json")
+        if path.name != "vocab.json" and '"/' in path.read_text(encoding="utf-8")
+    ]

@@ -27,7 +27,9 @@ def test_the_users_cache_folder_is_the_systems(home, monkeypatch):
 
 
 def test_a_cache_of_an_earlier_version_is_still_used(home, monkeypatch):
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: home / "Library" / "Caches" / "realkit")  # as on macOS
+    monkeypatch.setattr(
+        "platformdirs.user_cache_path", lambda *_, **__: home / "Library" / "Caches" / "realkit"
+    )  # as on macOS
     assert cache_root() == home / "Library" / "Caches" / "realkit"
     (home / ".cache" / "realkit").mkdir(parents=True)
     assert cache_root() == home / ".cache" / "realkit"

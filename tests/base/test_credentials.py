@@ -18,7 +18,13 @@ def nowhere(monkeypatch, tmp_path):
     """No token anywhere, neither Kaggle nor Colab, and nothing remembered."""
     from huggingface_hub import constants
 
-    for name in (*(name for names in NAMES.values() for name in names), "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU", "HF_OIDC_RESOURCE"):
+    for name in (
+        *(name for names in NAMES.values() for name in names),
+        "KAGGLE_KERNEL_RUN_TYPE",
+        "COLAB_RELEASE_TAG",
+        "COLAB_GPU",
+        "HF_OIDC_RESOURCE",
+    ):
         monkeypatch.delenv(name, raising=False)
     for name in ("kaggle_secrets", "google.colab"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -44,18 +50,28 @@ def colab(monkeypatch, read):
 
 
 def test_nothing_is_none():
-    assert [credentials.token("huggingface"), credentials.token_source("huggingface"), credentials.token("civitai"), credentials.token_source("civitai")] == [
-        None
-    ] * 4
+    assert [
+        credentials.token("huggingface"),
+        credentials.token_source("huggingface"),
+        credentials.token("civitai"),
+        credentials.token_source("civitai"),
+    ] == [None] * 4
 
 
 @pytest.mark.parametrize(
     ("service", "name"),
-    [("huggingface", "HF_TOKEN"), ("huggingface", "HUGGING_FACE_HUB_TOKEN"), ("civitai", "CIVITAI_TOKEN"), ("civitai", "CIVITAI_API_TOKEN")],
+    [
+        ("huggingface", "HF_TOKEN"),
+        ("huggingface", "HUGGING_FACE_HUB_TOKEN"),
+        ("civitai", "CIVITAI_TOKEN"),
+        ("civitai", "CIVITAI_API_TOKEN"),
+    ],
 )
 def test_the_environment_is_seen_as_it_is_now(monkeypatch, service, name):
     monkeypatch.setenv(name, f" {SECRET}\n")
-    assert credentials.token(service) == SECRET and credentials.token_source(service) == "environment"
+    assert (
+        credentials.token(service) == SECRET and credentials.token_source(service) == "environment"
+    )
     monkeypatch.setenv(name, "another-value")
     assert credentials.token(service) == "another-value"
     monkeypatch.setenv(name, "")
@@ -74,7 +90,11 @@ def test_kaggle_is_asked_once_and_after_the_environment(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "from-outside")
     assert credentials.token_source("huggingface") == "environment" and asked == []
     monkeypatch.delenv("HF_TOKEN")
-    assert [credentials.token("huggingface"), credentials.token("huggingface"), credentials.token_source("huggingface")] == [SECRET, SECRET, "Kaggle secrets"]
+    assert [
+        credentials.token("huggingface"),
+        credentials.token("huggingface"),
+        credentials.token_source("huggingface"),
+    ] == [SECRET, SECRET, "Kaggle secrets"]
     assert asked == ["HF_TOKEN"]
 
 
@@ -93,7 +113,9 @@ def test_an_absent_secret_is_asked_for_again_after_a_while(monkeypatch):
     assert credentials.token("civitai") == SECRET
 
 
-@pytest.mark.parametrize("failure", [KeyError("x"), SystemExit(3), KeyboardInterrupt(), ConnectionError("no network")])
+@pytest.mark.parametrize(
+    "failure", [KeyError("x"), SystemExit(3), KeyboardInterrupt(), ConnectionError("no network")]
+)
 def test_whatever_a_secrets_service_raises_means_absent(monkeypatch, failure, capfd):
     def fails(_):
         raise failure
@@ -115,7 +137,12 @@ def test_a_service_that_does_not_answer_is_left_alone(monkeypatch):
     monkeypatch.setattr(credentials, "PATIENCE", 0.1)
     monkeypatch.setattr(credentials, "ASK_AGAIN", 0)
     began = time.monotonic()
-    assert credentials.token("civitai") is credentials.token("civitai") is credentials.token("huggingface") is None
+    assert (
+        credentials.token("civitai")
+        is credentials.token("civitai")
+        is credentials.token("huggingface")
+        is None
+    )
     assert asked == ["CIVITAI_TOKEN"] and time.monotonic() - began < 5
     end.set()
 
@@ -136,21 +163,38 @@ def test_the_folder_of_kaggle_is_enough(monkeypatch, tmp_path):
 
 def test_colab(monkeypatch):
     colab(monkeypatch, {"CIVITAI_API_TOKEN": SECRET}.__getitem__)
-    assert place.on_colab() and credentials.token("civitai") == SECRET and credentials.token_source("civitai") == "Colab secrets"
+    assert (
+        place.on_colab()
+        and credentials.token("civitai") == SECRET
+        and credentials.token_source("civitai") == "Colab secrets"
+    )
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     assert not place.on_colab(), "Kaggle's image holds Colab's package"
 
 
 def test_the_login_file_is_the_hubs_own(tmp_path):
     (tmp_path / "token").write_text(f"{SECRET}\n")
-    assert credentials.token("huggingface") == SECRET and credentials.token_source("huggingface") == "login file"
+    assert (
+        credentials.token("huggingface") == SECRET
+        and credentials.token_source("huggingface") == "login file"
+    )
     assert credentials.token("civitai") is None
 
 
 def test_known_tokens_are_scrubbed_in_every_form(monkeypatch):
     monkeypatch.setenv("CIVITAI_API_TOKEN", SECRET)
-    once, lower = quote(SECRET, safe=""), quote(SECRET, safe="").replace("%2F", "%2f").replace("%3D", "%3d")
-    for form in (SECRET, quote(SECRET), once, lower, quote(once, safe=""), "".join(f"%{ord(c):02X}" for c in SECRET)):
+    once, lower = (
+        quote(SECRET, safe=""),
+        quote(SECRET, safe="").replace("%2F", "%2f").replace("%3D", "%3d"),
+    )
+    for form in (
+        SECRET,
+        quote(SECRET),
+        once,
+        lower,
+        quote(once, safe=""),
+        "".join(f"%{ord(c):02X}" for c in SECRET),
+    ):
         assert credentials.scrub(f"<{form}> and ({form})") == "<***> and (***)", form
 
 
@@ -193,17 +237,41 @@ def test_a_longer_token_goes_whole(monkeypatch):
         ("ProxyError('socks5://me:pass@proxy:1080/')", "ProxyError('socks5://***@proxy:1080/')"),
         ("https://only-a-token@host.org/a", "https://***@host.org/a"),
         ("https://me:with/sl#sh?s@host.org/a", "https://***@host.org/a"),
-        ("to=https%3A%2F%2Fme%3Apass%40host.org%2Fa%40b", "to=https%3A%2F%2F***%40host.org%2Fa%40b"),
+        (
+            "to=https%3A%2F%2Fme%3Apass%40host.org%2Fa%40b",
+            "to=https%3A%2F%2F***%40host.org%2Fa%40b",
+        ),
         ("https://a.b/c?api_key=abc&x=1", "https://a.b/c?api_key=***&x=1"),
         ("https://a.b/c?x=1&key=abc", "https://a.b/c?x=1&key=***"),
-        ("https://a.b/c?subscription-key=abc&amp;sig=def%3D", "https://a.b/c?subscription-key=***&amp;sig=***"),
-        ("https://s3/c?X-Amz-Credential=AK%2F1&X-Amz-Date=2&X-Amz-Signature=0f", "https://s3/c?X-Amz-Credential=***&X-Amz-Date=2&X-Amz-Signature=***"),
-        ("https://gs/c?X-Goog-Signature=0f&Expires=9&Signature=x", "https://gs/c?X-Goog-Signature=***&Expires=9&Signature=***"),
-        ("to=https%253A%252F%252Fa%253Fkey%253Dabc%2526x%253D1", "to=https%253A%252F%252Fa%253Fkey%253D***%2526x%253D1"),
-        ("https://a.b/c?password=abc, client_secret=def", "https://a.b/c?password=***, client_secret=***"),
-        (f"said hf_{'aB3' * 11}x to, or=hf_{'aB3' * 7} and %3Dhf_{'aB3' * 7}", "said *** to, or=*** and %3D***"),
+        (
+            "https://a.b/c?subscription-key=abc&amp;sig=def%3D",
+            "https://a.b/c?subscription-key=***&amp;sig=***",
+        ),
+        (
+            "https://s3/c?X-Amz-Credential=AK%2F1&X-Amz-Date=2&X-Amz-Signature=0f",
+            "https://s3/c?X-Amz-Credential=***&X-Amz-Date=2&X-Amz-Signature=***",
+        ),
+        (
+            "https://gs/c?X-Goog-Signature=0f&Expires=9&Signature=x",
+            "https://gs/c?X-Goog-Signature=***&Expires=9&Signature=***",
+        ),
+        (
+            "to=https%253A%252F%252Fa%253Fkey%253Dabc%2526x%253D1",
+            "to=https%253A%252F%252Fa%253Fkey%253D***%2526x%253D1",
+        ),
+        (
+            "https://a.b/c?password=abc, client_secret=def",
+            "https://a.b/c?password=***, client_secret=***",
+        ),
+        (
+            f"said hf_{'aB3' * 11}x to, or=hf_{'aB3' * 7} and %3Dhf_{'aB3' * 7}",
+            "said *** to, or=*** and %3D***",
+        ),
         ("hf_oauth_eyJhbGciOiJIUzI1NiJ9.eyJz-dWIi_OiIx.c2ln: expired", "***: expired"),
-        ("tokens = 77, a bearer of news, the token was cut", "tokens = 77, a bearer of news, the token was cut"),
+        (
+            "tokens = 77, a bearer of news, the token was cut",
+            "tokens = 77, a bearer of news, the token was cut",
+        ),
     ],
 )
 def test_unknown_tokens_are_scrubbed_where_they_say_what_they_are(text, clean):
@@ -213,23 +281,56 @@ def test_unknown_tokens_are_scrubbed_where_they_say_what_they_are(text, clean):
 def test_what_holds_no_secret_stays_as_it_is():
     from realkit.models.spec import MODELS
 
-    references = [ref for spec in MODELS.values() for ref in (spec.source, *spec.parts.values(), *spec.loras, *spec.aliases, spec.about, spec.settings_from)]
+    references = [
+        ref
+        for spec in MODELS.values()
+        for ref in (
+            spec.source,
+            *spec.parts.values(),
+            *spec.loras,
+            *spec.aliases,
+            spec.about,
+            spec.settings_from,
+        )
+    ]
     assert len(references) > 50
     for text in [
-        *references, "hf-internal-testing/tiny-stable-diffusion-torch", "hf_transfer and hf_xet", "owner/name@main:fp16", "http://127.0.0.1:8080/a@b",
-        "https://civitai.com/models/4201/photo?modelVersionId=245598", "https://civitai.com/api/download/models/33?type=VAE&format=SafeTensor&size=full&fp=fp16",
-        "https://huggingface.co/owner/name/resolve/main/a.safetensors?download=true", "http://[::1]:80/a@b", "file://C:/models/a@b", "https://a.b:443?to=a@b",
-        "sorted(names, key=len)", "KeyError: 'key'; a monkey=1, sig=2", "someone@host.org wrote", "civitai:4201@245598?type=VAE", "***", "https://***@a.b/?key=***",
-    ]:  # fmt: skip
+        *references,
+        "hf-internal-testing/tiny-stable-diffusion-torch",
+        "hf_transfer and hf_xet",
+        "owner/name@main:fp16",
+        "http://127.0.0.1:8080/a@b",
+        "https://civitai.com/models/4201/photo?modelVersionId=245598",
+        "https://civitai.com/api/download/models/33?type=VAE&format=SafeTensor&size=full&fp=fp16",
+        "https://huggingface.co/owner/name/resolve/main/a.safetensors?download=true",
+        "http://[::1]:80/a@b",
+        "file://C:/models/a@b",
+        "https://a.b:443?to=a@b",
+        "sorted(names, key=len)",
+        "KeyError: 'key'; a monkey=1, sig=2",
+        "someone@host.org wrote",
+        "civitai:4201@245598?type=VAE",
+        "***",
+        "https://***@a.b/?key=***",
+    ]:
         assert credentials.scrub(text) == text and not credentials.holds_secret(text)
 
 
-@pytest.mark.parametrize("ref", ["https://me:pass@host.org/a.safetensors", "https://host.org/a.safetensors?api_key=abc", f"someone/hf_{'aB3' * 11}x"])
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "https://me:pass@host.org/a.safetensors",
+        "https://host.org/a.safetensors?api_key=abc",
+        f"someone/hf_{'aB3' * 11}x",
+    ],
+)
 def test_a_reference_that_holds_a_secret_is_refused_and_not_quoted(ref):
     from realkit.models.spec import identify
 
     assert credentials.holds_secret(ref)
-    with pytest.raises(rk.RequestError, match=r"\*\*\*.*holds a (token|secret).*leave it out") as error:
+    with pytest.raises(
+        rk.RequestError, match=r"\*\*\*.*holds a (token|secret).*leave it out"
+    ) as error:
         identify(ref)
     assert not any(secret in str(error.value) for secret in ("pass", "abc", "aB3"))
 

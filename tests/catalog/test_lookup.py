@@ -6,19 +6,27 @@ from realkit.catalog.lookup import Table, find
 from realkit.models.spec import ModelSpec
 
 
-@pytest.mark.parametrize("typed", ["DPM++ 2M Karras", "dpm++ 2m karras", "DPM++2M_Karras", "dpm 2m karras"])
+@pytest.mark.parametrize(
+    "typed", ["DPM++ 2M Karras", "dpm++ 2m karras", "DPM++2M_Karras", "dpm 2m karras"]
+)
 def test_case_spaces_and_punctuation_do_not_matter(typed):
     assert find(rk.SAMPLERS, typed) == "DPM++ 2M Karras"
 
 
 def test_every_sampler_keeps_a_name_of_its_own_when_folded():
-    assert {find(rk.SAMPLERS, name.lower().replace(" ", "-")) for name in rk.SAMPLERS} == set(rk.SAMPLERS)
+    assert {find(rk.SAMPLERS, name.lower().replace(" ", "-")) for name in rk.SAMPLERS} == set(
+        rk.SAMPLERS
+    )
 
 
 def test_unknown_name_says_what_was_meant_and_how_many_there_are():
     with pytest.raises(rk.RequestError) as error:
         find(rk.SAMPLERS, "DPM 2M Karas")
-    assert str(error.value) == (f"Unknown sampler 'DPM 2M Karas'. Did you mean 'DPM++ 2M Karras'? {len(rk.SAMPLERS)} available: realkit list samplers")
+    assert (
+        str(error.value)
+        == f"Unknown sampler 'DPM 2M Karas'. Did you mean 'DPM++ 2M Karras'? {len(rk.SAMPLERS)}"
+        " available: realkit list samplers"
+    )
 
 
 def test_tables_are_read_only():
@@ -41,13 +49,17 @@ def test_a_users_file_adds_entries(tmp_path, monkeypatch):
 def test_an_entry_that_is_no_table_is_named(tmp_path, monkeypatch):
     (tmp_path / "models.toml").write_text("mine = 3\n")
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
-    with pytest.raises(rk.RequestError, match=r"'mine' is 3, expected a table of settings, \[mine\]"):
+    with pytest.raises(
+        rk.RequestError, match=r"'mine' is 3, expected a table of settings, \[mine\]"
+    ):
         len(Table("model", ModelSpec))
 
 
 def test_a_users_catalogue_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path / "nowhere"))
-    with pytest.raises(rk.RequestError, match=r"\$REALKIT_CATALOG is .*nowhere': expected a folder"):
+    with pytest.raises(
+        rk.RequestError, match=r"\$REALKIT_CATALOG is .*nowhere': expected a folder"
+    ):
         len(Table("model", ModelSpec))
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     (tmp_path / "models.toml").write_bytes(b"['caf\xe9']")
@@ -59,7 +71,11 @@ def test_a_users_catalogue_that_cannot_be_read_is_one_line(tmp_path, monkeypatch
         len(Table("model", ModelSpec))
 
 
-@pytest.mark.parametrize("given", ["x" * 5000, 10**5000, list(range(5000)), {"a": ["b" * 5000] * 5000}], ids=["words", "number", "list", "mapping"])
+@pytest.mark.parametrize(
+    "given",
+    ["x" * 5000, 10**5000, list(range(5000)), {"a": ["b" * 5000] * 5000}],
+    ids=["words", "number", "list", "mapping"],
+)
 def test_an_error_repeats_little_of_what_was_given(given):
     assert len(shown(given)) <= 80
     with pytest.raises(rk.RequestError) as error:

@@ -33,7 +33,9 @@ BY_HUB_ID = {  # the models that the kit promises, as people name them
     "stabilityai/stable-cascade": "stable-cascade",
     "stabilityai/stable-cascade-prior": "stable-cascade",
     "SG161222/Realistic_Vision_V6.0_B1_noVAE": "realistic-vision-6",
-    "SG161222/Realistic_Vision_V6.0_B1_noVAE/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "realistic-vision-6",
+    "SG161222/Realistic_Vision_V6.0_B1_noVAE/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": (
+        "realistic-vision-6"
+    ),
     "emilianJR/epiCRealism": "epicrealism",
     "emilianJR/CyberRealistic_V3": "cyberrealistic-3",
     "cyberdelia/CyberRealistic": "cyberrealistic",
@@ -42,11 +44,29 @@ BY_HUB_ID = {  # the models that the kit promises, as people name them
     "digiplay/NextPhoto_v3/nextphoto_v30.safetensors": "nextphoto-3",
     "digiplay/NextPhoto_v2": "nextphoto-2",
 }
-BY_CIVITAI = {"4201": "realistic-vision-6", "25694": "epicrealism", "15003": "cyberrealistic", "3811": "dreamlike-photoreal-2", "84335": "nextphoto-3"}
+BY_CIVITAI = {
+    "4201": "realistic-vision-6",
+    "25694": "epicrealism",
+    "15003": "cyberrealistic",
+    "3811": "dreamlike-photoreal-2",
+    "84335": "nextphoto-3",
+}
 LIGHTNING = {f"sdxl-lightning-{steps}step": steps for steps in (2, 4, 8)}
 HYPER = {f"hyper-{base}-{steps}step": steps for base in ("sd15", "sdxl") for steps in (2, 4, 8)}
-UNGUIDED = ["sdxl-turbo", "rehearsal/turbo", "hyper-sd15-1step", "hyper-sdxl-1step", "stable-cascade-decoder", *LIGHTNING, *HYPER]
-OF_THE_FAMILY = {"sd3": "flow", "cascade": "wuerstchen", "cascade-decoder": "wuerstchen"}  # what its samplers are made for; the others are "diffusion"
+UNGUIDED = [
+    "sdxl-turbo",
+    "rehearsal/turbo",
+    "hyper-sd15-1step",
+    "hyper-sdxl-1step",
+    "stable-cascade-decoder",
+    *LIGHTNING,
+    *HYPER,
+]
+OF_THE_FAMILY = {
+    "sd3": "flow",
+    "cascade": "wuerstchen",
+    "cascade-decoder": "wuerstchen",
+}  # what its samplers are made for; the others are "diffusion"
 
 every_model = pytest.mark.parametrize("name", list(rk.MODELS))
 
@@ -58,7 +78,11 @@ def test_hub_ids_mean_their_entries(reference, name):
 
 @pytest.mark.parametrize(("number", "name"), BY_CIVITAI.items())
 def test_civitai_pages_mean_their_entries_unless_a_version_is_named(number, name):
-    assert identify(f"civitai:{number}")[0] == identify(f"https://civitai.com/models/{number}/some-words")[0] == name
+    assert (
+        identify(f"civitai:{number}")[0]
+        == identify(f"https://civitai.com/models/{number}/some-words")[0]
+        == name
+    )
     version = f"https://civitai.com/models/{number}?modelVersionId=1"
     assert identify(version) == (version, ModelSpec(source=version))
 
@@ -67,21 +91,53 @@ def test_civitai_pages_mean_their_entries_unless_a_version_is_named(number, name
     ("reference", "source", "of"),
     [
         ("stabilityai/sdxl-turbo@main", "stabilityai/sdxl-turbo@main:fp16", "sdxl-turbo"),
-        ("runwayml/stable-diffusion-v1-5@abc:non_ema", "stable-diffusion-v1-5/stable-diffusion-v1-5@abc:non_ema", "sd-1.5"),
-        ("runwayml/stable-diffusion-v1-5/v1-5-pruned.safetensors", "stable-diffusion-v1-5/stable-diffusion-v1-5/v1-5-pruned.safetensors", "sd-1.5"),
-        ("huggingface.co/stabilityai/sdxl-turbo/tree/v2", "stabilityai/sdxl-turbo@v2:fp16", "sdxl-turbo"),
-        ("digiplay/NextPhoto_v3@1f", "digiplay/NextPhoto_v3@1f/nextphoto_v30.safetensors", "nextphoto-3"),
+        (
+            "runwayml/stable-diffusion-v1-5@abc:non_ema",
+            "stable-diffusion-v1-5/stable-diffusion-v1-5@abc:non_ema",
+            "sd-1.5",
+        ),
+        (
+            "runwayml/stable-diffusion-v1-5/v1-5-pruned.safetensors",
+            "stable-diffusion-v1-5/stable-diffusion-v1-5/v1-5-pruned.safetensors",
+            "sd-1.5",
+        ),
+        (
+            "huggingface.co/stabilityai/sdxl-turbo/tree/v2",
+            "stabilityai/sdxl-turbo@v2:fp16",
+            "sdxl-turbo",
+        ),
+        (
+            "digiplay/NextPhoto_v3@1f",
+            "digiplay/NextPhoto_v3@1f/nextphoto_v30.safetensors",
+            "nextphoto-3",
+        ),
     ],
 )
-def test_a_revision_a_variant_or_a_file_of_a_known_repository_keeps_its_entrys_settings(reference, source, of):
+def test_a_revision_a_variant_or_a_file_of_a_known_repository_keeps_its_entrys_settings(
+    reference, source, of
+):
     name, spec = identify(reference)
-    assert name.startswith(reference.removeprefix("huggingface.co/").split("@")[0].split("/tree")[0]) and spec.source == source
-    assert (spec.settings, spec.size, spec.steps, spec.licence) == (rk.MODELS[of].settings, rk.MODELS[of].size, rk.MODELS[of].steps, rk.MODELS[of].licence)
+    assert (
+        name.startswith(reference.removeprefix("huggingface.co/").split("@")[0].split("/tree")[0])
+        and spec.source == source
+    )
+    assert (spec.settings, spec.size, spec.steps, spec.licence) == (
+        rk.MODELS[of].settings,
+        rk.MODELS[of].size,
+        rk.MODELS[of].steps,
+        rk.MODELS[of].licence,
+    )
 
 
 def test_a_plain_reference_that_equals_an_entrys_is_the_entry():
-    assert identify("stabilityai/sdxl-turbo:fp16")[0] == identify("huggingface.co/stabilityai/sdxl-turbo")[0] == "sdxl-turbo"
-    with pytest.raises(rk.RequestError, match="the revision comes before the variant, 'owner/name@main:fp16'"):
+    assert (
+        identify("stabilityai/sdxl-turbo:fp16")[0]
+        == identify("huggingface.co/stabilityai/sdxl-turbo")[0]
+        == "sdxl-turbo"
+    )
+    with pytest.raises(
+        rk.RequestError, match="the revision comes before the variant, 'owner/name@main:fp16'"
+    ):
         identify("owner/name:fp16@main")
 
 
@@ -90,7 +146,12 @@ def test_an_entry_is_of_a_known_family_and_its_references_are_of_known_forms(nam
     spec = rk.MODELS[name]
     assert name == name.lower() and spec.family in FAMILIES and set(spec.parts) <= set(PART_CLASSES)
     for ref in (spec.source, *filter(None, spec.parts.values()), *spec.loras):
-        assert ref.startswith(PACKAGE) or HUB_FILE.match(ref) or HUB_ID.match(ref) or parse(ref).kind == "civitai", ref
+        assert (
+            ref.startswith(PACKAGE)
+            or HUB_FILE.match(ref)
+            or HUB_ID.match(ref)
+            or parse(ref).kind == "civitai"
+        ), ref
     assert all(HUB_FILE.match(ref) for ref in spec.loras)
 
 
@@ -115,7 +176,9 @@ def test_a_second_leg_is_an_entry_that_can_be_one(name):
 
 
 def test_names_and_aliases_stay_apart_when_folded():
-    typed = Counter(_fold(word) for name, spec in rk.MODELS.items() for word in (name, *spec.aliases))
+    typed = Counter(
+        _fold(word) for name, spec in rk.MODELS.items() for word in (name, *spec.aliases)
+    )
     assert [word for word, count in typed.items() if count > 1] == []
 
 
@@ -125,7 +188,9 @@ def test_licence_use_and_origin_of_the_settings_are_said(name):
     assert spec.licence and spec.about and "\n" not in spec.about
     assert (spec.licence == "unknown") == (spec.commercial == "unknown")
     if not name.startswith("rehearsal/"):
-        assert spec.settings_from in ("unknown", "third-party guide") or re.match(r"https://\S+$", spec.settings_from)
+        assert spec.settings_from in ("unknown", "third-party guide") or re.match(
+            r"https://\S+$", spec.settings_from
+        )
         assert spec.settings_from != "unknown" or spec.settings == Settings()
 
 
@@ -159,20 +224,34 @@ def test_what_the_models_need_besides_their_files():
         if spec.family == "sdxl" and "rehearsal" not in name
     )
     assert known["realistic-vision-6"].parts["vae"] == "stabilityai/sd-vae-ft-mse"
-    assert {known[name].prediction for name in ("sd-2.0", "sd-2.1")} == {"v_prediction"} and known["sd-2.1-base"].prediction == "epsilon"
+    assert {known[name].prediction for name in ("sd-2.0", "sd-2.1")} == {"v_prediction"} and known[
+        "sd-2.1-base"
+    ].prediction == "epsilon"
     assert [name for name, spec in known.items() if spec.gated] == ["sd3-medium", "sd3.5-medium"]
-    assert all(known[name].parts == {"text_encoder_3": "", "tokenizer_3": ""} for name in ("sd3-medium", "sd3.5-medium"))
-    assert all(5 <= known[f"hyper-{base}-8step-cfg"].settings.guidance <= 8 for base in ("sd15", "sdxl"))
+    assert all(
+        known[name].parts == {"text_encoder_3": "", "tokenizer_3": ""}
+        for name in ("sd3-medium", "sd3.5-medium")
+    )
+    assert all(
+        5 <= known[f"hyper-{base}-8step-cfg"].settings.guidance <= 8 for base in ("sd15", "sdxl")
+    )
     assert "REALKIT_ALLOW_PICKLE=1" in known["cyberrealistic-3"].about
 
 
 def test_recommended_negative_prompts_fit_what_clip_sees():
     tokenizer = clip_tokenizer.load("<|endoftext|>")
-    assert {name: n for name, spec in rk.MODELS.items() if (n := len(tokenizer(spec.settings.negative).input_ids)) > TOKENS} == {}
+    assert {
+        name: n
+        for name, spec in rk.MODELS.items()
+        if (n := len(tokenizer(spec.settings.negative).input_ids)) > TOKENS
+    } == {}
 
 
 def test_a_users_file_adds_and_replaces_models(tmp_path, monkeypatch):
-    (tmp_path / "models.toml").write_text('["mine"]\nsource = "civitai:4201@245598"\nfamily = "sd1"\n["sd-1.5"]\nsource = "me/other"\naliases = ["old one"]\n')
+    (tmp_path / "models.toml").write_text(
+        '["mine"]\nsource = "civitai:4201@245598"\nfamily = "sd1"\n["sd-1.5"]\nsource ='
+        ' "me/other"\naliases = ["old one"]\n'
+    )
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     shipped, table = MODELS, Table("model", ModelSpec)
     monkeypatch.setattr(spec_module, "MODELS", table)

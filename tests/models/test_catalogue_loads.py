@@ -1,4 +1,5 @@
-"""Every entry of the catalogue, through the real client: a miniature of its kind, served under its real ids and file names, makes a picture."""
+"""Every entry of the catalogue, through the real client: a miniature of its kind, served under its
+real ids and file names, makes a picture."""
 
 from __future__ import annotations
 
@@ -22,10 +23,15 @@ ENTRIES = {name: spec for name, spec in MODELS.items() if not name.startswith("r
 # The fast tests load each family, each form of weights (variant, none, pickled, single file), each
 # kind of LoRA and each replaced part once. The other entries repeat them under other addresses.
 FAST = [
-    "sd-1.5", "sd-1.5-taesd", "dreamlike-photoreal-2", "realistic-vision-6", "cyberrealistic-3", "hyper-sd15-1step", "sd-2.1", "sd-2.1-base", "sdxl-base",
-    "sdxl-base+refiner", "sdxl-refiner", "sdxl-lightning-4step", "lcm-sdxl", "sd3-medium", "sd3.5-medium", "stable-cascade", "stable-cascade-decoder",
+    "sd-1.5", "sd-1.5-taesd", "dreamlike-photoreal-2", "realistic-vision-6", "cyberrealistic-3",
+    "hyper-sd15-1step", "sd-2.1", "sd-2.1-base", "sdxl-base",
+    "sdxl-base+refiner", "sdxl-refiner", "sdxl-lightning-4step", "lcm-sdxl", "sd3-medium",
+    "sd3.5-medium", "stable-cascade", "stable-cascade-decoder",
 ]  # fmt: skip
-GROUPS = {"fast": FAST, "slow": [name for name in ENTRIES if name not in FAST]}  # each has a child process
+GROUPS = {
+    "fast": FAST,
+    "slow": [name for name in ENTRIES if name not in FAST],
+}  # each has a child process
 SECOND = [name for name, spec in ENTRIES.items() if spec.family and FAMILIES[spec.family].second]
 PROGRAM = """
     import json, os, sys, time
@@ -77,9 +83,19 @@ def run(names: list[str], home: Path) -> dict[str, Any]:
     catalogue = own_catalogue(home / "catalogue", names)
     asked = json.dumps([[name, settings(ENTRIES[name]), pickled(ENTRIES[name])] for name in names])
     with serving(shelf.repositories) as server:
-        done = python(PROGRAM, home / "home", server.endpoint, timeout=550, ENTRIES=asked, REALKIT_CATALOG=str(catalogue))
+        done = python(
+            PROGRAM,
+            home / "home",
+            server.endpoint,
+            timeout=550,
+            ENTRIES=asked,
+            REALKIT_CATALOG=str(catalogue),
+        )
         assert done.returncode == 0, done.stderr[-3000:]
-        return {"made": dict(json.loads(line) for line in done.stdout.splitlines()), "fetched": server.fetched}
+        return {
+            "made": dict(json.loads(line) for line in done.stdout.splitlines()),
+            "fetched": server.fetched,
+        }
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +111,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
         kept = root / f"catalogue-{group}.json"
         with FileLock(root / f"catalogue-{group}.lock"):
             if not kept.exists():
-                kept.write_text(json.dumps(run(GROUPS[group], root / f"catalogue-{group}")), encoding="utf-8")
+                kept.write_text(
+                    json.dumps(run(GROUPS[group], root / f"catalogue-{group}")), encoding="utf-8"
+                )
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return found
 
@@ -118,14 +136,25 @@ def assert_its_parts(spec: ModelSpec, found: dict[str, Any]) -> None:
     family = FAMILIES[spec.family]
     for name, part in (("denoiser", family.denoiser), ("vae", family.vae)):
         if found[name]:
-            own = numbers(loose(kind_of(spec), part, spec.parts[part]) if part in spec.parts else getattr(networks(kind_of(spec)), part))
+            own = numbers(
+                loose(kind_of(spec), part, spec.parts[part])
+                if part in spec.parts
+                else getattr(networks(kind_of(spec)), part)
+            )
             assert found[name] == pytest.approx(own, abs=1e-3), name
     if spec.loras:
-        assert found["attends"] != pytest.approx(numbers(getattr(networks(kind_of(spec)), family.denoiser), "attn1.to_q.weight"), abs=1e-2)
+        assert found["attends"] != pytest.approx(
+            numbers(getattr(networks(kind_of(spec)), family.denoiser), "attn1.to_q.weight"),
+            abs=1e-2,
+        )
 
 
 def numbers(network: Any, ending: str = "") -> list[float]:
-    found: list[float] = next(p for name, p in network.named_parameters() if name.endswith(ending)).flatten()[:4].tolist()
+    found: list[float] = (
+        next(p for name, p in network.named_parameters() if name.endswith(ending))
+        .flatten()[:4]
+        .tolist()
+    )
     return found
 
 
@@ -143,6 +172,19 @@ def test_nothing_is_fetched_that_is_not_loaded(group, served):
     assert fetched and not [file for file in fetched if re.search(needless, file)]
     assert len(fetched) == len(set(fetched))
     allowed = [HUB_ID.match(ENTRIES[name].source)["id"] for name in names if pickled(ENTRIES[name])]
-    assert not [file for file in fetched if file.endswith(".bin") and not file.startswith(tuple(allowed or ["-"]))]
-    of_variant = {file.rsplit("/", 1)[0] for file in fetched if re.search(r"\.(fp16|bf16)\.safetensors$", file)}
-    assert not [file for file in fetched if re.search(r"/(diffusion_pytorch_)?model\.safetensors$", file) and file.rsplit("/", 1)[0] in of_variant]
+    assert not [
+        file
+        for file in fetched
+        if file.endswith(".bin") and not file.startswith(tuple(allowed or ["-"]))
+    ]
+    of_variant = {
+        file.rsplit("/", 1)[0]
+        for file in fetched
+        if re.search(r"\.(fp16|bf16)\.safetensors$", file)
+    }
+    assert not [
+        file
+        for file in fetched
+        if re.search(r"/(diffusion_pytorch_)?model\.safetensors$", file)
+        and file.rsplit("/", 1)[0] in of_variant
+    ]

@@ -27,7 +27,12 @@ def test_no_half_precision_on_a_cpu():
 
 
 def test_a_gpu_without_kernels_is_said_not_passed_over_in_silence(monkeypatch):
-    for name, value in {"is_available": True, "get_device_capability": (6, 0), "get_arch_list": KAGGLE, "get_device_name": "Tesla P100-PCIE-16GB"}.items():
+    for name, value in {
+        "is_available": True,
+        "get_device_capability": (6, 0),
+        "get_arch_list": KAGGLE,
+        "get_device_name": "Tesla P100-PCIE-16GB",
+    }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     with pytest.warns(RuntimeWarning, match=r"Tesla P100-PCIE-16GB is not used: .* realkit doctor"):
         assert device.default_device().type == "cpu"

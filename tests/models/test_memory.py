@@ -1,4 +1,5 @@
-"""The memory ladder, number formats and what is given back: with real pipelines, and out-of-memory errors raised inside them."""
+"""The memory ladder, number formats and what is given back: with real pipelines, and out-of-memory
+errors raised inside them."""
 
 import subprocess
 import sys
@@ -16,12 +17,21 @@ from realkit.models.lock import lock_model
 from realkit.models.parts import vae_dtype
 
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"
-ASKED = dict(models="rehearsal/base", samplers="Euler", prompts=[PROMPT], steps=2, size=64, guidance=2.0)
+ASKED = dict(
+    models="rehearsal/base", samplers="Euler", prompts=[PROMPT], steps=2, size=64, guidance=2.0
+)
 CPU = LADDERS["denoise"]["cpu"]
 
 
-def failing(monkeypatch, owner: type, method: str, times: int, error: type[Exception] = torch.OutOfMemoryError) -> list[int]:
-    """Make a method raise out-of-memory so often, inside whatever calls it; the list counts the calls."""
+def failing(
+    monkeypatch,
+    owner: type,
+    method: str,
+    times: int,
+    error: type[Exception] = torch.OutOfMemoryError,
+) -> list[int]:
+    """Make a method raise out-of-memory so often, inside whatever calls it; the list counts the
+    calls."""
     whole, calls = getattr(owner, method), []
 
     def fails(*given, **more):
@@ -43,7 +53,9 @@ def network():
 def test_the_ladders_are_parts_of_the_written_one():
     for by_device in LADDERS.values():
         for rungs in by_device.values():
-            assert list(rungs) == [rung for rung in RUNGS if rung in rungs] and rungs[0] == "resident"
+            assert (
+                list(rungs) == [rung for rung in RUNGS if rung in rungs] and rungs[0] == "resident"
+            )
     assert LADDERS["both"]["cuda"] == tuple(RUNGS)
 
 
@@ -53,10 +65,15 @@ def test_out_of_memory_while_denoising_climbs_and_the_row_says_so(tmp_path, monk
     failing(monkeypatch, network(), "forward", 1, error)
     df = rk.run(rk.Sweep(**ASKED), tmp_path / "climbed").table()
     assert (df["status"][0], df["rung"][0], plain["rung"][0]) == ("ok", CPU[1], CPU[0])
-    assert (tmp_path / "plain" / plain["image"][0]).read_bytes()[:64] == (tmp_path / "climbed" / df["image"][0]).read_bytes()[:64]
+    assert (tmp_path / "plain" / plain["image"][0]).read_bytes()[:64] == (
+        tmp_path / "climbed" / df["image"][0]
+    ).read_bytes()[:64]
     from PIL import Image
 
-    before, after = (np.asarray(Image.open(tmp_path / name / frame["image"][0])) for name, frame in (("plain", plain), ("climbed", df)))
+    before, after = (
+        np.asarray(Image.open(tmp_path / name / frame["image"][0]))
+        for name, frame in (("plain", plain), ("climbed", df))
+    )
     assert np.abs(before.astype(int) - after).max() <= 1
 
 
@@ -65,7 +82,10 @@ def test_no_rung_left_is_a_failed_row_and_the_next_cell_runs_on(tmp_path, monkey
     failing(monkeypatch, network(), "forward", len(CPU))
     df = rk.run(sweep, tmp_path).table()
     assert list(df["status"]) == ["failed", "ok"]
-    assert f"on every rung: {', '.join(CPU)}" in df["error"][0] and "OutOfMemoryError" in df["error"][0]
+    assert (
+        f"on every rung: {', '.join(CPU)}" in df["error"][0]
+        and "OutOfMemoryError" in df["error"][0]
+    )
     assert list(df["rung"]) == [CPU[-1]] * 2
     monkeypatch.undo()
     assert list(rk.run(sweep, tmp_path).table()["status"]) == ["ok", "ok"]
@@ -76,11 +96,18 @@ def test_out_of_memory_while_decoding_climbs_to_tiling(tmp_path, monkeypatch):
 
     failing(monkeypatch, AutoencoderKL, "decode", 1)
     df = rk.run(rk.Sweep(**ASKED), tmp_path).table()
-    assert (df["status"][0], df["rung"][0], df["decode_rung"][0]) == ("ok", "resident", "vae-tiling")
+    assert (df["status"][0], df["rung"][0], df["decode_rung"][0]) == (
+        "ok",
+        "resident",
+        "vae-tiling",
+    )
     monkeypatch.undo()
     failing(monkeypatch, AutoencoderKL, "decode", len(LADDERS["decode"]["cpu"]))
     df = rk.run(rk.Sweep(**ASKED | {"seeds": [8]}), tmp_path).table()
-    assert df["status"][0] == "failed" and "on every rung: resident, vae-tiling, group-offload" in df["error"][0]
+    assert (
+        df["status"][0] == "failed"
+        and "on every rung: resident, vae-tiling, group-offload" in df["error"][0]
+    )
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -102,7 +129,9 @@ def test_out_of_memory_at_loading_on_every_rung_is_a_failed_row(tmp_path, monkey
 
 @pytest.mark.parametrize("rung", RUNGS)
 def test_every_rung_makes_the_same_picture(base, rung, monkeypatch):
-    monkeypatch.setitem(LADDERS, "both", {"cpu": tuple(RUNGS)})  # model-offload is a GPU's; its hooks run on a CPU as well
+    monkeypatch.setitem(
+        LADDERS, "both", {"cpu": tuple(RUNGS)}
+    )  # model-offload is a GPU's; its hooks run on a CPU as well
     model = rk.load("rehearsal/base", rung=rung)
     mine, theirs = (np.asarray(of(PROMPT, steps=3, seed=2)).astype(int) for of in (model, base))
     assert model.rung == rung and np.abs(mine - theirs).max() <= 1
@@ -142,13 +171,17 @@ ON_DISK = """
 
 @pytest.mark.slow
 def test_layers_wait_on_disk_on_a_cpu():
-    _, freed, equal = next(line.split() for line in _alone(ON_DISK).splitlines() if line.startswith("freed"))
+    _, freed, equal = next(
+        line.split() for line in _alone(ON_DISK).splitlines() if line.startswith("freed")
+    )
     assert equal == "True" and float(freed) > 0.6
 
 
 def _alone(script: str) -> str:
     """What a script prints in a process of its own, whose memory no other test has touched."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-800:]
     return done.stdout
 
@@ -175,8 +208,14 @@ def test_memory_after_ten_models_is_what_it_was_after_the_first():
 
 def test_number_formats():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert device.dtype_for(cpu) == torch.float32 and device.dtype_for(cpu, "bfloat16") == torch.bfloat16
-    for asked, on, words in (("float16", cpu, "10 to 50 times slower"), ("int8", cpu, "expected one of")):
+    assert (
+        device.dtype_for(cpu) == torch.float32
+        and device.dtype_for(cpu, "bfloat16") == torch.bfloat16
+    )
+    for asked, on, words in (
+        ("float16", cpu, "10 to 50 times slower"),
+        ("int8", cpu, "expected one of"),
+    ):
         with pytest.raises(rk.RequestError, match=words):
             device.dtype_for(on, asked)
     with pytest.raises(rk.RequestError, match="overflow"):
@@ -201,19 +240,29 @@ def test_bfloat16_only_from_capability_8_on(monkeypatch, capability, plain, over
 
 def test_sdxls_own_vae_is_never_in_plain_float16():
     own, fixed = {"force_upcast": True}, {"force_upcast": False}
-    assert vae_dtype(own, torch.float16) == torch.float32 and vae_dtype(own, torch.bfloat16) == torch.bfloat16
+    assert (
+        vae_dtype(own, torch.float16) == torch.float32
+        and vae_dtype(own, torch.bfloat16) == torch.bfloat16
+    )
     assert vae_dtype(fixed, torch.float16) == torch.float16
 
 
 def test_the_vae_of_a_loaded_sdxl_model_is_upcast(monkeypatch):
     monkeypatch.setattr(device, "dtype_for", lambda *_: torch.float16)
     lock = lock_model("rehearsal/xl")
-    pipe = loading._pipeline(lock, __import__("diffusers").StableDiffusionXLPipeline, torch.float16, True)
+    pipe = loading._pipeline(
+        lock, __import__("diffusers").StableDiffusionXLPipeline, torch.float16, True
+    )
     config = pipe.vae.config
-    assert pipe.unet.dtype == torch.float16 and pipe.vae.dtype == (torch.float32 if config.force_upcast else torch.float16)
+    assert pipe.unet.dtype == torch.float16 and pipe.vae.dtype == (
+        torch.float32 if config.force_upcast else torch.float16
+    )
 
 
-@pytest.mark.parametrize(("free", "rung"), [(20, "resident"), (9, "resident"), (7, "model-offload"), (3, "group-offload")])
+@pytest.mark.parametrize(
+    ("free", "rung"),
+    [(20, "resident"), (9, "resident"), (7, "model-offload"), (3, "group-offload")],
+)
 def test_the_first_rung_follows_from_what_is_free(monkeypatch, free, rung):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (free * 2**30, 16 * 2**30))
     parts = [5 * 2**30 - 2**29, 2**30, 2**30]  # SDXL's UNet and encoders in half precision, about
@@ -221,7 +270,11 @@ def test_the_first_rung_follows_from_what_is_free(monkeypatch, free, rung):
 
 
 @pytest.mark.parametrize(
-    ("given", "words"), [({"device": "tpu"}, "expected 'cuda' or 'cpu'"), ({"rung": "model-offload", "device": "cpu"}, "expected one of resident")]
+    ("given", "words"),
+    [
+        ({"device": "tpu"}, "expected 'cuda' or 'cpu'"),
+        ({"rung": "model-offload", "device": "cpu"}, "expected one of resident"),
+    ],
 )
 def test_a_placement_that_is_none_is_refused(given, words):
     with pytest.raises(rk.RequestError, match=words):
@@ -232,7 +285,9 @@ def test_a_dtype_is_an_axis_and_part_of_the_identity(tmp_path):
     df = rk.run(rk.Sweep(**ASKED, dtype=["float32", "bfloat16", None]), tmp_path).table()
     assert set(df["status"]) == {"ok"} and list(df["dtype"]) == ["float32", "bfloat16", "float32"]
     assert len(set(df["image"])) == 3
-    image = rk.load("rehearsal/base", dtype="bfloat16")(PROMPT, sampler="Euler", steps=2, size=64, guidance=2.0)
+    image = rk.load("rehearsal/base", dtype="bfloat16")(
+        PROMPT, sampler="Euler", steps=2, size=64, guidance=2.0
+    )
     from PIL import Image
 
     assert np.array_equal(np.asarray(image), np.asarray(Image.open(tmp_path / df["image"][1])))

@@ -14,21 +14,35 @@ from tests.originals import single_file
 PROMPT = "a photo of a shiny yellow cube on sand at dawn"
 
 
-
 def test_one_call_makes_the_picture_a_sweep_makes(base, tmp_path):
     image = base(PROMPT, sampler="Euler", steps=4, guidance=2.0, seed=5)
-    done = rk.run(rk.Sweep(models="rehearsal/base", samplers="Euler", prompts=PROMPT, steps=4, guidance=2.0, seeds=[5]), tmp_path)
+    done = rk.run(
+        rk.Sweep(
+            models="rehearsal/base",
+            samplers="Euler",
+            prompts=PROMPT,
+            steps=4,
+            guidance=2.0,
+            seeds=[5],
+        ),
+        tmp_path,
+    )
     from PIL import Image
 
     assert image.size == (128, 128)
-    assert np.array_equal(np.asarray(image), np.asarray(Image.open(tmp_path / done.table()["image"][0])))
+    assert np.array_equal(
+        np.asarray(image), np.asarray(Image.open(tmp_path / done.table()["image"][0]))
+    )
 
 
 def test_other_sizes(base):
     assert base(PROMPT, steps=2, size=(192, 128)).size == (192, 128)
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"guidance": float("inf")}, {"sampler": "Nope"}, {"size": 100}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"steps": 0}, {"guidance": float("inf")}, {"sampler": "Nope"}, {"size": 100}, {"seed": -1}],
+)
 def test_a_bad_setting_is_refused(base, bad):
     with pytest.raises(rk.RequestError):
         base(PROMPT, **bad)
@@ -57,12 +71,16 @@ def test_a_diffusers_folder_loads_by_its_path(base, tmp_path):
     assert np.array_equal(np.asarray(mine), np.asarray(base(PROMPT, **cell)))
 
 
-def test_a_single_file_in_the_original_layout_loads_with_its_entrys_config(base, tmp_path, monkeypatch):
+def test_a_single_file_in_the_original_layout_loads_with_its_entrys_config(
+    base, tmp_path, monkeypatch
+):
     base.pipe.save_pretrained(tmp_path / "config")
     for weights in (tmp_path / "config").rglob("*.safetensors"):
         weights.unlink()
     path = single_file(base.pipe, tmp_path / "mine.safetensors")
-    (tmp_path / "models.toml").write_text(f'[mine]\nsource = "{path}"\nconfig = "{tmp_path / "config"}"\nsize = 128\n')
+    (tmp_path / "models.toml").write_text(
+        f'[mine]\nsource = "{path}"\nconfig = "{tmp_path / "config"}"\nsize = 128\n'
+    )
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     monkeypatch.setattr(spec, "MODELS", Table("model", ModelSpec))
     cell = dict(sampler="Euler", steps=3, guidance=3.0, seed=1)
@@ -75,7 +93,15 @@ def test_a_single_file_without_config_says_what_to_do(base, tmp_path):
         rk.load(str(single_file(base.pipe, tmp_path / "mine.safetensors")))
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b"\xff" * 8 + data[8:], lambda data: data[:5], lambda data: data + b"more"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-100],
+        lambda data: b"\xff" * 8 + data[8:],
+        lambda data: data[:5],
+        lambda data: data + b"more",
+    ],
+)
 def test_a_damaged_weight_file_is_named(base, tmp_path, damage):
     base.pipe.save_pretrained(tmp_path / "mine")
     path = tmp_path / "mine" / "unet" / "diffusion_pytorch_model.safetensors"
@@ -90,7 +116,11 @@ def test_weights_of_another_network_are_one_line(base, tmp_path):
 
     base.pipe.save_pretrained(tmp_path / "mine")
     path = tmp_path / "mine" / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file({f"other.{key}": value for key, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    save_file(
+        {f"other.{key}": value for key, value in load_file(path).items()},
+        path,
+        metadata={"format": "pt"},
+    )
     with pytest.raises(rk.RequestError, match="does not load from"):
         rk.load(str(tmp_path / "mine"))
 
@@ -109,9 +139,13 @@ def test_noise_and_sampler_state_are_float32_whatever_the_network_runs_in():
     low.pipe.text_encoder.to(torch.bfloat16)
     low.dtype = torch.bfloat16
     made = denoised(low, [(PROMPT, "", 1)], "Euler a", 3, 3.0, (64, 64)).latents
-    full = denoised(rk.load("rehearsal/base"), [(PROMPT, "", 1)], "Euler a", 3, 3.0, (64, 64)).latents
+    full = denoised(
+        rk.load("rehearsal/base"), [(PROMPT, "", 1)], "Euler a", 3, 3.0, (64, 64)
+    ).latents
     assert made.dtype == torch.float32
-    assert (made - full).abs().mean() < 0.1 * full.abs().mean()  # the same noise: only the network rounds
+    assert (
+        made - full
+    ).abs().mean() < 0.1 * full.abs().mean()  # the same noise: only the network rounds
 
 
 def test_ids_follow_the_files_that_are_loaded_and_their_part(base, tmp_path):
@@ -126,7 +160,10 @@ def test_ids_follow_the_files_that_are_loaded_and_their_part(base, tmp_path):
         vae.decoder.conv_out.bias.add_(0.1)
     vae.save_pretrained(tmp_path / "mine" / "vae")
     changed = lock_model(str(tmp_path / "mine"))
-    assert changed.fingerprint == first.fingerprint and changed.vae_fingerprint != first.vae_fingerprint
+    assert (
+        changed.fingerprint == first.fingerprint
+        and changed.vae_fingerprint != first.vae_fingerprint
+    )
 
 
 def test_one_commit_of_the_hub_is_one_model_however_it_is_written():

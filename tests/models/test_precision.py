@@ -12,7 +12,8 @@ class Answer:
 
 
 class Network(torch.nn.Module):
-    """Doubles its state, notes the formats that it is called in, and answers as diffusers' networks do."""
+    """Doubles its state, notes the formats that it is called in, and answers as diffusers' networks
+    do."""
 
     dtype = torch.bfloat16
 

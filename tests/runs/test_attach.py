@@ -43,14 +43,29 @@ def test_every_form_of_an_output_is_gone_on_with(earlier, tmp_path, monkeypatch,
     elif source is None:
         monkeypatch.setenv("REALKIT_INPUTS", str(tmp_path / "input"))
         shutil.copytree(earlier.parent, tmp_path / "input" / "notebooks" / "me" / "my-sweep")
-        source = "kaggle:me/my-sweep" if form == "kaggle" else tmp_path / "input" / "notebooks" / "me" / "my-sweep"
+        source = (
+            "kaggle:me/my-sweep"
+            if form == "kaggle"
+            else tmp_path / "input" / "notebooks" / "me" / "my-sweep"
+        )
     run = rk.run(SWEEP | {"seeds": 4}, tmp_path / "out", attach=source)
     found = [row["stage"] for row in rows(tmp_path / "out")]
-    assert {stage: found.count(stage) for stage in set(found)} == {"denoise": 4, "decode": 4, "upscale": 4, "score": 4}
+    assert {stage: found.count(stage) for stage in set(found)} == {
+        "denoise": 4,
+        "decode": 4,
+        "upscale": 4,
+        "score": 4,
+    }
     taken = {row["id"]: row for row in rows(earlier)}
-    assert [row for row in rows(tmp_path / "out") if row["id"] in taken] == list(taken.values())  # as they were: with their runs and times
+    assert [row for row in rows(tmp_path / "out") if row["id"] in taken] == list(
+        taken.values()
+    )  # as they were: with their runs and times
     frame = run.table()
-    assert frame.status.tolist() == ["ok"] * 4 and frame["colour-cast"].notna().all() and frame.run.nunique() == 2
+    assert (
+        frame.status.tolist() == ["ok"] * 4
+        and frame["colour-cast"].notna().all()
+        and frame.run.nunique() == 2
+    )
     assert len((tmp_path / "out" / "runs.jsonl").read_text().splitlines()) == 2
     rk.run(SWEEP | {"seeds": 4}, tmp_path / "out", attach=source)
     assert len(rows(tmp_path / "out")) == 16
@@ -60,7 +75,9 @@ def test_what_is_damaged_or_missing_is_made_again(earlier, tmp_path):
     folder = tmp_path / "earlier"
     shutil.copytree(earlier, folder)
     made = [row for row in rows(folder) if row["stage"] == "upscale"]
-    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(folder / "images" / f"{made[0]['id']}.png")
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(
+        folder / "images" / f"{made[0]['id']}.png"
+    )
     (folder / "images" / f"{made[1]['id']}.png").write_bytes(b"\x89PNG")
     (folder / "images" / f"{made[2]['id']}.png").unlink()
     latents = sorted((folder / "latents").iterdir())
@@ -69,8 +86,14 @@ def test_what_is_damaged_or_missing_is_made_again(earlier, tmp_path):
         file.write('{"id": "torn')
     run = rk.run(SWEEP, tmp_path / "out", attach=[folder])
     found = [row["stage"] for row in rows(tmp_path / "out")]
-    assert (found.count("denoise"), found.count("decode"), found.count("upscale")) == (3, 3, 3) and set(run.table().status) == {"ok"}
-    again = {row["id"]: row["pixels"] for row in rows(tmp_path / "out") if row["stage"] == "upscale"}
+    assert (found.count("denoise"), found.count("decode"), found.count("upscale")) == (
+        3,
+        3,
+        3,
+    ) and set(run.table().status) == {"ok"}
+    again = {
+        row["id"]: row["pixels"] for row in rows(tmp_path / "out") if row["stage"] == "upscale"
+    }
     assert again == {row["id"]: row["pixels"] for row in made}
 
 
@@ -88,7 +111,11 @@ def test_failed_rows_are_not_taken_up(earlier, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"), [({"id_version": 999}, "made with id version 999"), ({"versions": {"torch": "0.1"}}, r"made with other versions \(torch 0\.1 → ")]
+    ("change", "says"),
+    [
+        ({"id_version": 999}, "made with id version 999"),
+        ({"versions": {"torch": "0.1"}}, r"made with other versions \(torch 0\.1 → "),
+    ],
 )
 def test_an_output_of_another_kit_is_refused(earlier, tmp_path, change, says):
     folder = tmp_path / "earlier"
@@ -127,7 +154,10 @@ def test_no_file_outside_the_folder_is_written(earlier, tmp_path):
     store = Store(tmp_path / "a" / "out")
     store.folder.mkdir(parents=True)
     versions = json.loads((folder / "runs.jsonl").read_text().splitlines()[0])["versions"]
-    assert attach.take(attach.outputs(folder), store, versions) == 0 and not (tmp_path / "a" / "escaped.png").exists()
+    assert (
+        attach.take(attach.outputs(folder), store, versions) == 0
+        and not (tmp_path / "a" / "escaped.png").exists()
+    )
 
 
 def test_a_zip_with_damaged_members_gives_what_is_whole(earlier, tmp_path):
@@ -143,16 +173,24 @@ def test_a_zip_with_damaged_members_gives_what_is_whole(earlier, tmp_path):
         (tmp_path / "damaged.zip").write_bytes(data)
         out = tmp_path / ("wrong" if wrong else "out")
         if wrong:
-            with pytest.raises(rk.RequestError, match=r"rows\.jsonl is damaged\. Take another copy"):
+            with pytest.raises(
+                rk.RequestError, match=r"rows\.jsonl is damaged\. Take another copy"
+            ):
                 rk.run(SWEEP, out, attach=tmp_path / "damaged.zip")
         else:
-            assert rk.run(SWEEP, out, attach=tmp_path / "damaged.zip").table().status.tolist() == ["ok"] * 3
+            assert (
+                rk.run(SWEEP, out, attach=tmp_path / "damaged.zip").table().status.tolist()
+                == ["ok"] * 3
+            )
             assert (out / "images" / picture.filename.rpartition("/")[2]).exists()
 
 
 def test_runs_that_are_none_are_one_line(earlier, tmp_path):
     shutil.copytree(earlier, tmp_path / "odd")
-    lines = [json.loads(line) | {"versions": [1]} for line in (tmp_path / "odd" / "runs.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) | {"versions": [1]}
+        for line in (tmp_path / "odd" / "runs.jsonl").read_text().splitlines()
+    ]
     (tmp_path / "odd" / "runs.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     with pytest.raises(rk.RequestError, match=r"runs\.jsonl is damaged \(versions \[1\]\)"):
         rk.run(SWEEP, tmp_path / "out", attach=tmp_path / "odd")

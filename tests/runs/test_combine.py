@@ -13,12 +13,19 @@ from PIL import Image
 import realkit as rk
 from realkit.runs.combine import merge
 
-SWEEP = {"models": "rehearsal/base", "prompts": "a photo of a matte red cube on grass at noon", "seeds": 2, "steps": 2, "scorers": ["colour-cast"]}
+SWEEP = {
+    "models": "rehearsal/base",
+    "prompts": "a photo of a matte red cube on grass at noon",
+    "seeds": 2,
+    "steps": 2,
+    "scorers": ["colour-cast"],
+}
 
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
-    """Two runs that share one cell, and have one each of their own; in the second one an upscaler too."""
+    """Two runs that share one cell, and have one each of their own; in the second one an upscaler
+    too."""
     folder = tmp_path_factory.mktemp("halves")
     rk.run(SWEEP | {"seeds": [0, 1]}, folder / "a")
     rk.run(SWEEP | {"seeds": [1, 2], "upscalers": [None, "lanczos"], "target": 200}, folder / "b")
@@ -34,13 +41,18 @@ def test_a_folder_that_is_not_there_becomes_the_same(halves, tmp_path):
     try:
         assert merge(halves[1], tmp_path / "new" / "out") == len(lines(halves[1] / "rows.jsonl"))
         merged = tmp_path / "new" / "out"
-        assert rk.read(merged).table().equals(rk.read(halves[1]).table()) and (merged / "grid.png").read_bytes() == b"plot"
+        assert (
+            rk.read(merged).table().equals(rk.read(halves[1]).table())
+            and (merged / "grid.png").read_bytes() == b"plot"
+        )
     finally:
         (halves[1] / "grid.png").unlink()
     for name in ("cells.jsonl", "runs.jsonl"):
         assert lines(merged / name) == lines(halves[1] / name)
     assert (merged / "sweep.yaml").read_text() == (halves[1] / "sweep.yaml").read_text()
-    assert {path.name for path in merged.iterdir()} - {".lock", "grid.png"} == {path.name for path in halves[1].iterdir()} - {".lock"}
+    assert {path.name for path in merged.iterdir()} - {".lock", "grid.png"} == {
+        path.name for path in halves[1].iterdir()
+    } - {".lock"}
 
 
 def test_both_are_there_once_and_the_first_stays_as_it_was(halves, tmp_path):
@@ -51,13 +63,31 @@ def test_both_are_there_once_and_the_first_stays_as_it_was(halves, tmp_path):
     assert len(table) == 5 and (table.status == "ok").all() and table["colour-cast"].notna().all()
     ids = [row["id"] for row in lines(out / "rows.jsonl")]
     assert len(ids) == len(set(ids)) and cells[:2] == lines(halves[0] / "cells.jsonl")
-    batches = {seed: {line["batch"] for line in cells if line["cell"]["seed"] == seed} for seed in (0, 1, 2)}
-    assert batches[0] == batches[1] and not batches[2] & batches[0]  # seed 1 keeps the batch that it was made in here
+    batches = {
+        seed: {line["batch"] for line in cells if line["cell"]["seed"] == seed}
+        for seed in (0, 1, 2)
+    }
+    assert (
+        batches[0] == batches[1] and not batches[2] & batches[0]
+    )  # seed 1 keeps the batch that it was made in here
     assert set(json.loads((out / "sweep.lock.json").read_text())["upscalers"]) == {"lanczos"}
-    before = {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".jsonl", ".json", ".csv")}
-    assert merge(halves[1], out) == 0 and before == {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".jsonl", ".json", ".csv")}
-    run = rk.run(SWEEP | {"seeds": 3, "upscalers": [None, "lanczos"], "target": 200}, out)  # goes on with both
-    assert [row["stage"] for row in lines(out / "rows.jsonl")[len(ids) :]] == ["upscale", "score"] and (run.table().status == "ok").all()
+    before = {
+        path.name: path.read_bytes()
+        for path in out.iterdir()
+        if path.suffix in (".jsonl", ".json", ".csv")
+    }
+    assert merge(halves[1], out) == 0 and before == {
+        path.name: path.read_bytes()
+        for path in out.iterdir()
+        if path.suffix in (".jsonl", ".json", ".csv")
+    }
+    run = rk.run(
+        SWEEP | {"seeds": 3, "upscalers": [None, "lanczos"], "target": 200}, out
+    )  # goes on with both
+    assert [row["stage"] for row in lines(out / "rows.jsonl")[len(ids) :]] == [
+        "upscale",
+        "score",
+    ] and (run.table().status == "ok").all()
 
 
 def test_failed_rows_come_too_but_displace_nothing(halves, tmp_path):
@@ -65,9 +95,13 @@ def test_failed_rows_come_too_but_displace_nothing(halves, tmp_path):
     shutil.copytree(halves[1], failing)
     last = lines(failing / "rows.jsonl")[-1]
     with (failing / "rows.jsonl").open("a") as file:
-        file.write(json.dumps(last | {"status": "failed", "error": "gone", "error_type": "X"}) + "\n")
+        file.write(
+            json.dumps(last | {"status": "failed", "error": "gone", "error_type": "X"}) + "\n"
+        )
     merge(failing, tmp_path / "new")
-    assert rk.read(tmp_path / "new").failed == 1 and list(rk.read(tmp_path / "new").table().error.dropna()) == ["score: X: gone"]
+    assert rk.read(tmp_path / "new").failed == 1 and list(
+        rk.read(tmp_path / "new").table().error.dropna()
+    ) == ["score: X: gone"]
     shutil.copytree(halves[1], tmp_path / "out")
     assert merge(failing, tmp_path / "out") == 0 and rk.read(tmp_path / "out").failed == 0
     merge(halves[1], tmp_path / "new")  # and give way to what was made after all
@@ -79,7 +113,9 @@ def test_damaged_pictures_are_not_taken(halves, tmp_path):
     shutil.copytree(halves[0], damaged)
     pictures = sorted((damaged / "images").iterdir())
     Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(pictures[0])
-    (damaged / "latents" / next((damaged / "latents").iterdir()).name).write_bytes(b"<html>gone</html>")
+    (damaged / "latents" / next((damaged / "latents").iterdir()).name).write_bytes(
+        b"<html>gone</html>"
+    )
     merge(damaged, tmp_path / "out")
     assert not (tmp_path / "out" / "images" / pictures[0].name).exists()
     assert sorted(rk.read(tmp_path / "out").table().status) == ["ok", "pending"]
@@ -92,7 +128,9 @@ def test_damaged_pictures_are_not_taken(halves, tmp_path):
     [
         (
             "sweep.lock.json",
-            lambda lock: lock["models"]["rehearsal/base"]["main"]["files"].update({"x.safetensors": "0" * 64}),
+            lambda lock: lock["models"]["rehearsal/base"]["main"]["files"].update(
+                {"x.safetensors": "0" * 64}
+            ),
             "'rehearsal/base' means other files",
         ),
         ("sweep.lock.json", lambda lock: lock.update(id_version=999), "id version 999"),
@@ -100,18 +138,32 @@ def test_damaged_pictures_are_not_taken(halves, tmp_path):
         ("runs.jsonl", lambda run: run.update(versions={"torch": "0.1"}), "other versions"),
     ],
 )
-def test_what_does_not_belong_together_is_refused_before_anything_is_written(halves, tmp_path, file, change, says):
+def test_what_does_not_belong_together_is_refused_before_anything_is_written(
+    halves, tmp_path, file, change, says
+):
     out, other = tmp_path / "out", tmp_path / "other"
     shutil.copytree(halves[0], out)
     shutil.copytree(halves[1], other)
-    data = json.loads((other / file).read_text().splitlines()[0] if file.endswith("l") else (other / file).read_text())
+    data = json.loads(
+        (other / file).read_text().splitlines()[0]
+        if file.endswith("l")
+        else (other / file).read_text()
+    )
     change(data)
     (other / file).write_text(json.dumps(data) + "\n")
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {
+        path: path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
     with pytest.raises(rk.RequestError, match=says) as error:
         merge(other, out)
     assert "\n" not in str(error.value)
-    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before == {
+        path: path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def test_what_is_no_results_folder_is_refused(tmp_path, halves):

@@ -45,15 +45,23 @@ def same(folder, undisturbed):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of 16 MiB of its own, where this system lets one be made; with `again`, which mounts it with other options."""
+    """A disk of 16 MiB of its own, where this system lets one be made; with `again`, which mounts
+    it with other options."""
     place = tmp_path / "disk"
     place.mkdir()
 
     def mount(options: str) -> bool:
-        return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True).returncode == 0
+        return (
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True
+            ).returncode
+            == 0
+        )
 
     if not shutil.which("mount") or not mount("size=16m"):
-        pytest.skip("mounting needs root: tests/runs/test_store.py injects the error of a full disk")
+        pytest.skip(
+            "mounting needs root: tests/runs/test_store.py injects the error of a full disk"
+        )
     yield place, lambda options: mount(f"remount,{options}")
     subprocess.run(["umount", "-l", str(place)], check=True)
 
@@ -69,7 +77,13 @@ def fill(place, left: int) -> None:
 def test_a_sweep_that_does_not_fit_is_refused_with_the_figures(disk):
     place, _ = disk
     fill(place, 1 << 20)
-    with pytest.raises(rk.RequestError, match=r"pictures need about \d\.\d GiB more in '.*', 0\.0 GiB are free: free some, or ask for less"):
+    with pytest.raises(
+        rk.RequestError,
+        match=(
+            r"pictures need about \d\.\d GiB more in '.*', 0\.0 GiB are free: free some, or ask for"
+            r" less"
+        ),
+    ):
         rk.run(SWEEP | {"seeds": 400}, place / "out")
     assert not (place / "out" / "rows.jsonl").exists()
 
@@ -103,7 +117,13 @@ def test_a_disk_that_says_it_has_room_and_has_none_loses_nothing(disk, undisturb
     free = shutil.disk_usage(place).free
     with (place / "ballast").open("wb") as file:
         file.write(bytes(free - (700 << 10)))
-    with pytest.raises(rk.RequestError, match=r"Cannot write '.*': No space left on device\. What is done is kept: make room and run again"):
+    with pytest.raises(
+        rk.RequestError,
+        match=(
+            r"Cannot write '.*': No space left on device\. What is done is kept: make room and run"
+            r" again"
+        ),
+    ):
         rk.run(SWEEP, place / "out", batch=2)
     check_whole(place / "out")
     done = len(Store(place / "out").last_rows())
@@ -117,7 +137,9 @@ def test_a_read_only_folder_is_one_line_and_can_be_read(disk, undisturbed):
     place, again = disk
     shutil.copytree(undisturbed, place / "out")
     assert again("ro")
-    with pytest.raises(rk.RequestError, match=r"Results folder '.*' cannot be written: Read-only file system"):
+    with pytest.raises(
+        rk.RequestError, match=r"Results folder '.*' cannot be written: Read-only file system"
+    ):
         rk.run(SWEEP, place / "out", batch=2)
     same(place / "out", undisturbed)
     assert again("rw")
@@ -126,12 +148,22 @@ def test_a_read_only_folder_is_one_line_and_can_be_read(disk, undisturbed):
 def test_a_clock_that_jumps_back_changes_nothing(tmp_path, undisturbed, monkeypatch):
     ahead = iter([86_400.0, *[0.0] * 10_000])
     now = time.time
-    monkeypatch.setattr("realkit.runs.writer.time.time", lambda: now() + next(ahead))  # the first row bears tomorrow's date
+    monkeypatch.setattr(
+        "realkit.runs.writer.time.time", lambda: now() + next(ahead)
+    )  # the first row bears tomorrow's date
     first = rk.run(SWEEP | {"seeds": 2}, tmp_path / "out", batch=2)
     rows = first.store.rows.read()
     assert rows[0]["at"] > rows[-1]["at"] + 80_000
     first.store.rows.append(
-        [rows[-1] | {"status": "failed", "error_type": "OSError", "error": "as if it had failed", "at": 1.0}]
+        [
+            rows[-1]
+            | {
+                "status": "failed",
+                "error_type": "OSError",
+                "error": "as if it had failed",
+                "at": 1.0,
+            }
+        ]
     )  # later, though its time is earlier
     assert first.failed
     rk.run(SWEEP, tmp_path / "out", batch=2)
@@ -149,12 +181,16 @@ def test_a_folder_moved_elsewhere_goes_on_there(tmp_path, undisturbed):
     shutil.copytree(undisturbed, tmp_path / "before")
     shutil.move(tmp_path / "before", tmp_path / "far" / "away")
     run = rk.run(SWEEP, tmp_path / "far" / "away", batch=2)
-    assert len(run.store.rows.read()) == len(Store(undisturbed).rows.read())  # nothing was done again
+    assert len(run.store.rows.read()) == len(
+        Store(undisturbed).rows.read()
+    )  # nothing was done again
     same(tmp_path / "far" / "away", undisturbed)
 
 
 @pytest.mark.parametrize("another", [False, True])
-def test_a_folder_moved_while_it_is_written_is_said_and_goes_on_there(tmp_path, undisturbed, monkeypatch, another):
+def test_a_folder_moved_while_it_is_written_is_said_and_goes_on_there(
+    tmp_path, undisturbed, monkeypatch, another
+):
     put = Desk.put
 
     def moves(desk, stage, result):
@@ -165,7 +201,10 @@ def test_a_folder_moved_while_it_is_written_is_said_and_goes_on_there(tmp_path, 
                 shutil.copytree(tmp_path / "moved", tmp_path / "out")
 
     monkeypatch.setattr(Desk, "put", moves)
-    with pytest.raises(rk.RequestError, match=r"Cannot write '.*': (the results folder was moved or removed|No such file)"):
+    with pytest.raises(
+        rk.RequestError,
+        match=r"Cannot write '.*': (the results folder was moved or removed|No such file)",
+    ):
         rk.run(SWEEP, tmp_path / "out", batch=2)
     assert (tmp_path / "out").exists() == another  # none is begun in its place
     check_whole(tmp_path / "moved")
@@ -178,13 +217,22 @@ def test_a_folder_moved_while_it_is_written_is_said_and_goes_on_there(tmp_path, 
     [
         (
             lambda lock: lock.update(id_version=99, realkit="9.0"),
-            r"was made by realkit 9\.0 with id version 99, this is realkit .* with \d+: update realkit, or use a new folder",
+            (
+                r"was made by realkit 9\.0 with id version 99, this is realkit .* with \d+: update"
+                r" realkit, or use a new folder"
+            ),
         ),
         (
-            lambda lock: lock["models"]["rehearsal/turbo"]["spec"].update(sparkle=1) or lock.update(realkit="9.0"),
+            lambda lock: (
+                lock["models"]["rehearsal/turbo"]["spec"].update(sparkle=1)
+                or lock.update(realkit="9.0")
+            ),
             r"made by realkit 9\.0 .*: update realkit, or",
         ),
-        (lambda lock: lock.update(id_version=0) or lock.pop("realkit"), r"was made with id version 0, this is .*: install that one, or use a new folder"),
+        (
+            lambda lock: lock.update(id_version=0) or lock.pop("realkit"),
+            r"was made with id version 0, this is .*: install that one, or use a new folder",
+        ),
     ],
 )
 def test_a_folder_of_another_version_is_left_as_it_is(tmp_path, undisturbed, change, says):
@@ -233,7 +281,9 @@ def held(folder):
             thread.join()
 
 
-def test_of_two_runs_on_a_folder_the_second_is_refused_and_a_stale_lock_is_not_one(tmp_path, undisturbed):
+def test_of_two_runs_on_a_folder_the_second_is_refused_and_a_stale_lock_is_not_one(
+    tmp_path, undisturbed
+):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / ".lock").write_text("4242\n")  # as a killed run leaves it
@@ -249,7 +299,9 @@ def test_files_cut_short_are_made_again_in_one_run(tmp_path, undisturbed):
     large = next(row for row in rows if row["stage"] == "upscale")
     chain = [large, *(row for row in rows if row["id"] == large["parent"])]
     chain += [row for row in rows if row["id"] == chain[1]["parent"]]
-    for row, left in zip(chain, (-40, 0, -4), strict=True):  # the picture, the small one it came from, and its latents
+    for row, left in zip(
+        chain, (-40, 0, -4), strict=True
+    ):  # the picture, the small one it came from, and its latents
         path = Store(folder).path(row["stage"], row["id"])
         path.write_bytes(path.read_bytes()[: left or 0])
     rk.run(SWEEP, folder, batch=2)

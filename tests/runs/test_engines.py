@@ -23,7 +23,8 @@ SWEEP = {
 
 
 def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
-    """Each picture's encoding waits here until the next one's decoding has begun: in one thread it would wait for ever."""
+    """Each picture's encoding waits here until the next one's decoding has begun: in one thread it
+    would wait for ever."""
     begun, attempt, encoded = [], batch.attempt, Output.encoded
     news, late, threads = threading.Condition(), [], set()
 

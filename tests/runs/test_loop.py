@@ -17,7 +17,17 @@ import realkit as rk
 from realkit.models import loading, provenance
 from tests.conftest import SMALL
 
-TIMES = ["load_s", "encode_s", "denoise_s", "decode_s", "upscale_s", "score_s", "seconds", "run", "peak_ram_gib"]
+TIMES = [
+    "load_s",
+    "encode_s",
+    "denoise_s",
+    "decode_s",
+    "upscale_s",
+    "score_s",
+    "seconds",
+    "run",
+    "peak_ram_gib",
+]
 
 
 @pytest.fixture
@@ -31,12 +41,22 @@ def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
 
 
 def test_a_run_leaves_what_the_contract_names(finished):
-    assert {"sweep.yaml", "sweep.lock.json", "cells.jsonl", "runs.jsonl", "rows.jsonl", "images", "latents", "table.parquet", "table.csv"} <= set(
-        {path.name for path in finished.folder.iterdir()}
-    )
+    assert {
+        "sweep.yaml",
+        "sweep.lock.json",
+        "cells.jsonl",
+        "runs.jsonl",
+        "rows.jsonl",
+        "images",
+        "latents",
+        "table.parquet",
+        "table.csv",
+    } <= set({path.name for path in finished.folder.iterdir()})
     df = finished.table()
     assert len(df) == 8 and set(df["status"]) == {"ok"}
-    assert (df[["denoise_s", "decode_s", "encode_s", "load_s", "seconds", "score_s"]] > 0).all(axis=None)
+    assert (df[["denoise_s", "decode_s", "encode_s", "load_s", "seconds", "score_s"]] > 0).all(
+        axis=None
+    )
     assert set(df["batch"]) == {4} and set(df["nfe"]) == {3} and set(df["network_passes"]) == {6}
     stored = pd.read_parquet(finished.folder / "table.parquet")
     assert stored["rehearsal/clip"].tolist() == df["rehearsal/clip"].tolist()
@@ -50,7 +70,13 @@ def test_nothing_is_made_twice(finished):
 
 def test_a_later_score_and_upscaler_denoise_nothing(copied):
     count = len(rk.read(copied).store.rows.read())
-    rk.run(rk.Sweep(**SMALL | {"upscalers": ["lanczos", "bicubic"], "target": 200, "scorers": ["cast-green-red"]}), copied)
+    rk.run(
+        rk.Sweep(
+            **SMALL
+            | {"upscalers": ["lanczos", "bicubic"], "target": 200, "scorers": ["cast-green-red"]}
+        ),
+        copied,
+    )
     new = rk.read(copied).store.rows.read()[count:]
     assert {row["stage"] for row in new} == {"upscale", "score"}
     df = rk.read(copied).table()
@@ -96,7 +122,10 @@ def test_a_damaged_line_in_the_middle_is_named(copied):
 
 
 def test_a_second_writer_is_refused(tmp_path):
-    with rk.Run(tmp_path).store.writing(), pytest.raises(rk.RequestError, match="Another run is writing"):
+    with (
+        rk.Run(tmp_path).store.writing(),
+        pytest.raises(rk.RequestError, match="Another run is writing"),
+    ):
         rk.run(rk.Sweep(**SMALL), tmp_path)
 
 
@@ -123,7 +152,9 @@ def test_a_failure_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch):
     done = rk.run(rk.Sweep(**SMALL), tmp_path)
     df = done.table()
     assert done.failed == 4 and set(df.loc[df["sampler"] == "Euler", "status"]) == {"ok"}
-    assert set(df.loc[df["sampler"] == "Euler a", "error"]) == {"denoise: RuntimeError: no luck at all"}
+    assert set(df.loc[df["sampler"] == "Euler a", "error"]) == {
+        "denoise: RuntimeError: no luck at all"
+    }
     monkeypatch.undo()
     assert rk.run(rk.Sweep(**SMALL), tmp_path).failed == 0
 
@@ -141,7 +172,9 @@ def test_latents_that_are_not_finite_are_a_failed_row(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Model, "denoise", with_nan)
     df = rk.run(rk.Sweep(**SMALL), tmp_path).table()
-    assert (df["status"] == "failed").sum() == 2 and df["error"].dropna().str.contains("not finite").all()
+    assert (df["status"] == "failed").sum() == 2 and df["error"].dropna().str.contains(
+        "not finite"
+    ).all()
 
 
 def test_a_run_shows_its_own_cells_and_a_folder_all(copied):
@@ -164,7 +197,9 @@ def test_a_damaged_artifact_is_named_and_made_anew(tmp_path, kind):
     whole = rk.run(rk.Sweep(**one), tmp_path).table()
     if kind == "latents":
         (tmp_path / whole["image"][0]).unlink()
-    (damaged,) = (tmp_path / kind).iterdir() if kind == "latents" else [tmp_path / whole["image"][0]]
+    (damaged,) = (
+        (tmp_path / kind).iterdir() if kind == "latents" else [tmp_path / whole["image"][0]]
+    )
     if kind == "latents":
         safetensors.numpy.save_file({"others": np.zeros(3)}, damaged)
     else:
@@ -187,7 +222,14 @@ def test_what_comes_before_a_picture_that_is_there_is_not_made_again(copied):
 
 
 def test_a_damaged_lock_is_named(tmp_path):
-    for text in ("", "{", "[]", "null", '{"id_version": 1}', '{"id_version": 1, "models": {"rehearsal/base": {}}}'):
+    for text in (
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"id_version": 1}',
+        '{"id_version": 1, "models": {"rehearsal/base": {}}}',
+    ):
         (tmp_path / "sweep.lock.json").write_text(text)
         with pytest.raises(rk.RequestError, match=r"sweep\.lock\.json.* is damaged"):
             rk.run(rk.Sweep(**SMALL), tmp_path)
@@ -195,7 +237,12 @@ def test_a_damaged_lock_is_named(tmp_path):
 
 def test_weights_that_changed_after_the_lock_are_refused(tmp_path, base):
     base.pipe.save_pretrained(tmp_path / "mine")
-    one = SMALL | {"models": str(tmp_path / "mine"), "samplers": "Euler", "prompts": "a red cube", "scorers": []}
+    one = SMALL | {
+        "models": str(tmp_path / "mine"),
+        "samplers": "Euler",
+        "prompts": "a red cube",
+        "scorers": [],
+    }
     rk.run(rk.Sweep(**one | {"seeds": 1}), tmp_path / "out")
     studio = rk.load("rehearsal/studio").pipe.unet
     studio.save_pretrained(tmp_path / "mine" / "unet")
@@ -214,7 +261,8 @@ def test_the_picture_says_what_it_is(finished):
         text = image.text["parameters"]
     assert (
         text.startswith(SMALL["prompts"][0])
-        and "Steps: 3, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 0, Size: 128x128, Model: rehearsal/base" in text
+        and "Steps: 3, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 0, Size: 128x128, Model: rehearsal/base"
+        in text
     )
     record = provenance.record(finished.folder / df["image"][0])
     assert record["cell"]["prompt"] == SMALL["prompts"][0] and record["run"] == df["run"][0]
@@ -230,7 +278,11 @@ rk.run(rk.Sweep(**SMALL | {"upscalers": [None, "bicubic"], "target": 256, "steps
 @pytest.mark.slow
 def test_killed_at_any_moment_a_run_goes_on_to_the_same_table(tmp_path):
     def start(folder):
-        return subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED), str(folder)], stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": "."})
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(KILLED), str(folder)],
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": "."},
+        )
 
     assert start(tmp_path / "whole").wait() == 0
     rng = np.random.default_rng(0)
@@ -245,7 +297,11 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_table(tmp_path):
         run.wait()
     assert start(tmp_path / "killed").wait() == 0
     same(rk.read(tmp_path / "killed").table(), rk.read(tmp_path / "whole").table())
-    denoised = [row["id"] for row in rk.read(tmp_path / "killed").store.rows.read() if row["stage"] == "denoise"]
+    denoised = [
+        row["id"]
+        for row in rk.read(tmp_path / "killed").store.rows.read()
+        if row["stage"] == "denoise"
+    ]
     assert len(denoised) <= 8 + 2 * 8  # each kill repeats at most the batch in flight
     assert not list((tmp_path / "killed").glob("**/.part-*"))
 
@@ -255,7 +311,14 @@ def test_each_tool_is_loaded_once_and_a_shared_vae_too(tmp_path, monkeypatch):
     loaded = []
     for name in ("load", "load_decoder"):
         whole = getattr(loading, name)
-        monkeypatch.setattr(loading, name, lambda *given, whole=whole, name=name, **more: (loaded.append(name), whole(*given, **more))[1])
+        monkeypatch.setattr(
+            loading,
+            name,
+            lambda *given, whole=whole, name=name, **more: (
+                loaded.append(name),
+                whole(*given, **more),
+            )[1],
+        )
     rk.run(rk.Sweep(**SMALL | {"models": ["rehearsal/base", "rehearsal/studio"]}), tmp_path)
     assert loaded == ["load", "load", "load_decoder"]
     assert set(rk.read(tmp_path).table()["status"]) == {"ok"}

@@ -1,4 +1,5 @@
-"""Ray as the engine: the same cells, ids, rows and pictures, whatever becomes of workers, machines and drivers."""
+"""Ray as the engine: the same cells, ids, rows and pictures, whatever becomes of workers, machines
+and drivers."""
 
 import json
 import os
@@ -37,9 +38,15 @@ SWEEP = {
     "scorers": ["rehearsal/clip", "paint"],
 }
 CATALOG = {  # the driver's user's own; HOME is the driver's folder
-    "models.toml": '[mine]\nfamily = "sd1"\nsource = "HOME/mine"\nparts = { vae = "package:vae", text_encoder = "package:text_encoder", tokenizer = "package:tokenizer" }\nsize = 128\n',
+    "models.toml": (
+        '[mine]\nfamily = "sd1"\nsource = "HOME/mine"\nparts = { vae = "package:vae", text_encoder'
+        ' = "package:text_encoder", tokenizer = "package:tokenizer" }\nsize = 128\n'
+    ),
     "upscalers.toml": '[soft]\nengine = "resample"\nsource = "HAMMING"\n',
-    "scorers.toml": '[paint]\nengine = "lab"\nsource = "b"\nunit = "ΔE"\ndirection = "higher"\nrange = [-128, 128]\nresize = "nothing"\nabout = "blue to yellow"\n',
+    "scorers.toml": (
+        '[paint]\nengine = "lab"\nsource = "b"\nunit = "ΔE"\ndirection = "higher"\nrange = [-128,'
+        ' 128]\nresize = "nothing"\nabout = "blue to yellow"\n'
+    ),
 }
 
 
@@ -101,7 +108,10 @@ def test_a_node_takes_a_model_that_lies_at_the_same_path(tmp_path, monkeypatch, 
     reach(far)
     with pytest.raises(
         rk.RequestError,
-        match=r"^This node cannot fetch './mine' \(.*\)\. Give it as a hub id or an absolute path that every node has",
+        match=(
+            r"^This node cannot fetch './mine' \(.*\)\. Give it as a hub id or an absolute path"
+            r" that every node has"
+        ),
     ):
         reach(near)
     (tmp_path / "mine" / "unet" / "config.json").write_text(
@@ -130,14 +140,18 @@ def test_a_node_takes_downloads_from_a_shared_cache(tmp_path, monkeypatch, weigh
     monkeypatch.setenv("REALKIT_CACHE", str(tmp_path / "own"))
     with pytest.raises(
         rk.RequestError,
-        match=r"^This node cannot fetch 'http.*share \$REALKIT_CACHE, or attach it to the node \(\$REALKIT_INPUTS\)$",
+        match=(
+            r"^This node cannot fetch 'http.*share \$REALKIT_CACHE, or attach it to the node"
+            r" \(\$REALKIT_INPUTS\)$"
+        ),
     ):
         reach(lock)
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory, weights_folder):
-    """A driver's folder with a model and a catalogue of its own, and what a run in this process makes of SWEEP there."""
+    """A driver's folder with a model and a catalogue of its own, and what a run in this process
+    makes of SWEEP there."""
     home = tmp_path_factory.mktemp("driver")
     shutil.copytree(weights_folder / "base", home / "mine")
     (home / "catalog").mkdir()
@@ -260,7 +274,8 @@ def test_two_machines_make_what_one_process_makes_and_survive_what_befalls_them(
 def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_path, scene):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import os, realkit.runs.stages.score as s\nload = s.load_scorer\ns.load_scorer = lambda name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
+        "import os, realkit.runs.stages.score as s\nload = s.load_scorer\ns.load_scorer = lambda"
+        " name, lock=None: os.kill(os.getpid(), 9) if name == 'paint' else load(name, lock)\n"
     )
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     shutil.copytree(scene / "process", scene / "deadly")
@@ -318,7 +333,10 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path, scene):
 @pytest.mark.timeout(600)
 def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
     """Two workers are asked for, of which the one machine that is there holds one."""
-    script = "import realkit as rk; from realkit.runs.engines.ray import Ray; rk.run('sweep.yaml', 'late', batch=1, engine=Ray({address!r}, workers=2, patience=30))"
+    script = (
+        "import realkit as rk; from realkit.runs.engines.ray import Ray; rk.run('sweep.yaml',"
+        " 'late', batch=1, engine=Ray({address!r}, workers=2, patience=30))"
+    )
     told = (
         os.environ
         | ACCESS
@@ -360,7 +378,8 @@ def test_a_machine_that_comes_late_is_given_work(tmp_path, scene):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_machines_that_share_a_cache_and_one_that_has_none(tmp_path, scene):
-    """Two with one cache; then one whose cache cannot be made, which leaves the models to the other."""
+    """Two with one cache; then one whose cache cannot be made, which leaves the models to the
+    other."""
     (tmp_path / "file").write_text("no folder")
     with nodes(tmp_path / "shared") as two:
         for _ in range(2):
@@ -394,7 +413,11 @@ def test_what_no_worker_can_load_fails_as_in_one_process(tmp_path, scene):
             json.dumps(SWEEP | {"scorers": "paint", "upscalers": None})
         )
         (home / "site").mkdir()
-        hide = "import realkit.models.loading as l\n_load = l.load\ndef load(name, *a, **k):\n    if name == 'mine': raise OSError('the disk is gone')\n    return _load(name, *a, **k)\nl.load = load\n"
+        hide = (
+            "import realkit.models.loading as l\n_load = l.load\ndef load(name, *a, **k):\n    if"
+            " name == 'mine': raise OSError('the disk is gone')\n    return _load(name, *a,"
+            " **k)\nl.load = load\n"
+        )
         (home / "site" / "sitecustomize.py").write_text(hide)
     path = os.pathsep.join(
         [str(scene / "vanished-ray" / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]

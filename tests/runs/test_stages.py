@@ -8,7 +8,8 @@ from realkit.runs.jobs import Job, Planned, Tool
 from realkit.sweeps.ids import Ids
 
 SWEEP = {
-    "samplers": "Euler", "prompts": "a photo of a matte red cube on grass at noon", "steps": 2, "size": 64,
+    "samplers": "Euler", "prompts": "a photo of a matte red cube on grass at noon", "steps": 2,
+    "size": 64,
     "upscalers": "sd-upscale", "target": 72, "strength": 0.5, "scorers": "colour-cast",
 }  # fmt: skip
 

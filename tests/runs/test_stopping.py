@@ -28,12 +28,26 @@ SWEEP = {
 MEASURED = [name for name in COLUMNS if name.endswith(("_s", "_gib")) or name in ("seconds", "run")]
 
 
-@pytest.mark.parametrize(("written", "means"), [("8h", 28_800), ("1h30m", 5_400), ("90s", 90), ("0.5 h", 1_800), ("1d", 86_400), (12, 12), (0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("8h", 28_800),
+        ("1h30m", 5_400),
+        ("90s", 90),
+        ("0.5 h", 1_800),
+        ("1d", 86_400),
+        (12, 12),
+        (0.5, 0.5),
+    ],
+)
 def test_budgets_as_people_write_them(written, means):
     assert stopping.seconds(written) == means
 
 
-@pytest.mark.parametrize("wrong", ["", "8", "h", "-1h", "0s", "8 hours", 0, -3, True, float("inf"), float("nan"), None, [1]])
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "8", "h", "-1h", "0s", "8 hours", 0, -3, True, float("inf"), float("nan"), None, [1]],
+)
 def test_what_is_no_budget_is_refused_before_any_work(wrong, tmp_path):
     with pytest.raises(rk.RequestError, match="expected a time such as '8h'"):
         stopping.seconds(wrong)
@@ -69,7 +83,11 @@ def undisturbed(tmp_path_factory):
 
 def test_a_run_whose_time_is_up_stops_cleanly_and_goes_on(tmp_path, undisturbed):
     first = rk.run(SWEEP, tmp_path, batch=2, budget=RESERVE_S + 0.5)
-    assert "its time is up" in first.stopped and "pending" in set(first.table().status) and (tmp_path / "table.csv").exists()
+    assert (
+        "its time is up" in first.stopped
+        and "pending" in set(first.table().status)
+        and (tmp_path / "table.csv").exists()
+    )
     rest = rk.run(SWEEP, tmp_path, batch=2)
     assert not rest.stopped
     pd.testing.assert_frame_equal(comparable(rest.table()), comparable(undisturbed))
@@ -87,7 +105,9 @@ def test_a_signal_in_the_middle_of_a_batch_lets_it_be_written(tmp_path, undistur
     first = rk.run(SWEEP, tmp_path, batch=2)
     assert first.stopped == "SIGTERM asked for it" and len(first.store.rows.read()) == 2
     monkeypatch.undo()
-    pd.testing.assert_frame_equal(comparable(rk.run(SWEEP, tmp_path, batch=2).table()), comparable(undisturbed))
+    pd.testing.assert_frame_equal(
+        comparable(rk.run(SWEEP, tmp_path, batch=2).table()), comparable(undisturbed)
+    )
 
 
 @pytest.mark.slow
@@ -95,8 +115,24 @@ def test_a_signal_in_the_middle_of_a_batch_lets_it_be_written(tmp_path, undistur
 def test_a_signal_ends_it_after_the_batch_in_work(tmp_path, undisturbed, number):
     (tmp_path / "sweep.yaml").write_text(json.dumps(SWEEP))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "realkit", "run", str(tmp_path / "sweep.yaml"), "--out", str(out), "--batch", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "realkit",
+        "run",
+        str(tmp_path / "sweep.yaml"),
+        "--out",
+        str(out),
+        "--batch",
+        "2",
+    ]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     for _ in range(600):
         if (out / "rows.jsonl").exists() and (out / "rows.jsonl").stat().st_size:
             break
@@ -104,7 +140,12 @@ def test_a_signal_ends_it_after_the_batch_in_work(tmp_path, undisturbed, number)
     process.send_signal(number)
     said, told = process.communicate(timeout=120)
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    assert process.returncode == 1 and f"stopped before the end: {number.name} asked for it; run the same again to go on" in told and "pending" in said
+    assert (
+        process.returncode == 1
+        and f"stopped before the end: {number.name} asked for it; run the same again to go on"
+        in told
+        and "pending" in said
+    )
     assert {row["status"] for row in rows} == {"ok"} and (out / "table.csv").exists()
     done = rk.run(SWEEP, out, batch=2)
     made = [row["id"] for row in map(json.loads, (out / "rows.jsonl").read_text().splitlines())]

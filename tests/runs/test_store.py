@@ -39,12 +39,17 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     (tmp_path / "a.png").write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "a.png", write)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"] and (tmp_path / "a.png").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"] and (
+        tmp_path / "a.png"
+    ).read_bytes() == b"old"
 
 
 def test_a_file_in_the_way_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(rk.RequestError, match="cannot be written"), Store(tmp_path / "file" / "out").writing():
+    with (
+        pytest.raises(rk.RequestError, match="cannot be written"),
+        Store(tmp_path / "file" / "out").writing(),
+    ):
         pass
 
 
@@ -62,7 +67,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path):
 
 @pytest.mark.parametrize("line", ["123", "null", "{}", "[1]", '{"n": 1}', "[" * 100_000, "{"])
 def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path, line):
-    (tmp_path / "rows.jsonl").write_text('{"id": "a", "stage": "decode", "status": "ok"}\n\n' + line + "\n")
+    (tmp_path / "rows.jsonl").write_text(
+        '{"id": "a", "stage": "decode", "status": "ok"}\n\n' + line + "\n"
+    )
     with pytest.raises(rk.RequestError, match=r"rows\.jsonl line 3 is damaged"):
         Store(tmp_path).last_rows()
 
@@ -77,12 +84,15 @@ def test_blank_lines_are_nothing_and_a_folder_is_no_file(tmp_path):
 
 def test_of_a_cell_written_twice_the_first_counts(tmp_path):
     store = Store(tmp_path)
-    store.cells.append({"id": name, "cell": {}, "ids": {}, "batch": batch} for batch, name in enumerate("aba"))
+    store.cells.append(
+        {"id": name, "cell": {}, "ids": {}, "batch": batch} for batch, name in enumerate("aba")
+    )
     assert [(line["id"], line["batch"]) for line in store.cells.read()] == [("a", 0), ("b", 1)]
 
 
 def test_a_plan_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
-    """Killed while its cells are written, a run plans them again as if for the first time: part of a plan would be completed by other batches."""
+    """Killed while its cells are written, a run plans them again as if for the first time: part of
+    a plan would be completed by other batches."""
     store = Store(tmp_path)
     lines = [{"id": str(number), "cell": {}, "ids": {}, "batch": number} for number in range(4)]
     store.add_cells(lines[:2])

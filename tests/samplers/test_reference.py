@@ -1,4 +1,5 @@
-"""Our samplers against k-diffusion's: the same levels, and the same final state from the same start and noise."""
+"""Our samplers against k-diffusion's: the same levels, and the same final state from the same start
+and noise."""
 
 import inspect
 import re
@@ -13,18 +14,32 @@ from realkit.samplers.noise import SOURCES
 from tests.cuts import representatives, solvers
 from tests.kdiffusion import modules
 
-CONFIG = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "_class_name": "PNDMScheduler"}
+CONFIG = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "_class_name": "PNDMScheduler",
+}
 STEPS = [1, 2, 5, 7, 20, 21, 50]
 SEEDS = [3, 14]
 # What k-diffusion has no function for, and what holds it instead.
 ELSEWHERE = {
-    "Restart": "built of k-diffusion's Heun below", "DDIM": "equal to k-diffusion's Euler on its levels, below",
-    "DDPM": "equal to k-diffusion's Euler a on its levels, below", "PLMS": "test_samplers_papers", "DEIS": "test_samplers_papers",
-    "UniPC": "test_samplers_papers and its order of convergence", "LCM": "test_samplers_papers", "TCD": "test_samplers_papers",
-    "SA-Solver": "test_samplers_papers, in distribution", "Flow Euler": "test_samplers_papers", "Flow Heun": "test_samplers_papers",
+    "Restart": "built of k-diffusion's Heun below",
+    "DDIM": "equal to k-diffusion's Euler on its levels, below",
+    "DDPM": "equal to k-diffusion's Euler a on its levels, below", "PLMS": "test_samplers_papers",
+    "DEIS": "test_samplers_papers",
+    "UniPC": "test_samplers_papers and its order of convergence", "LCM": "test_samplers_papers",
+    "TCD": "test_samplers_papers",
+    "SA-Solver": "test_samplers_papers, in distribution", "Flow Euler": "test_samplers_papers",
+    "Flow Heun": "test_samplers_papers",
     "DDPM Wuerstchen": "test_samplers_papers",
 }  # fmt: skip
-REFERENCED = [name for name, spec in rk.SAMPLERS.items() if spec.reference.startswith("k-diffusion") and spec.solver]
+REFERENCED = [
+    name
+    for name, spec in rk.SAMPLERS.items()
+    if spec.reference.startswith("k-diffusion") and spec.solver
+]
 
 
 def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -34,15 +49,20 @@ def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 def start() -> torch.Tensor:
-    return torch.stack([torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+    return torch.stack(
+        [torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS]
+    )
 
 
 def generators() -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in SEEDS]
 
 
-def ours(name: str, steps: int, prediction: str) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    """Final state, levels and the noise drawn on the way, by the loop of a diffusers pipeline, in float32."""
+def ours(
+    name: str, steps: int, prediction: str
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """Final state, levels and the noise drawn on the way, by the loop of a diffusers pipeline, in
+    float32."""
     scheduler = build.build(name, CONFIG | {"prediction_type": prediction})
     scheduler.set_timesteps(steps)
     x, drawn, kept = start() * scheduler.init_noise_sigma, generators(), []
@@ -70,16 +90,26 @@ def _kept(kept: list[torch.Tensor]):
         return of
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("realkit.samplers.scheduler.SOURCES", {name: listening(source) for name, source in SOURCES.items()})
+        patch.setattr(
+            "realkit.samplers.scheduler.SOURCES",
+            {name: listening(source) for name, source in SOURCES.items()},
+        )
         yield
 
 
-def reference(name: str, steps: int, prediction: str, noise: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same by k-diffusion, fed this noise, in float64, on levels laid out as stable-diffusion-webui lays them out."""
+def reference(
+    name: str, steps: int, prediction: str, noise: list[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by k-diffusion, fed this noise, in float64, on levels laid out as
+    stable-diffusion-webui lays them out."""
     sampling, external = modules()
     spec = rk.SAMPLERS[name]
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0).double()
-    kind = external.DiscreteVDDPMDenoiser if prediction == "v_prediction" else external.DiscreteEpsDDPMDenoiser
+    kind = (
+        external.DiscreteVDDPMDenoiser
+        if prediction == "v_prediction"
+        else external.DiscreteEpsDDPMDenoiser
+    )
     model = kind(network, alphas, quantize=False)
     low, high = model.sigma_min.item(), model.sigma_max.item()
     n = steps + spec.discard
@@ -87,19 +117,33 @@ def reference(name: str, steps: int, prediction: str, noise: list[torch.Tensor])
         "uniform": lambda: model.get_sigmas(n),
         "karras": lambda: sampling.get_sigmas_karras(n, low, high),
         "exponential": lambda: sampling.get_sigmas_exponential(n, low, high),
-        "sgm_uniform": lambda: sampling.append_zero(model.t_to_sigma(torch.linspace(999, 0, n + 1)[:-1])),
-        "trailing": lambda: sampling.append_zero(model.t_to_sigma(torch.arange(1000, 0, -1000 / n)[:n].round() - 1)),
+        "sgm_uniform": lambda: sampling.append_zero(
+            model.t_to_sigma(torch.linspace(999, 0, n + 1)[:-1])
+        ),
+        "trailing": lambda: sampling.append_zero(
+            model.t_to_sigma(torch.arange(1000, 0, -1000 / n)[:n].round() - 1)
+        ),
         "beta": lambda: sampling.append_zero(_beta_levels(n, low, high)),
     }[spec.schedule]().double()
     if spec.discard:
         sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
     function = getattr(sampling, re.search(r"sample_\w+", spec.reference)[0])
     if steps == 1 and function in (sampling.sample_dpmpp_2m_sde, sampling.sample_dpmpp_3m_sde):
-        function = sampling.sample_euler  # one step to zero is the denoised start for both; 0.1.1's own functions fail there
+        function = (
+            sampling.sample_euler
+        )  # one step to zero is the denoised start for both; 0.1.1's own functions fail there
     replay = iter(noise)
-    settings = {"noise_sampler": lambda *_: next(replay).double(), "eta": 1.0, "solver_type": "heun" if spec.settings.get("heun") else "midpoint"}
+    settings = {
+        "noise_sampler": lambda *_: next(replay).double(),
+        "eta": 1.0,
+        "solver_type": "heun" if spec.settings.get("heun") else "midpoint",
+    }
     settings |= {"sigma_min": low, "sigma_max": high, "n": steps}
-    settings = {key: value for key, value in settings.items() if key in inspect.signature(function).parameters}
+    settings = {
+        key: value
+        for key, value in settings.items()
+        if key in inspect.signature(function).parameters
+    }
     if "sigma_min" in settings:
         sigmas = torch.tensor([high, low], dtype=torch.float64)
     else:
@@ -112,16 +156,24 @@ def reference(name: str, steps: int, prediction: str, noise: list[torch.Tensor])
 def _beta_levels(n: int, low: float, high: float) -> torch.Tensor:
     from scipy import stats
 
-    return torch.tensor([low + stats.beta.ppf(1 - i / max(n - 1, 1), 0.6, 0.6) * (high - low) for i in range(n)])
+    return torch.tensor(
+        [low + stats.beta.ppf(1 - i / max(n - 1, 1), 0.6, 0.6) * (high - low) for i in range(n)]
+    )
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-# The prediction's kind is undone before a solver sees it: the solver that asks least, and the one that asks most.
-FAST = [(name, "epsilon") for name in REFERENCED if name in representatives()] + [("Euler", "v_prediction"), ("DPM++ 2S a", "v_prediction")]
-SLOW = [(name, "epsilon") for name in REFERENCED] + [(name, "v_prediction") for name in REFERENCED if name in solvers()]
+# The prediction's kind is undone before a solver sees it: the solver that asks least, and the one
+# that asks most.
+FAST = [(name, "epsilon") for name in REFERENCED if name in representatives()] + [
+    ("Euler", "v_prediction"),
+    ("DPM++ 2S a", "v_prediction"),
+]
+SLOW = [(name, "epsilon") for name in REFERENCED] + [
+    (name, "v_prediction") for name in REFERENCED if name in solvers()
+]
 
 
 @pytest.mark.parametrize(("name", "prediction"), FAST)
@@ -146,7 +198,13 @@ def check_against_k_diffusion(name, prediction, counts):
 
 
 def test_every_sampler_has_a_reference():
-    rest = {name.removesuffix(" Karras").removesuffix(" Exponential").removesuffix(" Beta").removesuffix(" Trailing") for name in rk.SAMPLERS}
+    rest = {
+        name.removesuffix(" Karras")
+        .removesuffix(" Exponential")
+        .removesuffix(" Beta")
+        .removesuffix(" Trailing")
+        for name in rk.SAMPLERS
+    }
     assert rest - set(REFERENCED) == set(ELSEWHERE)
 
 

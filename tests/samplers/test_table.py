@@ -11,14 +11,18 @@ from tests.asking import denoised
 from tests.cuts import representatives, solvers, thinned
 
 CONFIG = {
-    "_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True, "clip_sample": False, "prediction_type": "epsilon",
+    "_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085,
+    "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True, "clip_sample": False,
+    "prediction_type": "epsilon",
 }  # fmt: skip
 PROMPT = "a photo of a matte red cube on grass at noon"
 
 
 DIFFUSION = [name for name, spec in rk.SAMPLERS.items() if spec.model == "diffusion"]
-FIXED = [name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive]  # those that take the steps asked for
+FIXED = [
+    name for name in DIFFUSION if not rk.SAMPLERS[name].adaptive
+]  # those that take the steps asked for
 
 
 @pytest.mark.parametrize("name", thinned(DIFFUSION, solvers()))
@@ -44,12 +48,25 @@ def test_a_batch_equals_its_singles(base, name):
 
 
 def test_an_adaptive_sampler_goes_image_by_image_and_ignores_steps(tmp_path):
-    sweep = rk.Sweep(models="rehearsal/base", samplers=["DPM adaptive", "Euler"], prompts=["a red cube", "a blue cone"], steps=[2, 3], size=64, guidance=1)
+    sweep = rk.Sweep(
+        models="rehearsal/base",
+        samplers=["DPM adaptive", "Euler"],
+        prompts=["a red cube", "a blue cone"],
+        steps=[2, 3],
+        size=64,
+        guidance=1,
+    )
     df = rk.run(sweep, tmp_path).table()
     adaptive = df[df["sampler"] == "DPM adaptive"]
-    assert len(df) == 8 and set(adaptive["batch"]) == {1} and set(df.loc[df["sampler"] == "Euler", "batch"]) == {2}
+    assert (
+        len(df) == 8
+        and set(adaptive["batch"]) == {1}
+        and set(df.loc[df["sampler"] == "Euler", "batch"]) == {2}
+    )
     assert adaptive["image"].nunique() == 2 and (adaptive["nfe"] > 20).all()
-    single = denoised(rk.load("rehearsal/base"), [("a red cube", "", 0)], "DPM adaptive", 9, 1.0, (64, 64))
+    single = denoised(
+        rk.load("rehearsal/base"), [("a red cube", "", 0)], "DPM adaptive", 9, 1.0, (64, 64)
+    )
     assert single.nfe == adaptive.loc[adaptive["prompt"] == "a red cube", "nfe"].iloc[0]
 
 
@@ -64,11 +81,24 @@ def test_seeds_repeat_and_differ(base):
     assert (short(base, "Euler", 2) - short(base, "Euler")).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("names", [representatives(), pytest.param(DIFFUSION, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "names",
+    [representatives(), pytest.param(DIFFUSION, marks=pytest.mark.slow)],
+    ids=["some", "all"],
+)
 def test_samplers_differ(base, names):
-    made = {name: short(base, name, guidance=1.0) for name in names if name in DIFFUSION and name != "Restart"}  # below 20 steps Restart is Heun Karras
+    made = {
+        name: short(base, name, guidance=1.0)
+        for name in names
+        if name in DIFFUSION and name != "Restart"
+    }  # below 20 steps Restart is Heun Karras
     stack = torch.stack(list(made.values())).flatten(1)
-    same = [(a, b) for i, a in enumerate(made) for j, b in enumerate(made) if i < j and (stack[i] - stack[j]).abs().max() < 1e-3]
+    same = [
+        (a, b)
+        for i, a in enumerate(made)
+        for j, b in enumerate(made)
+        if i < j and (stack[i] - stack[j]).abs().max() < 1e-3
+    ]
     assert not same
 
 
@@ -80,7 +110,11 @@ def test_swapping_back_restores_exactly(base):
 
 
 def test_spacing_is_pinned_not_inherited():
-    trailing = CONFIG | {"timestep_spacing": "trailing", "use_karras_sigmas": True, "steps_offset": 0}
+    trailing = CONFIG | {
+        "timestep_spacing": "trailing",
+        "use_karras_sigmas": True,
+        "steps_offset": 0,
+    }
     for name in set(FIXED) & set(representatives()):
         ours, other = build.build(name, CONFIG), build.build(name, trailing)
         ours.set_timesteps(20)
@@ -89,7 +123,11 @@ def test_spacing_is_pinned_not_inherited():
 
 
 def test_v_prediction_is_kept():
-    assert all(build.build(name, CONFIG | {"prediction_type": "v_prediction"}).config.prediction_type == "v_prediction" for name in DIFFUSION)
+    assert all(
+        build.build(name, CONFIG | {"prediction_type": "v_prediction"}).config.prediction_type
+        == "v_prediction"
+        for name in DIFFUSION
+    )
 
 
 @pytest.mark.parametrize(("name", "first"), [("DDIM", 951), ("Euler", 999), ("PLMS", 951)])
@@ -114,7 +152,15 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_schedules.json
 CONFIGS = {
     "sd-1.5": CONFIG,
     "sd-2.1": CONFIG | {"prediction_type": "v_prediction", "_class_name": "DDIMScheduler"},
-    "sdxl": CONFIG | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "use_karras_sigmas": False, "interpolation_type": "linear"},
+    "sdxl": (
+        CONFIG
+        | {
+            "_class_name": "EulerDiscreteScheduler",
+            "timestep_spacing": "leading",
+            "use_karras_sigmas": False,
+            "interpolation_type": "linear",
+        }
+    ),
 }
 
 
@@ -123,7 +169,9 @@ def laid_out(name: str, config: dict) -> dict[str, list[float]]:
     scheduler = build.build(name, config)
     scheduler.set_timesteps(6)
     sigmas = getattr(scheduler, "sigmas", None)
-    found = {"timesteps": scheduler.timesteps.tolist()} | ({} if sigmas is None else {"sigmas": sigmas.tolist()})
+    found = {"timesteps": scheduler.timesteps.tolist()} | (
+        {} if sigmas is None else {"sigmas": sigmas.tolist()}
+    )
     return {key: [float(f"{value:.5g}") for value in values] for key, values in found.items()}
 
 
@@ -131,7 +179,9 @@ def laid_out(name: str, config: dict) -> dict[str, list[float]]:
 def test_timesteps_and_sigmas_are_the_golden_ones(style):
     for name in FIXED:
         for key, values in laid_out(name, CONFIGS[style]).items():
-            assert GOLDEN[name][key] == pytest.approx(values, rel=2e-5), f"{name} lays out other {key} for {style}: did diffusers change?"
+            assert GOLDEN[name][key] == pytest.approx(values, rel=2e-5), (
+                f"{name} lays out other {key} for {style}: did diffusers change?"
+            )
 
 
 @pytest.mark.parametrize("name", thinned(DIFFUSION, representatives()))
@@ -156,16 +206,26 @@ def test_more_steps_than_training_timesteps_are_refused(name):
 
 def test_guidance_zero_and_one_are_the_plain_prediction(base):
     def latents(guidance):
-        return denoised(base, [(PROMPT, "night", 1)], "DPM++ 2S a Karras", 5, guidance, (64, 64)).latents
+        return denoised(
+            base, [(PROMPT, "night", 1)], "DPM++ 2S a Karras", 5, guidance, (64, 64)
+        ).latents
 
     assert torch.equal(latents(0.0), latents(1.0)) and not torch.equal(latents(1.0), latents(1.5))
 
 
 def test_a_sampler_that_cannot_run_a_model_names_those_that_can():
     flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
-    with pytest.raises(rk.RequestError, match=r"'Euler a' does not run rectified-flow models\. Those that do: Flow Euler, Flow Heun"):
+    with pytest.raises(
+        rk.RequestError,
+        match=(
+            r"'Euler a' does not run rectified-flow models\. Those that do: Flow Euler, Flow Heun"
+        ),
+    ):
         build.build("Euler a", flow)
-    with pytest.raises(rk.RequestError, match=r"'Flow Euler' does not run diffusion models\. Those that do: Euler, "):
+    with pytest.raises(
+        rk.RequestError,
+        match=r"'Flow Euler' does not run diffusion models\. Those that do: Euler, ",
+    ):
         rk.run(rk.Sweep(models="rehearsal/base", samplers="Flow Euler", prompts="a"), "nowhere")
 
 
@@ -198,14 +258,21 @@ def test_a_slice_of_the_timesteps_begins_where_it_says():
     assert torch.equal(x[True], x[False])
 
 
-@pytest.mark.parametrize("name", ["Euler", "Heun Karras", "DPM++ 2M", "LMS", "DPM2", "DPM fast", "DPM++ SDE"])
+@pytest.mark.parametrize(
+    "name", ["Euler", "Heun Karras", "DPM++ 2M", "LMS", "DPM2", "DPM fast", "DPM++ SDE"]
+)
 def test_a_sample_that_the_pipeline_changed_is_what_the_sampler_goes_on_with(name):
     def made(change):
         scheduler = build.build(name, CONFIG)
         scheduler.set_timesteps(6)
         y = torch.ones(1, 4, 8, 8) * scheduler.init_noise_sigma
         for i, t in enumerate(scheduler.timesteps):
-            y = scheduler.step(0.1 * scheduler.scale_model_input(y, t), t, y, generator=[torch.Generator().manual_seed(1)]).prev_sample
+            y = scheduler.step(
+                0.1 * scheduler.scale_model_input(y, t),
+                t,
+                y,
+                generator=[torch.Generator().manual_seed(1)],
+            ).prev_sample
             if change and i == scheduler.order * 3 - 1:
                 y = y + 1
         return y
@@ -247,11 +314,21 @@ def test_whole_strides_that_would_begin_far_below_full_noise_are_refused(steps):
 
 
 def test_what_belongs_to_the_model_is_kept_and_nothing_else():
-    odd = CONFIG | {"sigma_max": 3.0, "sigma_min": 1.0, "use_flow_sigmas": True, "lambda_min_clipped": -1.0, "variance_type": "learned", "solver_order": 1}
+    odd = CONFIG | {
+        "sigma_max": 3.0,
+        "sigma_min": 1.0,
+        "use_flow_sigmas": True,
+        "lambda_min_clipped": -1.0,
+        "variance_type": "learned",
+        "solver_order": 1,
+    }
     for name in ("UniPC Karras", "DEIS", "SA-Solver", "Euler", "DDPM"):
         assert build.build(name, odd).config == build.build(name, CONFIG).config, name
     zero = CONFIG | {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
-    assert build.build("DDIM", zero).alphas_cumprod[-1] == 0 and build.build("Euler", zero).alphas_cumprod[-1] < 1e-6
+    assert (
+        build.build("DDIM", zero).alphas_cumprod[-1] == 0
+        and build.build("Euler", zero).alphas_cumprod[-1] < 1e-6
+    )
     with pytest.raises(rk.RequestError, match="zero terminal SNR"):
         build.build("PLMS", zero)
 
@@ -295,12 +372,17 @@ def test_deterministic_samplers_end_at_the_same_picture(base, converged, name):
     ("entry", "says"),
     [
         ('solver = "eulerr"', "has the entry 'eulerr': expected one of euler, "),
-        ('solver = "euler"\nschedules = ["karas"]', "has the entry 'karas': expected one of uniform, karras"),
+        (
+            'solver = "euler"\nschedules = ["karas"]',
+            "has the entry 'karas': expected one of uniform, karras",
+        ),
         ('class = "NoScheduler"', "has the class 'NoScheduler', which diffusers lacks"),
     ],
 )
 def test_an_entry_of_ones_own_that_means_nothing_is_named(tmp_path, monkeypatch, entry, says):
-    (tmp_path / "samplers.toml").write_text(f'["Mine"]\n{entry}\ncalls = "n"\norder = 1\npaper = "mine"\nreference = "none"\n')
+    (tmp_path / "samplers.toml").write_text(
+        f'["Mine"]\n{entry}\ncalls = "n"\norder = 1\npaper = "mine"\nreference = "none"\n'
+    )
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     monkeypatch.setattr(build, "SAMPLERS", Samplers("sampler", Sampler))
     with pytest.raises(rk.RequestError, match=says):

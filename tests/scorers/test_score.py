@@ -21,7 +21,9 @@ def test_the_right_caption_scores_higher():
         "matte blue cone on grass at noon",
         "matte blue cone on sand at night",
     ):
-        assert right > rk.score(picture, f"a photo of a {wrong}", ["rehearsal/clip"])["rehearsal/clip"]
+        assert (
+            right > rk.score(picture, f"a photo of a {wrong}", ["rehearsal/clip"])["rehearsal/clip"]
+        )
 
 
 def test_the_colour_cast_is_a_number():
@@ -29,17 +31,27 @@ def test_the_colour_cast_is_a_number():
     teal = Image.new("RGB", (32, 32), (100, 150, 150))
     assert rk.score(grey, "", ["colour-cast"])["colour-cast"] == pytest.approx(0, abs=0.05)
     found = rk.score(teal, "", ["colour-cast", "cast-green-red", "cast-blue-yellow"])
-    assert found["colour-cast"] > 10 and found["cast-green-red"] < -10 and found["cast-blue-yellow"] < 0
-    assert found["colour-cast"] == pytest.approx(np.hypot(found["cast-green-red"], found["cast-blue-yellow"]))
+    assert (
+        found["colour-cast"] > 10
+        and found["cast-green-red"] < -10
+        and found["cast-blue-yellow"] < 0
+    )
+    assert found["colour-cast"] == pytest.approx(
+        np.hypot(found["cast-green-red"], found["cast-blue-yellow"])
+    )
 
 
 def test_clip_is_never_silently_another():
-    with pytest.raises(rk.RequestError, match=r"Scorer 'clip' cannot get its weights \(ViT-L-14:openai\)"):
+    with pytest.raises(
+        rk.RequestError, match=r"Scorer 'clip' cannot get its weights \(ViT-L-14:openai\)"
+    ):
         rk.score(Image.new("RGB", (8, 8)), "a", ["clip"])
 
 
 def test_every_scorer_states_what_it_is():
-    assert all(spec.unit and spec.resize and spec.range[0] < spec.range[1] for spec in rk.SCORERS.values())
+    assert all(
+        spec.unit and spec.resize and spec.range[0] < spec.range[1] for spec in rk.SCORERS.values()
+    )
 
 
 def test_a_transparent_picture_is_scored_on_white():
@@ -62,7 +74,9 @@ def test_weights_are_told_by_their_contents_wherever_they_lie(tmp_path, weights,
     import shutil
 
     shutil.copytree(weights / "clip", tmp_path / "clip")
-    monkeypatch.setitem(rk.SCORERS.__dict__, "_entries", dict(rk.SCORERS) | {"mine": entry(str(tmp_path / "clip"))})
+    monkeypatch.setitem(
+        rk.SCORERS.__dict__, "_entries", dict(rk.SCORERS) | {"mine": entry(str(tmp_path / "clip"))}
+    )
     first = determined_score("mine")
     assert first == determined_score("rehearsal/clip")
     picture = Image.new("RGB", (64, 64), "red")
@@ -72,7 +86,9 @@ def test_weights_are_told_by_their_contents_wherever_they_lie(tmp_path, weights,
 
     path = tmp_path / "clip" / "open_clip_model.safetensors"
     arrays = load_file(path)
-    save_file({name: value * 0.5 if value.ndim > 1 else value for name, value in arrays.items()}, path)
+    save_file(
+        {name: value * 0.5 if value.ndim > 1 else value for name, value in arrays.items()}, path
+    )
     assert determined_score("mine") != first
     assert rk.score(picture, CAPTION, "mine")["mine"] != before
 
@@ -92,7 +108,8 @@ def test_a_wrong_entry_is_refused_before_any_work(monkeypatch):
 
 def test_one_scorer_by_two_names_is_refused(tmp_path, monkeypatch):
     (tmp_path / "scorers.toml").write_text(
-        '[paint]\nengine = "lab"\nsource = "chroma"\nunit = "1"\ndirection = "none"\nrange = [0, 180]\nresize = "nothing"\nabout = "a"\n'
+        '[paint]\nengine = "lab"\nsource = "chroma"\nunit = "1"\ndirection = "none"\nrange = [0,'
+        ' 180]\nresize = "nothing"\nabout = "a"\n'
     )
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     monkeypatch.setattr("realkit.scorers.score.SCORERS", Table("scorer", Scorer))

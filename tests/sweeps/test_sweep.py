@@ -13,12 +13,18 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"models": "rehearsal/bass"}, r"Unknown model 'rehearsal/bass'\. Did you mean 'rehearsal/base'\?"),
+        (
+            {"models": "rehearsal/bass"},
+            r"Unknown model 'rehearsal/bass'\. Did you mean 'rehearsal/base'\?",
+        ),
         ({"models": []}, "models is an empty list"),
         ({"models": "weights/none.safetensors"}, "No such file or folder"),
         ({"samplers": "Eulr"}, r"Unknown sampler 'Eulr'\. Did you mean 'Euler'"),
         ({"scorers": "klip"}, "Unknown scorer 'klip'"),
-        ({"upscalers": "lancsoz", "target": 512}, r"Unknown upscaler 'lancsoz'\. Did you mean 'lanczos'"),
+        (
+            {"upscalers": "lancsoz", "target": 512},
+            r"Unknown upscaler 'lancsoz'\. Did you mean 'lanczos'",
+        ),
         ({"upscalers": "lanczos"}, "needs a target"),
         ({"prompts": ""}, "expected words"),
         ({"prompts": "  "}, "expected words"),
@@ -26,10 +32,16 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
         ({"prompts": [None]}, "prompt None: Input should be a valid string"),
         ({"prompts": "suite:nothing"}, "Unknown prompt 'nothing'"),
         ({"prompts": ["a", "suite:nothing"]}, "Unknown prompt 'nothing'"),
-        ({"models": {"model": "rehearsal/base", "prompt": "suite:rehearsal"}}, "name a suite in the list of prompts"),
+        (
+            {"models": {"model": "rehearsal/base", "prompt": "suite:rehearsal"}},
+            "name a suite in the list of prompts",
+        ),
         ({"prompts": "a \ud83d cube"}, r"prompt 'a .ud83d cube': expected text"),
         ({"negatives": "\udcff"}, "negative .*: expected text"),
-        ({"prompts": 10**5000}, "prompt a number too long to write: Input should be a valid string"),
+        (
+            {"prompts": 10**5000},
+            "prompt a number too long to write: Input should be a valid string",
+        ),
         ({"models": "a" * 5000}, "Unknown model"),
         ({"seeds": []}, "seeds is an empty list"),
         ({"seeds": 0}, "seeds 0"),
@@ -50,11 +62,26 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
         ({"size": "axb"}, "size 'axb': expected pixels, such as 512 or 768x1024"),
         ({"size": "²"}, "size '²': expected pixels"),
         ({"size": "9" * 5000}, "expected pixels"),
-        ({"target": 0, "upscalers": "lanczos"}, "target 0: Input should be greater than or equal to 1"),
-        ({"target": (0, 1), "upscalers": "lanczos"}, r"target \(0, 1\): Input should be greater than or equal to 1"),
-        ({"target": [[64, 64, 64]], "upscalers": "lanczos"}, "target .64, 64, 64.: Tuple should have at most 2 items"),
-        ({"target": "large", "upscalers": "lanczos"}, "target 'large': Input should be a valid integer"),
-        ({"sampler": "Euler"}, "Unknown key 'sampler' in the sweep: expected some of models, samplers"),
+        (
+            {"target": 0, "upscalers": "lanczos"},
+            "target 0: Input should be greater than or equal to 1",
+        ),
+        (
+            {"target": (0, 1), "upscalers": "lanczos"},
+            r"target \(0, 1\): Input should be greater than or equal to 1",
+        ),
+        (
+            {"target": [[64, 64, 64]], "upscalers": "lanczos"},
+            "target .64, 64, 64.: Tuple should have at most 2 items",
+        ),
+        (
+            {"target": "large", "upscalers": "lanczos"},
+            "target 'large': Input should be a valid integer",
+        ),
+        (
+            {"sampler": "Euler"},
+            "Unknown key 'sampler' in the sweep: expected some of models, samplers",
+        ),
         ({"models": {"steps": 4}}, "lacks its own key 'model'"),
         ({"models": {"model": "rehearsal/base", "cfg": 4}}, "unknown setting 'cfg'"),
     ],
@@ -69,36 +96,62 @@ def test_bad_input_is_one_clear_line(given, says):
 def test_suites_stand_among_prompts_with_what_is_linked_to_them():
     from realkit.sweeps.prompts import PROMPTS
 
-    cells = rk.Sweep(models="rehearsal/base", prompts=["a red cube", {"prompt": "suite:rehearsal", "seed": 7}]).cells()
-    assert [(cell.prompt, cell.seed) for cell in cells] == [("a red cube", 0), *((prompt, 7) for prompt in PROMPTS["rehearsal"].prompts)]
+    cells = rk.Sweep(
+        models="rehearsal/base", prompts=["a red cube", {"prompt": "suite:rehearsal", "seed": 7}]
+    ).cells()
+    assert [(cell.prompt, cell.seed) for cell in cells] == [
+        ("a red cube", 0),
+        *((prompt, 7) for prompt in PROMPTS["rehearsal"].prompts),
+    ]
 
 
 def test_a_size_is_one_however_it_is_written():
     sizes = [512, "512", " 512x512 ", (512, 512), [512, 512]]
-    assert {cell for size in sizes for cell in rk.Sweep(**GOOD, size=size).cells()} == set(rk.Sweep(**GOOD, size=512).cells())
+    assert {cell for size in sizes for cell in rk.Sweep(**GOOD, size=size).cells()} == set(
+        rk.Sweep(**GOOD, size=512).cells()
+    )
 
 
 def test_a_scorer_named_twice_scores_once():
-    assert rk.Sweep(**GOOD, scorers=["rehearsal/clip", "Rehearsal CLIP", "rehearsal/clip"]).scorers == ["rehearsal/clip"]
+    assert rk.Sweep(
+        **GOOD, scorers=["rehearsal/clip", "Rehearsal CLIP", "rehearsal/clip"]
+    ).scorers == ["rehearsal/clip"]
 
 
 def test_axes_multiply_and_open_settings_are_the_models():
-    cells = rk.Sweep(models=["rehearsal/base", "rehearsal/studio"], samplers=["euler", "ddim"], prompts=["a", "b"], seeds=3).cells()
+    cells = rk.Sweep(
+        models=["rehearsal/base", "rehearsal/studio"],
+        samplers=["euler", "ddim"],
+        prompts=["a", "b"],
+        seeds=3,
+    ).cells()
     assert len(cells) == 24
     advised = rk.MODELS["rehearsal/base"]
-    assert {(c.steps, c.guidance, c.width, c.negative) for c in cells} == {(advised.settings.steps, advised.settings.guidance, advised.size, "")}
+    assert {(c.steps, c.guidance, c.width, c.negative) for c in cells} == {
+        (advised.settings.steps, advised.settings.guidance, advised.size, "")
+    }
     assert {c.seed for c in cells} == {0, 1, 2} and {c.sampler for c in cells} == {"Euler", "DDIM"}
 
 
 def test_linked_settings_override_their_axes_and_duplicates_collapse():
     fast = {"model": "rehearsal/studio", "steps": 4, "guidance": 0}
     cells = rk.Sweep(models=["rehearsal/base", fast], prompts="a", steps=[10, 20]).cells()
-    assert [(c.model, c.steps, c.guidance) for c in cells] == [("rehearsal/base", 10, 3.0), ("rehearsal/base", 20, 3.0), ("rehearsal/studio", 4, 0.0)]
+    assert [(c.model, c.steps, c.guidance) for c in cells] == [
+        ("rehearsal/base", 10, 3.0),
+        ("rehearsal/base", 20, 3.0),
+        ("rehearsal/studio", 4, 0.0),
+    ]
 
 
 def test_python_and_yaml_give_the_same_sweep(tmp_path):
     built = rk.Sweep(
-        models="rehearsal/base", prompts=["a", "b"], seeds=[3, 5], size=(128, 192), upscalers=[None, "lanczos"], target=512, scorers=["colour-cast"]
+        models="rehearsal/base",
+        prompts=["a", "b"],
+        seeds=[3, 5],
+        size=(128, 192),
+        upscalers=[None, "lanczos"],
+        target=512,
+        scorers=["colour-cast"],
     )
     path = tmp_path / "sweep.yaml"
     path.write_text(built.to_yaml())
@@ -138,7 +191,15 @@ def test_ids_follow_what_matters_and_nothing_else():
 
     first = made()
     assert made() == first
-    for changed in ({"prompts": "a blue cube"}, {"seeds": [1]}, {"steps": 19}, {"guidance": 4}, {"negatives": "dark"}, {"samplers": "Euler"}, {"size": 136}):
+    for changed in (
+        {"prompts": "a blue cube"},
+        {"seeds": [1]},
+        {"steps": 19},
+        {"guidance": 4},
+        {"negatives": "dark"},
+        {"samplers": "Euler"},
+        {"size": 136},
+    ):
         assert made(**changed).latents != first.latents, changed
     unguided = made(guidance=1)
     assert unguided.latents == made(guidance=0, negatives="dark").latents != first.latents
@@ -149,16 +210,34 @@ def test_ids_are_the_same_in_every_process():
     import sys
 
     code = (
-        "from realkit.models.lock import lock_model; from realkit.sweeps.ids import ids; import realkit as rk; c = rk.Sweep(models='rehearsal/base', prompts='a red cube').cells()[0];"
-        "print(ids(c, lock_model('rehearsal/base'), None).image); import sys; assert 'torch' not in sys.modules"
+        "from realkit.models.lock import lock_model; from realkit.sweeps.ids import ids; import"
+        " realkit as rk; c = rk.Sweep(models='rehearsal/base', prompts='a red"
+        " cube').cells()[0];print(ids(c, lock_model('rehearsal/base'), None).image); import sys;"
+        " assert 'torch' not in sys.modules"
     )
-    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout for seed in "12"}
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in "12"
+    }
     cell = rk.Sweep(**GOOD).cells()[0]
     assert found == {ids.ids(cell, lock_model("rehearsal/base"), None).image + "\n"}
 
 
 def test_describe_counts_work_once():
-    text = rk.Sweep(models="rehearsal/base", samplers=["Heun", "Euler"], prompts="a", steps=10, upscalers=[None, "lanczos", "bicubic"], target=256).describe()
+    text = rk.Sweep(
+        models="rehearsal/base",
+        samplers=["Heun", "Euler"],
+        prompts="a",
+        steps=10,
+        upscalers=[None, "lanczos", "bicubic"],
+        target=256,
+    ).describe()
     assert "6 cells" in text and "2 pictures to denoise in 29 denoiser calls" in text
 
 
@@ -174,21 +253,39 @@ def test_describe_estimates_the_time_from_counted_operations():
 
 
 def test_the_equal_nfe_profile_gives_every_sampler_the_same_calls():
-    asked = rk.Sweep(**GOOD, samplers=["Euler", "Heun", "PLMS", "DPM++ SDE Karras", "DPM fast"], steps=[5, 20], profile="equal-nfe")
+    asked = rk.Sweep(
+        **GOOD,
+        samplers=["Euler", "Heun", "PLMS", "DPM++ SDE Karras", "DPM fast"],
+        steps=[5, 20],
+        profile="equal-nfe",
+    )
     assert {(c.sampler, c.steps) for c in asked.cells() if c.nfe_budget == 20} == {
-        ("Euler", 20), ("Heun", 10), ("PLMS", 19), ("DPM++ SDE Karras", 10), ("DPM fast", 20)
-    }  # fmt: skip
-    assert "Heun: 10 steps, 19 of 20 calls, 1 left" in asked.describe() and "PLMS: 4 steps, 5 of 5 calls, 0 left" in asked.describe()
+        ("Euler", 20),
+        ("Heun", 10),
+        ("PLMS", 19),
+        ("DPM++ SDE Karras", 10),
+        ("DPM fast", 20),
+    }
+    assert (
+        "Heun: 10 steps, 19 of 20 calls, 1 left" in asked.describe()
+        and "PLMS: 4 steps, 5 of 5 calls, 0 left" in asked.describe()
+    )
     lock = lock_model("rehearsal/base")
     plain = rk.Sweep(**GOOD, samplers="Heun", steps=10).cells()[0]
-    assert ids.ids(next(c for c in asked.cells() if c.sampler == "Heun" and c.nfe_budget == 20), lock, None) == ids.ids(plain, lock, None)
+    assert ids.ids(
+        next(c for c in asked.cells() if c.sampler == "Heun" and c.nfe_budget == 20), lock, None
+    ) == ids.ids(plain, lock, None)
 
 
 def test_the_recommended_profile_is_each_models_own():
-    cells = rk.Sweep(models=["rehearsal/base", "sd-1.5", "sdxl-base"], prompts="a", profile="recommended").cells()
+    cells = rk.Sweep(
+        models=["rehearsal/base", "sd-1.5", "sdxl-base"], prompts="a", profile="recommended"
+    ).cells()
     assert [(c.sampler, c.steps, c.guidance, c.width) for c in cells] == [
-        ("DPM++ 2M Karras", 20, 3.0, 128), ("PLMS", 50, 7.5, 512), ("Euler", 50, 5.0, 1024)
-    ]  # fmt: skip
+        ("DPM++ 2M Karras", 20, 3.0, 128),
+        ("PLMS", 50, 7.5, 512),
+        ("Euler", 50, 5.0, 1024),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,8 +293,14 @@ def test_the_recommended_profile_is_each_models_own():
     [
         ({"profile": "equal"}, "profile"),
         ({"profile": "recommended", "steps": 20}, "leave out 'steps'"),
-        ({"profile": "recommended", "models": {"model": "rehearsal/base", "guidance": 4.0}}, "leave out 'guidance'"),
-        ({"profile": "equal-nfe", "samplers": "DPM adaptive"}, "leave it out of an equal-nfe comparison"),
+        (
+            {"profile": "recommended", "models": {"model": "rehearsal/base", "guidance": 4.0}},
+            "leave out 'guidance'",
+        ),
+        (
+            {"profile": "equal-nfe", "samplers": "DPM adaptive"},
+            "leave it out of an equal-nfe comparison",
+        ),
     ],
 )
 def test_a_profile_that_cannot_be_is_one_line(given, says):
@@ -207,9 +310,20 @@ def test_a_profile_that_cannot_be_is_one_line(given, says):
 
 
 def test_equal_nfe_takes_the_most_steps_that_a_sampler_can():
-    assert [c.steps for c in rk.Sweep(**GOOD, samplers=["Euler", "DDIM", "LCM"], steps=1000, profile="equal-nfe").cells()] == [1000, 999, 50]
+    assert [
+        c.steps
+        for c in rk.Sweep(
+            **GOOD, samplers=["Euler", "DDIM", "LCM"], steps=1000, profile="equal-nfe"
+        ).cells()
+    ] == [1000, 999, 50]
 
 
 def test_what_cannot_matter_is_counted_once():
-    assert "1 pictures to denoise in 60" in rk.Sweep(**GOOD, samplers="DPM adaptive", steps=[4, 8]).describe()
-    assert "1 pictures to denoise" in rk.Sweep(**GOOD, guidance=[0, 0.5, 1], negatives=["", "dark"]).describe()
+    assert (
+        "1 pictures to denoise in 60"
+        in rk.Sweep(**GOOD, samplers="DPM adaptive", steps=[4, 8]).describe()
+    )
+    assert (
+        "1 pictures to denoise"
+        in rk.Sweep(**GOOD, guidance=[0, 0.5, 1], negatives=["", "dark"]).describe()
+    )

@@ -1,4 +1,5 @@
-"""A restored picture against its truth: each measure by hand, the comparison on the rehearsal upscalers, photographs as they come."""
+"""A restored picture against its truth: each measure by hand, the comparison on the rehearsal
+upscalers, photographs as they come."""
 
 import math
 import sys
@@ -26,36 +27,61 @@ def scene():
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Two held-out scenes, restored by the baseline, the rehearsal networks and a file that is no upscaler."""
+    """Two held-out scenes, restored by the baseline, the rehearsal networks and a file that is no
+    upscaler."""
     broken = tmp_path_factory.mktemp("broken") / "broken.safetensors"
     broken.write_bytes(b"no weights")
-    names = ["bicubic", "rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4", str(broken)]
+    names = [
+        "bicubic",
+        "rehearsal/esrgan-x4",
+        "rehearsal/compact-x4",
+        "rehearsal/swin2sr-x4",
+        str(broken),
+    ]
     return benchmark.compare(benchmark.truths("rehearsal", 2, 256), names, tile=48)
 
 
-# --- measures -------------------------------------------------------------------------------------------------------------
+# --- measures
 
 
 def test_psnr_is_that_of_the_formula_and_leaves_out_the_border():
-    assert likeness.psnr(flat(100, 100, 100), flat(105, 105, 105)) == pytest.approx(10 * math.log10(255**2 / 25))
-    assert likeness.psnr(flat(100, 100, 100), flat(105, 100, 100)) == pytest.approx(10 * math.log10(3 * 255**2 / 25))
+    assert likeness.psnr(flat(100, 100, 100), flat(105, 105, 105)) == pytest.approx(
+        10 * math.log10(255**2 / 25)
+    )
+    assert likeness.psnr(flat(100, 100, 100), flat(105, 100, 100)) == pytest.approx(
+        10 * math.log10(3 * 255**2 / 25)
+    )
     framed = flat(0, 0, 0)
     framed.paste((100, 100, 100), (4, 4, 60, 60))
-    assert likeness.psnr(flat(100, 100, 100), framed, shave=4) == math.inf > likeness.psnr(flat(100, 100, 100), framed, shave=3)
+    assert (
+        likeness.psnr(flat(100, 100, 100), framed, shave=4)
+        == math.inf
+        > likeness.psnr(flat(100, 100, 100), framed, shave=3)
+    )
 
 
 def test_ssim_of_two_even_pictures_is_its_luminance_term():
     c1 = (0.01 * 255) ** 2
-    assert likeness.ssim(flat(100, 100, 100), flat(150, 150, 150)) == pytest.approx((2 * 100 * 150 + c1) / (100**2 + 150**2 + c1), abs=1e-6)
+    assert likeness.ssim(flat(100, 100, 100), flat(150, 150, 150)) == pytest.approx(
+        (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1), abs=1e-6
+    )
 
 
 def test_a_perfect_restoration_is_perfect_by_every_measure(scene):
-    found = likeness.psnr(scene, scene), likeness.ssim(scene, scene), likeness.sharpness(scene, scene), likeness.colour_shift(scene, scene)
+    found = (
+        likeness.psnr(scene, scene),
+        likeness.ssim(scene, scene),
+        likeness.sharpness(scene, scene),
+        likeness.colour_shift(scene, scene),
+    )
     assert found == (math.inf, pytest.approx(1), pytest.approx(1), 0)
 
 
 def test_sharpness_tells_blurred_from_oversharpened_and_needs_an_edge(scene):
-    blurred, crisp = (scene.filter(kind) for kind in (ImageFilter.GaussianBlur(2), ImageFilter.UnsharpMask(2, 150, 0)))
+    blurred, crisp = (
+        scene.filter(kind)
+        for kind in (ImageFilter.GaussianBlur(2), ImageFilter.UnsharpMask(2, 150, 0))
+    )
     assert likeness.sharpness(scene, blurred) < 0.7 < 1.1 < likeness.sharpness(scene, crisp)
     assert likeness.sharpness(flat(9, 9, 9), flat(9, 9, 9)) is None
 
@@ -63,13 +89,20 @@ def test_sharpness_tells_blurred_from_oversharpened_and_needs_an_edge(scene):
 def test_colour_shift_sees_a_tint_and_no_blur(scene):
     red, green, blue = scene.split()
     tinted = Image.merge("RGB", (red.point(lambda v: v + 12), green, blue))
-    assert likeness.colour_shift(scene, tinted) > 2 > 0.5 > likeness.colour_shift(scene, scene.filter(ImageFilter.GaussianBlur(2)))
+    assert (
+        likeness.colour_shift(scene, tinted)
+        > 2
+        > 0.5
+        > likeness.colour_shift(scene, scene.filter(ImageFilter.GaussianBlur(2)))
+    )
 
 
 def test_colour_shift_is_in_units_of_ciede2000():
     from skimage.color import deltaE_ciede2000
 
-    assert deltaE_ciede2000([50, 2.6772, -79.7751], [50, 0, -82.7485]) == pytest.approx(2.0425, abs=1e-4)  # Sharma et al. 2005, table 1, pair 1
+    assert deltaE_ciede2000([50, 2.6772, -79.7751], [50, 0, -82.7485]) == pytest.approx(
+        2.0425, abs=1e-4
+    )  # Sharma et al. 2005, table 1, pair 1
     assert likeness.colour_shift(flat(0, 0, 0), flat(255, 255, 255)) == pytest.approx(100, abs=0.01)
 
 
@@ -82,7 +115,9 @@ def test_lpips_says_in_one_line_what_it_lacks(monkeypatch, tmp_path):
     assert "ask for its download, or attach it" in likeness.lpips()
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "checkpoints" / ALEXNET).write_bytes(b"cut short")
-    assert likeness.lpips().startswith("its backbone does not load: ") and "\n" not in likeness.lpips()
+    assert (
+        likeness.lpips().startswith("its backbone does not load: ") and "\n" not in likeness.lpips()
+    )
 
 
 def test_lpips_grows_with_the_distance_where_its_package_is(monkeypatch, tmp_path, scene):
@@ -95,36 +130,77 @@ def test_lpips_grows_with_the_distance_where_its_package_is(monkeypatch, tmp_pat
     torch.save(alexnet().state_dict(), tmp_path / "hub" / "checkpoints" / ALEXNET)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     distance = likeness.lpips()
-    assert distance(scene, scene) == 0 < distance(scene, scene.filter(ImageFilter.GaussianBlur(1))) < distance(scene, scene.filter(ImageFilter.GaussianBlur(4)))
+    assert (
+        distance(scene, scene)
+        == 0
+        < distance(scene, scene.filter(ImageFilter.GaussianBlur(1)))
+        < distance(scene, scene.filter(ImageFilter.GaussianBlur(4)))
+    )
 
 
-# --- the comparison -------------------------------------------------------------------------------------------------------
+# --- the comparison
 
 
-@pytest.mark.parametrize("name", ["rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4"])
+@pytest.mark.parametrize(
+    "name", ["rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4"]
+)
 def test_each_network_restores_more_than_bicubic(compared, name):
     by = compared.frame.pivot(index="picture", columns="upscaler", values=list(MEASURES))
-    assert (by["psnr_db"][name] > by["psnr_db"]["bicubic"]).all() and (by["sharpness"][name] > by["sharpness"]["bicubic"]).all()
+    assert (by["psnr_db"][name] > by["psnr_db"]["bicubic"]).all() and (
+        by["sharpness"][name] > by["sharpness"]["bicubic"]
+    ).all()
     assert by["psnr_db"][name].mean() - by["psnr_db"]["bicubic"].mean() >= 1
 
 
 def test_a_line_says_how_it_was_done(compared):
     line = compared.frame[compared.frame["upscaler"] == "rehearsal/esrgan-x4"].iloc[0]
-    assert (line["tile"], line["dtype"], line["device"], line["status"]) == (48, "float32", "cpu", "ok")
-    assert (line["input_width"], line["input_height"], line["image_width"], line["image_height"]) == (64, 64, 256, 256)
-    assert line["seconds"] > 0 and line["load_s"] > 0 and line["peak_ram_gib"] > 0 and np.isnan(line["peak_vram_gib"])
-    assert list(compared.frame.columns) == list(COLUMNS) and compared.frame["lpips"].isna().all() == bool(compared.notes)
+    assert (line["tile"], line["dtype"], line["device"], line["status"]) == (
+        48,
+        "float32",
+        "cpu",
+        "ok",
+    )
+    assert (
+        line["input_width"],
+        line["input_height"],
+        line["image_width"],
+        line["image_height"],
+    ) == (64, 64, 256, 256)
+    assert (
+        line["seconds"] > 0
+        and line["load_s"] > 0
+        and line["peak_ram_gib"] > 0
+        and np.isnan(line["peak_vram_gib"])
+    )
+    assert list(compared.frame.columns) == list(COLUMNS) and compared.frame[
+        "lpips"
+    ].isna().all() == bool(compared.notes)
 
 
 def test_a_failing_upscaler_is_a_line_for_every_picture(compared):
     failed = compared.frame[compared.frame["status"] != "ok"]
-    assert len(compared.frame) == 10 and len(failed) == 2 and failed["status"].eq("failed").all() and failed["psnr_db"].isna().all()
-    assert failed["error"].str.match(r"^RequestError: .*broken\.safetensors").all() and not failed["error"].str.contains("\n").any()
+    assert (
+        len(compared.frame) == 10
+        and len(failed) == 2
+        and failed["status"].eq("failed").all()
+        and failed["psnr_db"].isna().all()
+    )
+    assert (
+        failed["error"].str.match(r"^RequestError: .*broken\.safetensors").all()
+        and not failed["error"].str.contains("\n").any()
+    )
 
 
 def test_the_pictures_are_kept_where_asked(compared):
     picture = next(iter(compared.truths))
-    assert list(compared.of(picture)) == ["truth", "small", "bicubic", "rehearsal/esrgan-x4", "rehearsal/compact-x4", "rehearsal/swin2sr-x4"]
+    assert list(compared.of(picture)) == [
+        "truth",
+        "small",
+        "bicubic",
+        "rehearsal/esrgan-x4",
+        "rehearsal/compact-x4",
+        "rehearsal/swin2sr-x4",
+    ]
     with pytest.raises(rk.RequestError, match="Unknown picture 'nope'"):
         compared.of("nope")
     assert benchmark.compare([("a", flat(1, 2, 3))], ["nearest"], keep=False).restored == {}
@@ -150,46 +226,75 @@ def test_a_wrong_request_is_refused_before_anything_runs(change, says):
 
 
 def test_pictures_of_several_sizes_are_compared_at_their_own():
-    frame = benchmark.compare([("a", flat(1, 2, 3)), ("b", flat(1, 2, 3, size=96))], ["bicubic"], scale=2).frame
-    assert list(frame["input_width"]) == [32, 48] and list(frame["image_width"]) == [64, 96] and frame["psnr_db"].eq(math.inf).all()
+    frame = benchmark.compare(
+        [("a", flat(1, 2, 3)), ("b", flat(1, 2, 3, size=96))], ["bicubic"], scale=2
+    ).frame
+    assert (
+        list(frame["input_width"]) == [32, 48]
+        and list(frame["image_width"]) == [64, 96]
+        and frame["psnr_db"].eq(math.inf).all()
+    )
 
 
-# --- verdicts -------------------------------------------------------------------------------------------------------------
+# --- verdicts
 
 
 def table(**psnr):
     import pandas as pd
 
-    rows = [{"upscaler": name, "picture": str(n), "psnr_db": value, "status": "ok"} for name, values in psnr.items() for n, value in enumerate(values)]
+    rows = [
+        {"upscaler": name, "picture": str(n), "psnr_db": value, "status": "ok"}
+        for name, values in psnr.items()
+        for n, value in enumerate(values)
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def test_a_verdict_is_of_paired_differences():
-    frame = table(bicubic=[20.0, 30, 40, 50], lanczos=[21.0, 31.2, 40.9, 51.1], nearest=[19.0, 28, 39, 47], bilinear=[21.0, 29, 41, 49])
-    found = verdicts.restoration_verdict(frame).set_index("upscaler")
-    assert found["verdict"].to_dict() == {"lanczos": "better", "nearest": "worse", "bilinear": "unclear"} and found.loc["lanczos", "gain"] == pytest.approx(
-        1.05
+    frame = table(
+        bicubic=[20.0, 30, 40, 50],
+        lanczos=[21.0, 31.2, 40.9, 51.1],
+        nearest=[19.0, 28, 39, 47],
+        bilinear=[21.0, 29, 41, 49],
     )
+    found = verdicts.restoration_verdict(frame).set_index("upscaler")
+    assert found["verdict"].to_dict() == {
+        "lanczos": "better",
+        "nearest": "worse",
+        "bilinear": "unclear",
+    } and found.loc["lanczos", "gain"] == pytest.approx(1.05)
     assert (found["low"] < found["gain"]).all() and (found["gain"] < found["high"]).all()
 
 
 def test_an_interval_covers_what_it_says_for_few_pictures():
     rng = np.random.default_rng(0)
     drawn = rng.normal(0, 1, (200, 4))
-    found = [verdicts.restoration_verdict(table(bicubic=[0.0] * 4, lanczos=list(gain))).iloc[0] for gain in drawn]
+    found = [
+        verdicts.restoration_verdict(table(bicubic=[0.0] * 4, lanczos=list(gain))).iloc[0]
+        for gain in drawn
+    ]
     assert np.mean([line["low"] <= 0 <= line["high"] for line in found]) >= 0.9
 
 
 def test_direction_counts_and_one_picture_is_no_verdict():
-    frame = table(bicubic=[1.0, 1.0], lanczos=[1.0, 2.0]).assign(sharpness=[0.5, 0.6, 1.1, 1.2], colour_shift=[1.0, 2, 3, 4])
+    frame = table(bicubic=[1.0, 1.0], lanczos=[1.0, 2.0]).assign(
+        sharpness=[0.5, 0.6, 1.1, 1.2], colour_shift=[1.0, 2, 3, 4]
+    )
     found = verdicts.restoration_verdict(frame).set_index("measure")
-    assert found.loc["sharpness", "gain"] == pytest.approx(0.3) and found.loc["colour_shift", "gain"] == -2
-    assert list(verdicts.restoration_verdict(table(bicubic=[1.0], lanczos=[2.0]))["verdict"]) == ["unclear"]
-    with pytest.raises(rk.RequestError, match="baseline 'nearest': expected one of bicubic, lanczos"):
+    assert (
+        found.loc["sharpness", "gain"] == pytest.approx(0.3)
+        and found.loc["colour_shift", "gain"] == -2
+    )
+    assert list(verdicts.restoration_verdict(table(bicubic=[1.0], lanczos=[2.0]))["verdict"]) == [
+        "unclear"
+    ]
+    with pytest.raises(
+        rk.RequestError, match="baseline 'nearest': expected one of bicubic, lanczos"
+    ):
         verdicts.restoration_verdict(frame, "nearest")
 
 
-# --- truths ---------------------------------------------------------------------------------------------------------------
+# --- truths
 
 
 def test_photographs_come_upright_square_and_in_srgb(tmp_path):
@@ -203,16 +308,25 @@ def test_photographs_come_upright_square_and_in_srgb(tmp_path):
     (tmp_path / "._b.png").write_bytes(b"what a Mac leaves")
     (tmp_path / "notes.txt").write_text("no picture")
     found = dict(benchmark.truths(tmp_path, 5, 32))
-    assert list(found) == ["b.webp", "below/a.png"] and all(image.size == (32, 32) and image.mode == "RGB" for image in found.values())
-    assert found["below/a.png"].getpixel((16, 2)) == (255, 0, 0) and found["below/a.png"].getpixel((16, 29)) == (0, 0, 255)
-    assert found["b.webp"].getpixel((5, 5)) == (255, 255, 255) and len(benchmark.truths(tmp_path, 1, 32)) == 1
+    assert list(found) == ["b.webp", "below/a.png"] and all(
+        image.size == (32, 32) and image.mode == "RGB" for image in found.values()
+    )
+    assert found["below/a.png"].getpixel((16, 2)) == (255, 0, 0) and found["below/a.png"].getpixel(
+        (16, 29)
+    ) == (0, 0, 255)
+    assert (
+        found["b.webp"].getpixel((5, 5)) == (255, 255, 255)
+        and len(benchmark.truths(tmp_path, 1, 32)) == 1
+    )
 
 
 def test_what_cannot_be_a_truth_is_left_out_and_said(tmp_path):
     Image.new("RGB", (64, 31)).save(tmp_path / "a-small.png")
     (tmp_path / "b-broken.jpg").write_bytes(b"\xff\xd8 no more")
     Image.new("RGB", (64, 64)).save(tmp_path / "c.png")
-    with pytest.warns(UserWarning, match=r"1 pictures .* 2 skipped, such as a-small.png is 64×31: expected 32×32"):
+    with pytest.warns(
+        UserWarning, match=r"1 pictures .* 2 skipped, such as a-small.png is 64×31: expected 32×32"
+    ):
         assert [name for name, _ in benchmark.truths(tmp_path, 3, 32)] == ["c.png"]
 
 
@@ -240,18 +354,28 @@ def test_rendered_scenes_are_held_out_ones_with_names_of_their_own():
 
 
 def test_shrinking_is_bicubic_antialiased_and_keeps_what_is_even(scene):
-    assert benchmark.shrunk(scene, 4).size == (32, 32) and benchmark.shrunk(flat(7, 8, 9), 4).getcolors() == [(256, (7, 8, 9))]
-    stripes = Image.fromarray(np.tile(np.array([0, 0, 255, 255], np.uint8)[None, :, None], (64, 16, 3)))
-    assert np.ptp(np.asarray(benchmark.shrunk(stripes, 4)).astype(int)[:, 2:-2]) <= 1  # finer than a pixel: grey, no moire
+    assert benchmark.shrunk(scene, 4).size == (32, 32) and benchmark.shrunk(
+        flat(7, 8, 9), 4
+    ).getcolors() == [(256, (7, 8, 9))]
+    stripes = Image.fromarray(
+        np.tile(np.array([0, 0, 255, 255], np.uint8)[None, :, None], (64, 16, 3))
+    )
+    assert (
+        np.ptp(np.asarray(benchmark.shrunk(stripes, 4)).astype(int)[:, 2:-2]) <= 1
+    )  # finer than a pixel: grey, no moire
 
 
-# --- the slider -----------------------------------------------------------------------------------------------------------
+# --- the slider
 
 
 def test_the_slider_moves_the_border():
     shown = {"small": flat(255, 0, 0, size=16), "large": flat(0, 0, 255)}
     picture = divider.joined(shown["small"], shown["large"], 0.25, 64)
-    assert [picture.getpixel((x, 30)) for x in (14, 16, 18)] == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
+    assert [picture.getpixel((x, 30)) for x in (14, 16, 18)] == [
+        (255, 0, 0),
+        (255, 255, 255),
+        (0, 0, 255),
+    ]
     slider = divider.before_after(shown, "small", "large", 64)
     assert [child.value for child in slider.children[:3]] == ["small", "large", 50]
     with pytest.raises(rk.RequestError, match="No picture 'nope': expected one of small, large"):
@@ -262,5 +386,7 @@ def test_a_baseline_that_fails_is_named():
     comparison = benchmark.compare([("one", Image.new("RGB", (64, 64), "red"))], ["bicubic"], 4)
     verdicts.check_baseline(comparison.frame, "bicubic")
     failed = comparison.frame.assign(status="failed", error="the file is damaged")
-    with pytest.raises(rk.RequestError, match="baseline 'bicubic' restored nothing: the file is damaged"):
+    with pytest.raises(
+        rk.RequestError, match="baseline 'bicubic' restored nothing: the file is damaged"
+    ):
         verdicts.check_baseline(failed, "bicubic")

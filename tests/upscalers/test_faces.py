@@ -11,11 +11,21 @@ from tests.cuts import thinned
 
 CPU = torch.device("cpu")
 TEMPLATE = np.array(faces.TEMPLATE)
-# side of the face square in pixels, its angle in degrees, where its middle lies in a picture of WIDTH × HEIGHT: the later ones stick out of it
-PLACES = [(512, 0, (400, 300)), (180, 25, (330, 290)), (90, -70, (500, 200)), (900, 12, (420, 310)), (300, 180, (90, 300)), (400, -40, (690, 440))]
+# side of the face square in pixels, its angle in degrees, where its middle lies in a picture of
+# WIDTH × HEIGHT: the later ones stick out of it
+PLACES = [
+    (512, 0, (400, 300)),
+    (180, 25, (330, 290)),
+    (90, -70, (500, 200)),
+    (900, 12, (420, 310)),
+    (300, 180, (90, 300)),
+    (400, -40, (690, 440)),
+]
 WIDTH, HEIGHT = 800, 600
 # Fast: a face that is enlarged, one that is shrunk, one that sticks out; turned either way.
-every_place = pytest.mark.parametrize("place", thinned([(place,) for place in PLACES], [(PLACES[number],) for number in (1, 3, 5)]))
+every_place = pytest.mark.parametrize(
+    "place", thinned([(place,) for place in PLACES], [(PLACES[number],) for number in (1, 3, 5)])
+)
 
 
 class Brighter(torch.nn.Module):
@@ -26,7 +36,12 @@ class Brighter(torch.nn.Module):
         self.levels, self.seen = levels, {}
 
     def forward(self, x, **settings):
-        self.seen = settings | {"shape": tuple(x.shape), "dtype": x.dtype, "low": float(x.min()), "high": float(x.max())}
+        self.seen = settings | {
+            "shape": tuple(x.shape),
+            "dtype": x.dtype,
+            "low": float(x.min()),
+            "high": float(x.max()),
+        }
         return x + self.levels / 127.5, []
 
 
@@ -40,7 +55,13 @@ def placed(side, angle, middle, points=TEMPLATE):
 def smooth(width=WIDTH, height=HEIGHT):
     """A picture without edges: slow waves of three colours."""
     y, x = np.mgrid[:height, :width]
-    return np.stack([127 + 100 * np.sin(x / a + y / b) for a, b in ((60, 80), (-90, 50), (70, -110))], -1).round().astype(np.uint8)
+    return (
+        np.stack(
+            [127 + 100 * np.sin(x / a + y / b) for a, b in ((60, 80), (-90, 50), (70, -110))], -1
+        )
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def square(side, angle, middle):
@@ -51,14 +72,18 @@ def square(side, angle, middle):
 
 
 def restored(picture, landmarks, network=None, **settings):
-    made = Restorer(network or Brighter(), None, CPU)(Image.fromarray(picture), checked({"landmarks": landmarks, **settings}))
+    made = Restorer(network or Brighter(), None, CPU)(
+        Image.fromarray(picture), checked({"landmarks": landmarks, **settings})
+    )
     return np.asarray(made, int)
 
 
 @every_place
 def test_landmarks_land_on_the_template(place):
     matrix, alike = faces.fit(placed(*place))
-    assert abs(np.c_[placed(*place), np.ones(5)] @ matrix.T - TEMPLATE).max() < 1e-6 and alike == pytest.approx(1)
+    assert abs(
+        np.c_[placed(*place), np.ones(5)] @ matrix.T - TEMPLATE
+    ).max() < 1e-6 and alike == pytest.approx(1)
 
 
 @every_place
@@ -68,13 +93,17 @@ def test_a_dot_on_each_landmark_lands_within_half_a_pixel(place):
     size = max(2, 6 * place[0] / 512)
     for at in points:
         picture += 250 * np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * size**2))
-    face = faces.align(np.repeat(picture.clip(0, 255).astype(np.uint8)[..., None], 3, 2), points)[0][..., 0].astype(float)
+    face = faces.align(np.repeat(picture.clip(0, 255).astype(np.uint8)[..., None], 3, 2), points)[
+        0
+    ][..., 0].astype(float)
     v, u = np.mgrid[:512, :512]
     for at, (px, py) in zip(TEMPLATE, points, strict=True):
         if not (20 < px < WIDTH - 20 and 20 < py < HEIGHT - 20):
             continue
         weight = face * (np.hypot(u - at[0], v - at[1]) < 4 * size * 512 / place[0])
-        assert abs(np.array([(weight * u).sum(), (weight * v).sum()]) / weight.sum() - at).max() < 0.5
+        assert (
+            abs(np.array([(weight * u).sum(), (weight * v).sum()]) / weight.sum() - at).max() < 0.5
+        )
 
 
 def test_the_fit_is_the_least_squares_one():
@@ -106,7 +135,9 @@ def test_outside_of_the_square_every_bit_stays_and_inside_the_face_is_all_new(pl
 def test_no_seam_is_seen(place):
     flat = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
     made = restored(flat, [placed(*place)], Brighter(40))
-    steepest = 1.5 * 40 / FEATHER * 512 / place[0] * np.sqrt(2)  # of two smooth steps, one along each side, in levels a pixel
+    steepest = (
+        1.5 * 40 / FEATHER * 512 / place[0] * np.sqrt(2)
+    )  # of two smooth steps, one along each side, in levels a pixel
     assert max(abs(np.diff(made, axis=0)).max(), abs(np.diff(made, axis=1)).max()) <= steepest + 1
     assert made.min() == 100 and made.max() == 140
 
@@ -132,10 +163,19 @@ def test_a_small_face_comes_back_without_aliases():
 
 @pytest.mark.parametrize("place", [PLACES[1], PLACES[4]])
 def test_mirrored_in_mirrored_out(place):
-    picture, points = smooth(), placed(*place) + np.random.default_rng(1).normal(0, place[0] / 100, (5, 2))
+    picture, points = (
+        smooth(),
+        placed(*place) + np.random.default_rng(1).normal(0, place[0] / 100, (5, 2)),
+    )
     mirrored = ((WIDTH - 1, 0) + points * (-1, 1))[[1, 0, 2, 4, 3]]
     made = restored(picture, [points], Brighter(30))
-    assert abs(restored(np.ascontiguousarray(picture[:, ::-1]), [mirrored], Brighter(30))[:, ::-1] - made).max() <= 4  # the template is 0.5 px askew
+    assert (
+        abs(
+            restored(np.ascontiguousarray(picture[:, ::-1]), [mirrored], Brighter(30))[:, ::-1]
+            - made
+        ).max()
+        <= 4
+    )  # the template is 0.5 px askew
 
 
 def test_the_network_gets_what_it_was_trained_with():
@@ -160,7 +200,9 @@ def test_a_face_comes_in_as_rgb_from_the_picture_before_any_was_restored():
 
 def test_no_face_leaves_the_picture():
     tool, image = Restorer(Brighter(50), None, CPU), Image.fromarray(smooth())
-    assert tool(image, Settings(landmarks=[])).tobytes() == image.tobytes() and tool.used["faces"] == 0
+    assert (
+        tool(image, Settings(landmarks=[])).tobytes() == image.tobytes() and tool.used["faces"] == 0
+    )
 
 
 GOOD = placed(200, 0, (400, 300))
@@ -176,7 +218,10 @@ SWAPPED = GOOD[[1, 0, 2, 4, 3]]
         ("auto", "landmarks 'auto': expected for each face five"),
         ([[(1, 2), (3,), (4, 5), (6, 7), (8, 9)]], "expected for each face five"),
         ([GOOD * np.nan], "expected five"),
-        ([GOOD + np.array([400, 0])], r"they reach from \[7\d\d.*, expected within the picture's 800 × 600 pixels"),
+        (
+            [GOOD + np.array([400, 0])],
+            r"they reach from \[7\d\d.*, expected within the picture's 800 × 600 pixels",
+        ),
         ([GOOD - np.array([0, 400])], "within the picture's 800 × 600 pixels"),
         ([GOOD * 0 + 50], r"in one spot, at \(50, 50\)"),
         ([SWAPPED], "do not lie as a face's do"),
@@ -190,7 +235,9 @@ def test_landmarks_that_are_none_are_refused(landmarks, says):
 
 @pytest.mark.parametrize("squeezed", [(0, 1), (0.3, 1), (1, 0.4)])
 def test_profiles_and_lowered_faces_are_faces(squeezed):
-    points = placed(300, 20, (400, 300), (TEMPLATE - TEMPLATE.mean(0)) * squeezed + TEMPLATE.mean(0))
+    points = placed(
+        300, 20, (400, 300), (TEMPLATE - TEMPLATE.mean(0)) * squeezed + TEMPLATE.mean(0)
+    )
     assert len(faces.checked_landmarks([points.tolist()], (WIDTH, HEIGHT))) == 1
 
 
@@ -207,11 +254,15 @@ def test_without_a_detector_and_landmarks_it_says_how_to_give_them():
 
 def test_yunets_rows_are_read_in_the_templates_order():
     row = np.r_[10, 20, 100, 100, GOOD.ravel(), 0.95].astype(np.float32)[None]
-    assert abs(faces.ordered(row)[0] - GOOD).max() < 1e-3 and faces.ordered(np.zeros((0, 15))).shape == (0, 5, 2)
+    assert abs(faces.ordered(row)[0] - GOOD).max() < 1e-3 and faces.ordered(
+        np.zeros((0, 15))
+    ).shape == (0, 5, 2)
 
 
 def varint(number):
-    return b"" + (bytes([number]) if number < 128 else bytes([number % 128 + 128]) + varint(number // 128))
+    return b"" + (
+        bytes([number]) if number < 128 else bytes([number % 128 + 128]) + varint(number // 128)
+    )
 
 
 def field(number, *values):
@@ -222,34 +273,70 @@ def field(number, *values):
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
-AROUND = np.array([-3, -3, 3, -3, 0, 0, -2.5, 3, 2.5, 3], np.float32)  # landmarks about a cell, in cells
+AROUND = np.array(
+    [-3, -3, 3, -3, 0, 0, -2.5, 3, 2.5, 3], np.float32
+)  # landmarks about a cell, in cells
 
 
 def spot_detector():
-    """ONNX weights with YuNet's inputs and outputs, which see a face at each cell of 8 × 8 pixels whose left half is red and whose right is black."""
+    """ONNX weights with YuNet's inputs and outputs, which see a face at each cell of 8 × 8 pixels
+    whose left half is red and whose right is black."""
     nodes, tensors, ends = [], [], []
 
     def node(kind, inputs, output, **settings):
-        attributes = [field(5, field(1, key), *(field(8, value) for value in values), field(20, 7)) for key, values in settings.items()]
-        nodes.append(field(1, *(field(1, name) for name in inputs), field(2, output), field(4, kind), *attributes))
+        attributes = [
+            field(5, field(1, key), *(field(8, value) for value in values), field(20, 7))
+            for key, values in settings.items()
+        ]
+        nodes.append(
+            field(
+                1,
+                *(field(1, name) for name in inputs),
+                field(2, output),
+                field(4, kind),
+                *attributes,
+            )
+        )
 
     def tensor(name, array):
         shape = b"".join(field(1, side) for side in array.shape)
-        tensors.append(field(5, shape, field(2, 1 if array.dtype == np.float32 else 7), field(8, name), field(9, array.tobytes())))
+        tensors.append(
+            field(
+                5,
+                shape,
+                field(2, 1 if array.dtype == np.float32 else 7),
+                field(8, name),
+                field(9, array.tobytes()),
+            )
+        )
 
     def end(number, name, *shape):
         sides = b"".join(field(1, field(1, side)) for side in shape)
         return field(number, field(1, name), field(2, field(1, field(1, 1), field(2, sides))))
 
-    for name, bias in (("cls", 0), ("obj", 0), ("bbox", np.array([0.5, 0.5, 2, 2])), ("kps", AROUND)):
+    for name, bias in (
+        ("cls", 0),
+        ("obj", 0),
+        ("bbox", np.array([0.5, 0.5, 2, 2])),
+        ("kps", AROUND),
+    ):
         for cell in (8, 16, 32):
             channels, sees = np.size(bias), name in ("cls", "obj") and cell == 8
             halves = np.where(np.arange(cell) < cell // 2, 1, -1) * sees / (cell**2 / 2 * 255)
             red = np.array([0, 0, 1]).reshape(3, 1, 1)  # the last, as OpenCV has them
-            tensor(f"{name}{cell}w", np.broadcast_to(red * halves, (channels, 3, cell, cell)).astype(np.float32))
+            tensor(
+                f"{name}{cell}w",
+                np.broadcast_to(red * halves, (channels, 3, cell, cell)).astype(np.float32),
+            )
             tensor(f"{name}{cell}b", np.zeros(channels, np.float32) + np.float32(bias))
             tensor(f"{name}{cell}s", np.array([1, -1, channels]))
-            node("Conv", ["input", f"{name}{cell}w", f"{name}{cell}b"], f"{name}{cell}c", kernel_shape=[cell, cell], strides=[cell, cell])
+            node(
+                "Conv",
+                ["input", f"{name}{cell}w", f"{name}{cell}b"],
+                f"{name}{cell}c",
+                kernel_shape=[cell, cell],
+                strides=[cell, cell],
+            )
             node("Transpose", [f"{name}{cell}c"], f"{name}{cell}t", perm=[0, 2, 3, 1])
             node("Reshape", [f"{name}{cell}t", f"{name}{cell}s"], f"{name}_{cell}")
             ends.append(end(12, f"{name}_{cell}", 1, (640 // cell) ** 2, channels))
@@ -265,10 +352,13 @@ def detector(tmp_path_factory):
 
 
 def spotted(width, height, cell, looked=1280):
-    """A black picture with a face for `spot_detector` at the `cell`-th of 8 × 8 where its longer side is `looked`; its landmarks; a pixel then."""
+    """A black picture with a face for `spot_detector` at the `cell`-th of 8 × 8 where its longer
+    side is `looked`; its landmarks; a pixel then."""
     step = 8 * max(1, max(width, height) / looked)
     picture = np.zeros((height, width, 3), np.uint8)
-    left, top, right, bottom = (round(place * step) for place in (*cell, cell[0] + 0.5, cell[1] + 1))
+    left, top, right, bottom = (
+        round(place * step) for place in (*cell, cell[0] + 0.5, cell[1] + 1)
+    )
     picture[top:bottom, left:right, 0] = 255
     return picture, np.array(cell) * step + AROUND.reshape(5, 2) * step, step / 8
 
@@ -301,13 +391,24 @@ def test_what_is_found_is_restored(detector):
     assert tool.used["faces"] == 1 and made[260, 330, 0] == 50 and made[10, 10, 0] == 0
     black = Image.new("RGB", (64, 48))
     assert tool(black, Settings()) is black and tool.used["faces"] == 0
-    assert tool(black, Settings(landmarks=[placed(40, 0, (32, 24))])) is not black and tool.used["faces"] == 1
+    assert (
+        tool(black, Settings(landmarks=[placed(40, 0, (32, 24))])) is not black
+        and tool.used["faces"] == 1
+    )
 
 
 def test_a_file_that_is_no_detector_is_refused(tmp_path, weights):
-    for content in (b"", b"not a network", (weights / "esrgan-x4" / "model.safetensors").read_bytes()[:10_000], spot_detector()[:50_000]):
+    for content in (
+        b"",
+        b"not a network",
+        (weights / "esrgan-x4" / "model.safetensors").read_bytes()[:10_000],
+        spot_detector()[:50_000],
+    ):
         (tmp_path / "yunet.onnx").write_bytes(content)
-        with pytest.raises(rk.RequestError, match=r"'yunet.onnx' cannot be used: expected face_detection_yunet_2023mar.onnx") as error:
+        with pytest.raises(
+            rk.RequestError,
+            match=r"'yunet.onnx' cannot be used: expected face_detection_yunet_2023mar.onnx",
+        ) as error:
             faces.detect(smooth(), tmp_path / "yunet.onnx")
         assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
 
@@ -329,8 +430,18 @@ def test_files_that_are_no_restorer_are_refused(tmp_path, weights):
     import pickle
 
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"toRGB.0.weight": Evil(tmp_path / "ran")}))
-    (tmp_path / "cut.safetensors").write_bytes((weights / "esrgan-x4" / "model.safetensors").read_bytes()[:5000])
-    torch.save({"params_ema": {"toRGB.0.weight": torch.zeros(3), "stylegan_decoder.style_mlp.1.weight": torch.zeros(3)}}, tmp_path / "part.pth")
+    (tmp_path / "cut.safetensors").write_bytes(
+        (weights / "esrgan-x4" / "model.safetensors").read_bytes()[:5000]
+    )
+    torch.save(
+        {
+            "params_ema": {
+                "toRGB.0.weight": torch.zeros(3),
+                "stylegan_decoder.style_mlp.1.weight": torch.zeros(3),
+            }
+        },
+        tmp_path / "part.pth",
+    )
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "face.txt").write_text("hello")
     for path, says in (
@@ -347,7 +458,9 @@ def test_files_that_are_no_restorer_are_refused(tmp_path, weights):
         assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(rk.RequestError, match=r"detector 'yunet.onnx' is not there"):
-        faces.load_restorer(weights / "esrgan-x4" / "model.safetensors", tmp_path / "yunet.onnx", CPU)
+        faces.load_restorer(
+            weights / "esrgan-x4" / "model.safetensors", tmp_path / "yunet.onnx", CPU
+        )
 
 
 class Evil:
@@ -366,8 +479,14 @@ def test_codeformer_says_which_package_it_needs(tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     monkeypatch.setitem(sys.modules, "spandrel_extra_arches", None)  # as where it is not installed
-    save_file({name: torch.zeros(1) for name in ("idx_pred_layer.1.weight", "quantize.embedding.weight")}, tmp_path / "codeformer.safetensors")
-    with pytest.raises(rk.RequestError, match=r"'codeformer.safetensors' is a CodeFormer.*: pip install spandrel_extra_arches$"):
+    save_file(
+        {name: torch.zeros(1) for name in ("idx_pred_layer.1.weight", "quantize.embedding.weight")},
+        tmp_path / "codeformer.safetensors",
+    )
+    with pytest.raises(
+        rk.RequestError,
+        match=r"'codeformer.safetensors' is a CodeFormer.*: pip install spandrel_extra_arches$",
+    ):
         faces.load_restorer(tmp_path / "codeformer.safetensors", None, CPU)
 
 
@@ -378,11 +497,16 @@ def test_gfpgan_loads_at_its_own_size(tmp_path):
     torch.manual_seed(0)
     network = GFPGAN()
     torch.save({"params_ema": network.state_dict()}, tmp_path / "GFPGANv1.4.pth")
-    tool, image = faces.load_restorer(tmp_path / "GFPGANv1.4.pth", None, CPU), Image.fromarray(smooth())
+    tool, image = (
+        faces.load_restorer(tmp_path / "GFPGANv1.4.pth", None, CPU),
+        Image.fromarray(smooth()),
+    )
     made = np.asarray(tool(image, Settings(landmarks=[GOOD])), int)
     face = faces.align(smooth(), GOOD)[0]
     with torch.inference_mode():
-        y = network.eval()(torch.from_numpy(face).permute(2, 0, 1)[None] / 127.5 - 1, randomize_noise=False)[0][0]
+        y = network.eval()(
+            torch.from_numpy(face).permute(2, 0, 1)[None] / 127.5 - 1, randomize_noise=False
+        )[0][0]
     levels = ((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     assert (made == faces.blend(smooth(), levels, faces.fit(GOOD)[0])).all()
     assert (made != smooth()).any() and not (made - smooth())[~square(200, 0, (400, 300))].any()
@@ -395,5 +519,8 @@ def test_codeformer_loads_and_heeds_its_weight(tmp_path):
     network = codeformer.CodeFormer()
     torch.save({"params_ema": network.state_dict()}, tmp_path / "codeformer.pth")
     tool = faces.load_restorer(tmp_path / "codeformer.pth", None, CPU)
-    made = [np.asarray(tool(Image.fromarray(smooth()), Settings(landmarks=[GOOD], **settings))) for settings in ({"weight": 0}, {"weight": 1}, {}, {"weight": 0.5})]
+    made = [
+        np.asarray(tool(Image.fromarray(smooth()), Settings(landmarks=[GOOD], **settings)))
+        for settings in ({"weight": 0}, {"weight": 1}, {}, {"weight": 0.5})
+    ]
     assert (made[0] != made[1]).any() and (made[1] != made[2]).any() and (made[2] == made[3]).all()

@@ -15,14 +15,31 @@ NAMES = ["lanczos", "bicubic", "rehearsal/esrgan-x4"]
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("size", "to", "made"),
-    [((40, 30), 100, (100, 75)), ((33, 17), (64, 64), (64, 64)), ((16, 16), 64, (64, 64)), ((20, 10), 200, (200, 100)), ((1, 1), 5, (5, 5))],
+    [
+        ((40, 30), 100, (100, 75)),
+        ((33, 17), (64, 64), (64, 64)),
+        ((16, 16), 64, (64, 64)),
+        ((20, 10), 200, (200, 100)),
+        ((1, 1), 5, (5, 5)),
+    ],
 )
 def test_the_size_is_exact(name, size, to, made):
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     assert rk.upscale(Image.fromarray(noise), name, to=to).size == made
 
 
-@pytest.mark.parametrize(("mode", "made"), [("L", "RGB"), ("P", "RGB"), ("1", "RGB"), ("CMYK", "RGB"), ("RGBA", "RGBA"), ("LA", "RGBA"), ("PA", "RGBA")])
+@pytest.mark.parametrize(
+    ("mode", "made"),
+    [
+        ("L", "RGB"),
+        ("P", "RGB"),
+        ("1", "RGB"),
+        ("CMYK", "RGB"),
+        ("RGBA", "RGBA"),
+        ("LA", "RGBA"),
+        ("PA", "RGBA"),
+    ],
+)
 def test_other_modes_become_rgb_and_keep_transparency(mode, made):
     assert rk.upscale(Image.new(mode, (8, 8)), "rehearsal/esrgan-x4", to=32).mode == made
 
@@ -68,7 +85,10 @@ def test_a_file_that_changes_is_loaded_again(tmp_path, weights):
 
 
 def test_a_wrong_entry_is_refused_before_any_work(monkeypatch, tmp_path):
-    entries = {"sinc": Upscaler(engine="resample", source="SINC"), "folder": Upscaler(engine="spandrel", source="package:vae")}
+    entries = {
+        "sinc": Upscaler(engine="resample", source="SINC"),
+        "folder": Upscaler(engine="spandrel", source="package:vae"),
+    }
     monkeypatch.setitem(UPSCALERS.__dict__, "_entries", entries)
     with pytest.raises(rk.RequestError, match="expected a filter, one of NEAREST"):
         rk.Sweep(models="rehearsal/base", prompts="a", upscalers="sinc", target=512)
@@ -82,7 +102,9 @@ def test_the_networks_beat_bicubic_on_held_out_scenes(name, weights):
     from realkit.apps.training import figures
 
     stored = json.loads((weights / name / "figures.json").read_text())
-    assert stored["gain"] >= 1.5 and all(found["gain"] > 0 for found in stored.values() if isinstance(found, dict))
+    assert stored["gain"] >= 1.5 and all(
+        found["gain"] > 0 for found in stored.values() if isinstance(found, dict)
+    )
     assert figures.upscaler(name, each=1)["gain"] == pytest.approx(stored["gain"], abs=1.5)
 
 

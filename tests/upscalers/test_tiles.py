@@ -7,14 +7,25 @@ from realkit.upscalers import tiles
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 31, 64, 97, 1000])
-@pytest.mark.parametrize(("tile", "overlap", "multiple"), [(8, 0, 1), (16, 3, 1), (32, 50, 1), (24, 24, 8), (5000, 10, 1)])
+@pytest.mark.parametrize(
+    ("tile", "overlap", "multiple"),
+    [(8, 0, 1), (16, 3, 1), (32, 50, 1), (24, 24, 8), (5000, 10, 1)],
+)
 def test_tiles_cover_everything_and_their_weights_add_to_one(length, tile, overlap, multiple):
     length = -(-length // multiple) * multiple
     found = tiles.spans(length, tile, overlap, multiple)
-    assert found[0].begins == 0 and found[-1].ends == length and all(a.ends == b.begins for a, b in itertools.pairwise(found))
-    assert len({span.stop - span.start for span in found}) == 1 and all(span.start % multiple == 0 and 0 <= span.start < span.stop <= length for span in found)
+    assert (
+        found[0].begins == 0
+        and found[-1].ends == length
+        and all(a.ends == b.begins for a, b in itertools.pairwise(found))
+    )
+    assert len({span.stop - span.start for span in found}) == 1 and all(
+        span.start % multiple == 0 and 0 <= span.start < span.stop <= length for span in found
+    )
     for span in found:
-        assert span.start <= max(0, span.begins - overlap) and span.stop >= min(length, span.ends + overlap)
+        assert span.start <= max(0, span.begins - overlap) and span.stop >= min(
+            length, span.ends + overlap
+        )
     for scale in (1, 3):
         total = np.zeros(length * scale)
         for span in found:
@@ -35,10 +46,14 @@ def test_a_local_operation_is_the_same_in_tiles(batch):
     from scipy.ndimage import uniform_filter
 
     picture = np.random.default_rng(0).random((77, 131, 3), np.float32)
-    run = lambda x: np.stack([uniform_filter(p, (9, 9, 1), mode="reflect").repeat(2, 0).repeat(2, 1) for p in x])  # noqa: E731
+    run = lambda x: np.stack(  # noqa: E731
+        [uniform_filter(p, (9, 9, 1), mode="reflect").repeat(2, 0).repeat(2, 1) for p in x]
+    )
     whole = run(picture[None])[0]
     for tile in (8, 17, 40, 64):
-        assert np.abs(tiles.enlarged(picture, run, 2, tile, 4, batch=batch) - whole).max() < 1e-6, tile
+        assert np.abs(tiles.enlarged(picture, run, 2, tile, 4, batch=batch) - whole).max() < 1e-6, (
+            tile
+        )
 
 
 def test_the_largest_tile_fits():

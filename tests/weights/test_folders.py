@@ -1,4 +1,5 @@
-"""Which files of a repository are read: as the real ones are laid out, and as a miniature of each loads them."""
+"""Which files of a repository are read: as the real ones are laid out, and as a miniature of each
+loads them."""
 
 from __future__ import annotations
 
@@ -29,15 +30,24 @@ INDEX = {
     "vae": ["diffusers", "AutoencoderKL"],
 }
 CONFIGS = [
-    "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json", "tokenizer/merges.txt", "tokenizer/special_tokens_map.json",
-    "tokenizer/tokenizer_config.json", "tokenizer/vocab.json", "unet/config.json", "vae/config.json",
+    "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json",
+    "tokenizer/merges.txt", "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json", "tokenizer/vocab.json", "unet/config.json",
+    "vae/config.json",
 ]  # fmt: skip
 NEVER = [
-    ".gitattributes", "README.md", "v1-inference.yaml", "v1-5-pruned.ckpt", "v1-5-pruned.safetensors", "v1-5-pruned-emaonly.safetensors",
-    "feature_extractor/preprocessor_config.json", "safety_checker/config.json", "safety_checker/model.safetensors", "safety_checker/pytorch_model.bin",
-    "unet/diffusion_flax_model.msgpack", "unet/openvino_model.bin", "unet/model.onnx", "unet/model.onnx_data", "vae_1_0/diffusion_pytorch_model.safetensors",
+    ".gitattributes", "README.md", "v1-inference.yaml", "v1-5-pruned.ckpt",
+    "v1-5-pruned.safetensors", "v1-5-pruned-emaonly.safetensors",
+    "feature_extractor/preprocessor_config.json", "safety_checker/config.json",
+    "safety_checker/model.safetensors", "safety_checker/pytorch_model.bin",
+    "unet/diffusion_flax_model.msgpack", "unet/openvino_model.bin", "unet/model.onnx",
+    "unet/model.onnx_data", "vae_1_0/diffusion_pytorch_model.safetensors",
 ]  # fmt: skip
-STEMS = {"text_encoder": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+STEMS = {
+    "text_encoder": "model",
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+}
 
 
 def weights(ending: str, *parts: str) -> list[str]:
@@ -46,7 +56,12 @@ def weights(ending: str, *parts: str) -> list[str]:
     return [f"{part}/{stems[part]}.{ending}" for part in parts or STEMS]
 
 
-SAFE, HALF, BIN, HALF_BIN = weights("safetensors"), weights("fp16.safetensors"), weights("bin"), weights("fp16.bin")
+SAFE, HALF, BIN, HALF_BIN = (
+    weights("safetensors"),
+    weights("fp16.safetensors"),
+    weights("bin"),
+    weights("fp16.bin"),
+)
 
 
 @pytest.mark.parametrize(
@@ -55,21 +70,32 @@ SAFE, HALF, BIN, HALF_BIN = weights("safetensors"), weights("fp16.safetensors"),
         (SAFE + HALF + BIN + HALF_BIN, "fp16", "fp16", HALF),
         (SAFE + HALF + BIN + HALF_BIN, "", "", SAFE),
         (SAFE + BIN, "fp16", "", SAFE),
-        ([*SAFE, "unet/diffusion_pytorch_model.fp16.safetensors"], "fp16", "fp16", weights("safetensors", "text_encoder", "vae") + weights("fp16.safetensors", "unet")),
+        ([*SAFE, "unet/diffusion_pytorch_model.fp16.safetensors"], "fp16", "fp16",
+            weights("safetensors", "text_encoder", "vae") + weights("fp16.safetensors", "unet")),
         (HALF, "", "fp16", HALF),
         (HALF + BIN, "", "fp16", HALF),
-        (SAFE + weights("non_ema.safetensors", "unet") + weights("non_ema.bin", "unet"), "", "", SAFE),
+        (SAFE + weights("non_ema.safetensors", "unet") + weights("non_ema.bin", "unet"), "", "",
+            SAFE),
         (BIN, "", "", BIN),
         (BIN + HALF_BIN, "fp16", "fp16", HALF_BIN),
-        (weights("safetensors", "unet", "vae") + weights("bin", "text_encoder"), "", "", weights("safetensors", "unet", "vae") + weights("bin", "text_encoder")),
+        (weights("safetensors", "unet", "vae") + weights("bin", "text_encoder"), "", "",
+            weights("safetensors", "unet", "vae") + weights("bin", "text_encoder")),
     ],
 )  # fmt: skip
 def test_of_each_part_one_set_of_weights(names, variant, found, taken):
     assert chosen([*CONFIGS, *NEVER, *names], INDEX, variant) == (found, sorted(CONFIGS + taken))
 
 
-PLAIN_SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
-HALF_SHARDS = ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors", "model.safetensors.index.fp16.json"]
+PLAIN_SHARDS = [
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+]
+HALF_SHARDS = [
+    "model.fp16-00001-of-00002.safetensors",
+    "model.fp16-00002-of-00002.safetensors",
+    "model.safetensors.index.fp16.json",
+]
 
 
 @pytest.mark.parametrize(
@@ -87,23 +113,49 @@ def test_shards_come_together_with_their_own_index(names, variant, taken):
     index = {"text_encoder_3": ["transformers", "T5EncoderModel"]}
     listed = [f"text_encoder_3/{name}" for name in ["config.json", *names]]
     _, kept = chosen(["model_index.json", *listed], index, variant)
-    assert kept == sorted(["model_index.json", *(f"text_encoder_3/{name}" for name in ["config.json", *taken])])
+    assert kept == sorted(
+        ["model_index.json", *(f"text_encoder_3/{name}" for name in ["config.json", *taken])]
+    )
 
 
 def test_a_part_alone_and_files_for_other_programs_beside_it():
-    names = ["README.md", "config.json", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.safetensors", "sdxl_vae.safetensors", "figures.json"]
+    names = [
+        "README.md",
+        "config.json",
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model.safetensors",
+        "sdxl_vae.safetensors",
+        "figures.json",
+    ]
     assert chosen(names, {}) == ("", ["config.json", "diffusion_pytorch_model.safetensors"])
 
 
 def test_an_open_clip_folder_is_taken_as_it_is():
-    names = ["README.md", "merges.txt", "open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "tokenizer.json", "vocab.json"]
-    assert chosen(names, {})[1] == ["merges.txt", "open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json", "vocab.json"]
+    names = [
+        "README.md",
+        "merges.txt",
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.bin",
+        "tokenizer.json",
+        "vocab.json",
+    ]
+    assert chosen(names, {})[1] == [
+        "merges.txt",
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+        "tokenizer.json",
+        "vocab.json",
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
-        ("unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.safetensors"),
+        (
+            "unet/diffusion_pytorch_model.fp16.safetensors",
+            "unet/diffusion_pytorch_model.safetensors",
+        ),
         ("text_encoder/model.fp16.safetensors", "text_encoder/model.safetensors"),
         ("text_encoder/pytorch_model.bin", "text_encoder/model.safetensors"),
         ("text_encoder/pytorch_model.fp16.bin", "text_encoder/model.safetensors"),
@@ -119,10 +171,13 @@ def test_the_name_that_a_loader_looks_for(name, plain):
 
 
 def test_the_variants_there_are():
-    assert variants(SAFE + HALF + weights("non_ema.safetensors", "unet") + weights("bf16.bin") + NEVER) == ["fp16", "non_ema"]
+    assert variants(
+        SAFE + HALF + weights("non_ema.safetensors", "unet") + weights("bf16.bin") + NEVER
+    ) == ["fp16", "non_ema"]
 
 
-# --- folders on disk: the same rules, the same loader ---------------------------------------------------------------
+# --- folders on disk: the same rules, the same loader
+# ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -135,7 +190,11 @@ def folder(tmp_path, monkeypatch) -> Path:
 def loaded(folder: Path) -> dict[str, torch.Tensor]:
     """The weights of a folder's networks as realkit loads them."""
     pipe = rk.load(str(folder)).pipe
-    return {f"{part}.{key}": value for part in STEMS for key, value in getattr(pipe, part).state_dict().items()}
+    return {
+        f"{part}.{key}": value
+        for part in STEMS
+        for key, value in getattr(pipe, part).state_dict().items()
+    }
 
 
 def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -145,13 +204,21 @@ def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 def own() -> dict[str, torch.Tensor]:
     made = miniatures.networks("sd1")
-    return {f"{part}.{key}": value for part in STEMS for key, value in getattr(made, part).state_dict().items()}
+    return {
+        f"{part}.{key}": value
+        for part in STEMS
+        for key, value in getattr(made, part).state_dict().items()
+    }
 
 
 def test_old_names_and_a_safety_checker_load_without_either(folder):
     miniatures.with_what_others_read(miniatures.with_safety_checker(folder))
     assert furthest(loaded(folder), own()) == 0
-    assert not [name for name in resolve.lock(str(folder)).files if name.startswith(("safety_checker", "feature_extractor", "vae_"))]
+    assert not [
+        name
+        for name in resolve.lock(str(folder)).files
+        if name.startswith(("safety_checker", "feature_extractor", "vae_"))
+    ]
 
 
 def test_a_variant_that_covers_only_some_parts(folder):
@@ -173,9 +240,16 @@ def test_shards(folder):
     assert furthest(loaded(folder), own()) == 0
 
 
-def test_pickled_weights_are_read_by_the_restricted_unpickler_where_that_was_asked_for(folder, monkeypatch):
+def test_pickled_weights_are_read_by_the_restricted_unpickler_where_that_was_asked_for(
+    folder, monkeypatch
+):
     miniatures.pickle_weights(folder)
-    with pytest.raises(rk.RequestError, match=r"holds '\w+/\w+\.bin' without a \.safetensors file beside it.*REALKIT_ALLOW_PICKLE=1"):
+    with pytest.raises(
+        rk.RequestError,
+        match=(
+            r"holds '\w+/\w+\.bin' without a \.safetensors file beside it.*REALKIT_ALLOW_PICKLE=1"
+        ),
+    ):
         rk.load(str(folder))
     monkeypatch.setenv(ALLOW_PICKLE, "1")
     assert furthest(loaded(folder), own()) == 0
@@ -186,8 +260,17 @@ class Harm:
         return Path.touch, (Path("touched-by-a-pickle"),)
 
 
-@pytest.mark.parametrize(("contents", "says"), [(Harm(), "holds more than tensors"), ({"a": 1}, "holds no tensors"), ([torch.ones(1)], "holds list")])
-def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(folder, monkeypatch, contents, says, tmp_path):
+@pytest.mark.parametrize(
+    ("contents", "says"),
+    [
+        (Harm(), "holds more than tensors"),
+        ({"a": 1}, "holds no tensors"),
+        ([torch.ones(1)], "holds list"),
+    ],
+)
+def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(
+    folder, monkeypatch, contents, says, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(ALLOW_PICKLE, "1")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
@@ -197,7 +280,15 @@ def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(folder, monkey
     assert "\n" not in str(error.value) and not Path("touched-by-a-pickle").exists()
 
 
-def test_what_a_folder_is_called_and_which_variant_it_holds_does_not_matter_to_its_plain_lock(folder, tmp_path):
+def test_what_a_folder_is_called_and_which_variant_it_holds_does_not_matter_to_its_plain_lock(
+    folder, tmp_path
+):
     plain = resolve.lock(str(folder))
-    renamed = Lock("elsewhere", "hub", "c0ffee", "fp16", {name.replace("model.safe", "model.fp16.safe"): sha for name, sha in plain.files.items()})
+    renamed = Lock(
+        "elsewhere",
+        "hub",
+        "c0ffee",
+        "fp16",
+        {name.replace("model.safe", "model.fp16.safe"): sha for name, sha in plain.files.items()},
+    )
     assert renamed.fingerprint == plain.fingerprint

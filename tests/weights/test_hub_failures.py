@@ -1,4 +1,5 @@
-"""What a hub can do wrong: each ends in one line that says what to do, leaves nothing half-written, and a healthy hub mends it."""
+"""What a hub can do wrong: each ends in one line that says what to do, leaves nothing half-written,
+and a healthy hub mends it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ HUB_TOKEN = r"set HF_TOKEN \(environment, Kaggle or Colab secrets\)"
 
 @dataclass(frozen=True)
 class Case:
-    """How a repository, or its UNet's file, misbehaves; what the line then says, or "" where it is waited for; which token is given."""
+    """How a repository, or its UNet's file, misbehaves; what the line then says, or "" where it is
+    waited for; which token is given."""
 
     manners: Manners
     says: str = ""
@@ -33,23 +35,35 @@ class Case:
 
 
 CASES = {
-    "gated": Case(Manners(gated=True, token=TOKEN), rf"it is gated and there is no token\. Accept its licence at https://huggingface\.co/some/gated, then {HUB_TOKEN}"),
-    "gated-for-this-token": Case(Manners(gated=True, token=TOKEN), r"it is gated and the token does not open it\. Accept its licence at", token="hf_anotherToken"),
-    "private": Case(Manners(token=TOKEN), r"there is no such repository, or it is private and there is no token\. Look at https://huggingface\.co/some/private"),
-    "private-for-this-token": Case(Manners(token=TOKEN), "it is private and the token does not open it", token="hf_anotherToken"),
-    "forbidden": Case(Manners(status=403), f"the hub answered 403 and there is no token.*{HUB_TOKEN}"),
-    "files-forbidden": Case(Manners(refused=403), f"the hub answered 403 and there is no token.*{HUB_TOKEN}"),
+    "gated": Case(Manners(gated=True, token=TOKEN),
+        rf"it is gated and there is no token\. Accept its licence at https://huggingface\.co/some/gated, then {HUB_TOKEN}"),
+    "gated-for-this-token": Case(Manners(gated=True, token=TOKEN),
+        r"it is gated and the token does not open it\. Accept its licence at",
+    token="hf_anotherToken"),
+    "private": Case(Manners(token=TOKEN),
+        r"there is no such repository, or it is private and there is no token\. Look at https://huggingface\.co/some/private"),
+    "private-for-this-token": Case(Manners(token=TOKEN),
+        "it is private and the token does not open it", token="hf_anotherToken"),
+    "forbidden": Case(Manners(status=403),
+        f"the hub answered 403 and there is no token.*{HUB_TOKEN}"),
+    "files-forbidden": Case(Manners(refused=403),
+        f"the hub answered 403 and there is no token.*{HUB_TOKEN}"),
     "down": Case(Manners(status=503), "the hub answered 503: try again later"),
     "files-down": Case(Manners(refused=500), "the hub answered 500: try again later"),
-    "busy": Case(Manners(waits=99), r"the hub asks to wait \(429\): try again later, with HF_TOKEN set the limits are wider"),
-    "file-gone": Case(Manners(refused=404), "'some/file-gone'.*there is no such file. Take another revision", file=True),
-    "truncated": Case(Manners(cuts=-1), r"'some/truncated' cannot be fetched: .*Run again: complete files are kept", file=True),
-    "altered": Case(Manners(altered=True), rf"File '{UNET}' of hub model 'some/altered' does not have the published SHA-256: it is removed, run again", file=True),
+    "busy": Case(Manners(waits=99),
+        r"the hub asks to wait \(429\): try again later, with HF_TOKEN set the limits are wider"),
+    "file-gone": Case(Manners(refused=404),
+        "'some/file-gone'.*there is no such file. Take another revision", file=True),
+    "truncated": Case(Manners(cuts=-1),
+        r"'some/truncated' cannot be fetched: .*Run again: complete files are kept", file=True),
+    "altered": Case(Manners(altered=True),
+        rf"File '{UNET}' of hub model 'some/altered' does not have the published SHA-256: it is removed, run again", file=True),
     "cut-twice": Case(Manners(cuts=2), file=True),
     "busy-twice": Case(Manners(waits=2)),
     "file-busy-twice": Case(Manners(waits=2), file=True),
 }  # fmt: skip
-# What each kind of failure leaves in the cache: nothing, a listing, a listing and some files, half a file, a wrong one.
+# What each kind of failure leaves in the cache: nothing, a listing, a listing and some files, half
+# a file, a wrong one.
 MENDED = ["gated", "down", "files-down", "file-gone", "truncated", "altered"]
 LOADS = """
     import io, json, os, sys, time, traceback
@@ -89,7 +103,8 @@ LOADS = """
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of the cases and commands against a sick hub, then against it healed; and what lay in the cache in between."""
+    """What became of the cases and commands against a sick hub, then against it healed; and what
+    lay in the cache in between."""
 
     sick: tuple[dict[str, Any], dict[str, Any]]
     healed: tuple[dict[str, Any], dict[str, Any]]
@@ -107,28 +122,63 @@ def repository(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def ran(repository, tmp_path_factory) -> Ran:
     place = tmp_path_factory.mktemp("failures")
-    (place / "sweep.yaml").write_text("models: some/run\nprompts: a\nsamplers: Euler\nsteps: 1\nsize: 64\nguidance: 0\n")
+    (place / "sweep.yaml").write_text(
+        "models: some/run\nprompts: a\nsamplers: Euler\nsteps: 1\nsize: 64\nguidance: 0\n"
+    )
     commands = {
-        "generate": ["generate", "a cube", "--model", "some/generate", "--sampler", "Euler", "--steps", "1", "--size", "64", "--out", str(place / "a.png")],
+        "generate": [
+            "generate",
+            "a cube",
+            "--model",
+            "some/generate",
+            "--sampler",
+            "Euler",
+            "--steps",
+            "1",
+            "--size",
+            "64",
+            "--out",
+            str(place / "a.png"),
+        ],
         "run": ["run", str(place / "sweep.yaml"), "--out", str(place / "out")],
     }
     names = [*CASES, *commands]
-    manners = {f"some/{name}/{UNET}" if case.file else f"some/{name}": case.manners for name, case in CASES.items()}
+    manners = {
+        f"some/{name}/{UNET}" if case.file else f"some/{name}": case.manners
+        for name, case in CASES.items()
+    }
     manners |= {f"some/{name}/{UNET}": Manners(altered=True) for name in commands}
     with serving({f"some/{name}": repository for name in names}, manners) as hub:
         sick = loads(place, hub, {name: case.token for name, case in CASES.items()}, commands)
         cache = place / "home" / "hf" / "hub"
-        served = {path.relative_to(repository): path.read_bytes() for path in repository.rglob("*") if path.is_file()}
-        snapshots = [path for path in cache.glob(f"models--some--*/snapshots/{COMMIT}/**/*") if path.is_file()]
-        wrong = [str(path) for path in snapshots if path.read_bytes() != served[Path(str(path).split(f"{COMMIT}/")[1])]]
+        served = {
+            path.relative_to(repository): path.read_bytes()
+            for path in repository.rglob("*")
+            if path.is_file()
+        }
+        snapshots = [
+            path
+            for path in cache.glob(f"models--some--*/snapshots/{COMMIT}/**/*")
+            if path.is_file()
+        ]
+        wrong = [
+            str(path)
+            for path in snapshots
+            if path.read_bytes() != served[Path(str(path).split(f"{COMMIT}/")[1])]
+        ]
         half = [str(path) for path in cache.rglob("*.incomplete")]
         requests = list(hub.requests)
-        hub.manners = {f"some/{name}": Manners(gated=case.manners.gated, token=case.manners.token) for name, case in CASES.items()}
+        hub.manners = {
+            f"some/{name}": Manners(gated=case.manners.gated, token=case.manners.token)
+            for name, case in CASES.items()
+        }
         healed = loads(place, hub, {name: CASES[name].manners.token for name in MENDED}, commands)
     return Ran(sick, healed, half, wrong, requests, place / "out")
 
 
-def loads(place: Path, hub: Hub, cases: dict[str, str], commands: dict[str, list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def loads(
+    place: Path, hub: Hub, cases: dict[str, str], commands: dict[str, list[str]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     done = python(LOADS, place / "home", hub.endpoint, ASKED=json.dumps([cases, commands]))
     assert done.returncode == 0, done.stderr[-3000:]
     found, ended = json.loads(done.stdout.split("FOUND")[1])
@@ -147,7 +197,9 @@ def test_a_failure_is_one_line_that_says_what_to_do(name, ran):
 def test_what_passes_is_waited_for(name, ran):
     assert ran.sick[0][name].get("size") == [64, 64], ran.sick[0][name]
     if CASES[name].manners.waits:
-        assert {1, 2} & set(ran.sick[0][name]["waited"])  # what the hub asked for, or as its client does a second more
+        assert {1, 2} & set(
+            ran.sick[0][name]["waited"]
+        )  # what the hub asked for, or as its client does a second more
 
 
 def test_nothing_half_written_or_wrong_is_left(ran):
@@ -161,31 +213,49 @@ def test_a_healthy_hub_mends_it(name, ran):
 
 def test_a_command_ends_with_its_line_and_2(ran):
     ended = ran.sick[1]["generate"]
-    assert ended["code"] == 2 and [line for line in ended["stderr"].splitlines() if line.startswith("realkit: File 'unet/")], ended
+    assert ended["code"] == 2 and [
+        line for line in ended["stderr"].splitlines() if line.startswith("realkit: File 'unet/")
+    ], ended
     assert "Traceback" not in ended["stderr"]
     assert ran.healed[1]["generate"]["code"] == 0
 
 
 def test_weights_that_cannot_be_had_in_the_middle_of_a_run_are_a_row_and_1(ran):
-    """Locking needs their published hashes alone, so that a run has begun when they are fetched: other models go on."""
+    """Locking needs their published hashes alone, so that a run has begun when they are fetched:
+    other models go on."""
     ended = ran.sick[1]["run"]
-    assert ended["code"] == 1 and "1 cells failed" in ended["stdout"] and "Traceback" not in ended["stderr"], ended
+    assert (
+        ended["code"] == 1
+        and "1 cells failed" in ended["stdout"]
+        and "Traceback" not in ended["stderr"]
+    ), ended
     assert ran.healed[1]["run"]["code"] == 0 and "1 cells ok" in ran.healed[1]["run"]["stdout"]
     rows = [json.loads(line) for line in (ran.out / "rows.jsonl").read_text().splitlines()]
     failed = [row for row in rows if row["status"] == "failed"]
-    assert [row["error_type"] for row in failed] == ["RequestError"] and "does not have the published SHA-256" in failed[0]["error"]
+    assert [row["error_type"] for row in failed] == [
+        "RequestError"
+    ] and "does not have the published SHA-256" in failed[0]["error"]
     assert rows[-1]["status"] == "ok"
 
 
 @pytest.mark.parametrize(
     ("manners", "says"),
-    [(Manners(gated=True, token=TOKEN), "it is gated"), (Manners(token=TOKEN), "it is private"), (Manners(refused=404), "there is no such file")],
+    [
+        (Manners(gated=True, token=TOKEN), "it is gated"),
+        (Manners(token=TOKEN), "it is private"),
+        (Manners(refused=404), "there is no such file"),
+    ],
 )
 def test_planning_ends_with_its_line_and_2(repository, tmp_path, manners, says):
     (tmp_path / "sweep.yaml").write_text("models: sd3-medium\nprompts: a\n")
-    with serving({"stabilityai/stable-diffusion-3-medium-diffusers": repository}, {"stabilityai/stable-diffusion-3-medium-diffusers": manners}) as hub:
+    with serving(
+        {"stabilityai/stable-diffusion-3-medium-diffusers": repository},
+        {"stabilityai/stable-diffusion-3-medium-diffusers": manners},
+    ) as hub:
         done = realkit(["plan", str(tmp_path / "sweep.yaml")], tmp_path / "home", hub.endpoint)
-    assert done.returncode == 2 and re.search(rf"^realkit: .*stable-diffusion-3-medium-diffusers.*{says}.*\n$", done.stderr), done.stderr
+    assert done.returncode == 2 and re.search(
+        rf"^realkit: .*stable-diffusion-3-medium-diffusers.*{says}.*\n$", done.stderr
+    ), done.stderr
 
 
 def full():
@@ -198,10 +268,17 @@ def wrapped(error, *, cause=None):
 
 
 @pytest.mark.parametrize(
-    "error", [full(), RuntimeError("Data processing error: I/O error: No space left on device (os error 28)"), wrapped(RuntimeError("it failed"), cause=full())]
+    "error",
+    [
+        full(),
+        RuntimeError("Data processing error: I/O error: No space left on device (os error 28)"),
+        wrapped(RuntimeError("it failed"), cause=full()),
+    ],
 )
 @pytest.mark.parametrize(("given", "name"), [("", "HF_HOME"), ("HF_HUB_CACHE", "HF_HUB_CACHE")])
-def test_a_full_disk_is_the_one_that_holds_the_hubs_cache(tmp_path, monkeypatch, error, given, name):
+def test_a_full_disk_is_the_one_that_holds_the_hubs_cache(
+    tmp_path, monkeypatch, error, given, name
+):
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         monkeypatch.delenv(variable, raising=False)
     if given:
@@ -209,13 +286,19 @@ def test_a_full_disk_is_the_one_that_holds_the_hubs_cache(tmp_path, monkeypatch,
     cache, asked = tmp_path / "other" / "hub", []
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     usage = shutil.disk_usage(tmp_path)._replace(free=3 << 30)
-    monkeypatch.setattr("realkit.base.cache.shutil.disk_usage", lambda path: asked.append(path) or usage)
+    monkeypatch.setattr(
+        "realkit.base.cache.shutil.disk_usage", lambda path: asked.append(path) or usage
+    )
 
     def fails():
         raise error
 
     with pytest.raises(
-        rk.RequestError, match=rf"^'a' of hub model 'some/model' cannot be fetched: the disk of .* \('{cache}' has 3\.0 GiB free\): .* set {name} to"
+        rk.RequestError,
+        match=(
+            rf"^'a' of hub model 'some/model' cannot be fetched: the disk of .* \('{cache}' has"
+            rf" 3\.0 GiB free\): .* set {name} to"
+        ),
     ) as said:
         huggingface._asking("some/model", fails, "a")
     assert asked == [tmp_path] and "\n" not in str(said.value)
@@ -223,9 +306,16 @@ def test_a_full_disk_is_the_one_that_holds_the_hubs_cache(tmp_path, monkeypatch,
 
 def test_no_connection_at_all(tmp_path):
     (tmp_path / "sweep.yaml").write_text("models: sd-1.5\nprompts: a\n")
-    for given, why in (({}, r"no connection \(ConnectError\)"), ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set")):
-        done = realkit(["plan", str(tmp_path / "sweep.yaml")], tmp_path / "home", nowhere(), **given)
-        assert done.returncode == 2 and re.search(rf"^realkit: .*{why}, and it is not in the cache: turn the internet on\n$", done.stderr), done.stderr
+    for given, why in (
+        ({}, r"no connection \(ConnectError\)"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+    ):
+        done = realkit(
+            ["plan", str(tmp_path / "sweep.yaml")], tmp_path / "home", nowhere(), **given
+        )
+        assert done.returncode == 2 and re.search(
+            rf"^realkit: .*{why}, and it is not in the cache: turn the internet on\n$", done.stderr
+        ), done.stderr
 
 
 def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_loaded(repository, tmp_path):
@@ -237,7 +327,9 @@ def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_loaded(reposit
     with serving({"some/model": repository}, {f"some/model/{UNET}": Manners(hangs=1)}) as hub:
         killed(code, tmp_path, hub)
         place = tmp_path / "hf" / "hub" / "models--some--model"
-        assert list(place.rglob("*.incomplete")) and not (place / "snapshots" / COMMIT / UNET).exists()
+        assert (
+            list(place.rglob("*.incomplete")) and not (place / "snapshots" / COMMIT / UNET).exists()
+        )
         done = python(code, tmp_path, hub.endpoint)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (Path(done.stdout.strip()) / UNET).read_bytes() == (repository / UNET).read_bytes()
@@ -249,14 +341,23 @@ def test_after_a_cut_of_a_large_file_only_what_is_missing_is_asked_for(tmp_path)
     from safetensors.numpy import save_file
 
     (tmp_path / "repository").mkdir()
-    save_file({"a": np.arange(6 << 20, dtype=np.float32)}, path := tmp_path / "repository" / "large.safetensors")
+    save_file(
+        {"a": np.arange(6 << 20, dtype=np.float32)},
+        path := tmp_path / "repository" / "large.safetensors",
+    )
     code = """
         from realkit.weights import resolve
         print(resolve.fetch(resolve.lock("some/model/large.safetensors")))
     """
-    with serving({"some/model": path.parent}, {"some/model/large.safetensors": Manners(cuts=1)}) as hub:
+    with serving(
+        {"some/model": path.parent}, {"some/model/large.safetensors": Manners(cuts=1)}
+    ) as hub:
         done = python(code, tmp_path, hub.endpoint)
-        starts = [int(request.range.removeprefix("bytes=").rstrip("-") or 0) for request in hub.requests if request.store]
+        starts = [
+            int(request.range.removeprefix("bytes=").rstrip("-") or 0)
+            for request in hub.requests
+            if request.store
+        ]
     assert done.returncode == 0, done.stderr[-2000:]
     assert Path(done.stdout.strip()).read_bytes() == path.read_bytes()
     assert len(starts) == 2 and starts[0] == 0 and starts[1] > 5_000_000

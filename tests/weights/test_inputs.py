@@ -1,4 +1,5 @@
-"""A tree shaped like Kaggle's inputs with the internet cut: what resolves from the mount, as what it is on the hub, and what the rest says."""
+"""A tree shaped like Kaggle's inputs with the internet cut: what resolves from the mount, as what
+it is on the hub, and what the rest says."""
 
 from __future__ import annotations
 
@@ -61,14 +62,29 @@ def shelf(tmp_path_factory) -> miniatures.Shelf:
 
 @pytest.fixture(scope="module")
 def inputs(shelf, tmp_path_factory) -> Path:
-    """The same, attached to a notebook in every way there is; and some that nobody could tell apart."""
+    """The same, attached to a notebook in every way there is; and some that nobody could tell
+    apart."""
     root, of = tmp_path_factory.mktemp("kaggle") / "input", shelf.repositories
     shutil.copytree(of[SD15], root / "stable-diffusion-v1-5")  # a dataset, old form
-    shutil.copytree(of[XL], root / "models" / "stabilityai" / "stable-diffusion-xl-base-1.0" / "diffusers" / "default" / "1")
+    shutil.copytree(
+        of[XL],
+        root
+        / "models"
+        / "stabilityai"
+        / "stable-diffusion-xl-base-1.0"
+        / "diffusers"
+        / "default"
+        / "1",
+    )
     shutil.copytree(of[VAE], root / "datasets" / "someone" / "sd-vae-ft-mse")
-    cache = root / "datasets" / "me" / "hub-cache" / "hub" / f"models--{XL_VAE.replace('/', '--')}"  # what HF_HOME held, with its links
+    cache = (
+        root / "datasets" / "me" / "hub-cache" / "hub" / f"models--{XL_VAE.replace('/', '--')}"
+    )  # what HF_HOME held, with its links
     for path in sorted(path for path in of[XL_VAE].rglob("*") if path.is_file()):
-        blob, link = cache / "blobs" / f"of-{path.name}", cache / "snapshots" / COMMIT / path.relative_to(of[XL_VAE])
+        blob, link = (
+            cache / "blobs" / f"of-{path.name}",
+            cache / "snapshots" / COMMIT / path.relative_to(of[XL_VAE]),
+        )
         blob.parent.mkdir(parents=True, exist_ok=True)
         link.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, blob)
@@ -81,9 +97,14 @@ def inputs(shelf, tmp_path_factory) -> Path:
         (root / "datasets" / "someone" / place).mkdir(parents=True)
         shutil.copy(of[VISION] / VISION_FILE, root / "datasets" / "someone" / place)
     shutil.copytree(of[LCM], root / "lcm-lora-sdv1-5")
-    shutil.copytree(of[VAE], root / "notebooks" / "me" / "merging" / "result")  # a notebook's output
+    shutil.copytree(
+        of[VAE], root / "notebooks" / "me" / "merging" / "result"
+    )  # a notebook's output
     (root / "notebooks" / "me" / "merging" / "__results__.html").write_text("<html>")
-    shutil.copy(of[VISION] / VISION_FILE, root / "datasets" / "someone" / "two-of-a-kind" / "another.safetensors")
+    shutil.copy(
+        of[VISION] / VISION_FILE,
+        root / "datasets" / "someone" / "two-of-a-kind" / "another.safetensors",
+    )
     shutil.copytree(of[SD15], root / "datasets" / "me" / "pipelines" / "one")
     shutil.copytree(of[SD15], root / "datasets" / "me" / "pipelines" / "two")
     (root / "a-table").mkdir()
@@ -91,9 +112,18 @@ def inputs(shelf, tmp_path_factory) -> Path:
     return root
 
 
-def locks(home: Path, endpoint: str, names: list[str], refs: list[str], **environment: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def locks(
+    home: Path, endpoint: str, names: list[str], refs: list[str], **environment: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
     catalogue = miniatures.own_catalogue(home / "catalogue", ENTRIES)
-    done = python(LOCKS, home, endpoint, ASKED=json.dumps([names, refs]), REALKIT_CATALOG=str(catalogue), **environment)
+    done = python(
+        LOCKS,
+        home,
+        endpoint,
+        ASKED=json.dumps([names, refs]),
+        REALKIT_CATALOG=str(catalogue),
+        **environment,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     models, plain = json.loads(done.stdout)
     return models, plain
@@ -106,42 +136,79 @@ RESOLVE = {  # reference: where it is found below the inputs
     XL: "models/stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1",
     VAE: "datasets/someone/sd-vae-ft-mse",
     XL_VAE: f"datasets/me/hub-cache/hub/models--madebyollin--sdxl-vae-fp16-fix/snapshots/{COMMIT}",
-    f"{XL_VAE}@{COMMIT}": f"datasets/me/hub-cache/hub/models--madebyollin--sdxl-vae-fp16-fix/snapshots/{COMMIT}",
-    f"{XL_VAE}@{'0' * 40}": f"datasets/me/hub-cache/hub/models--madebyollin--sdxl-vae-fp16-fix/snapshots/{'0' * 40}",
+    f"{XL_VAE}@{COMMIT}": (
+        f"datasets/me/hub-cache/hub/models--madebyollin--sdxl-vae-fp16-fix/snapshots/{COMMIT}"
+    ),
+    f"{XL_VAE}@{'0' * 40}": (
+        f"datasets/me/hub-cache/hub/models--madebyollin--sdxl-vae-fp16-fix/snapshots/{'0' * 40}"
+    ),
     f"{VISION}/{VISION_FILE}": f"datasets/someone/two-of-a-kind/{VISION_FILE}",
-    f"https://huggingface.co/{VISION}/resolve/main/{VISION_FILE}?download=true": f"datasets/someone/two-of-a-kind/{VISION_FILE}",
+    f"https://huggingface.co/{VISION}/resolve/main/{VISION_FILE}?download=true": (
+        f"datasets/someone/two-of-a-kind/{VISION_FILE}"
+    ),
     f"{LCM}/pytorch_lora_weights.safetensors": "lcm-lora-sdv1-5/pytorch_lora_weights.safetensors",
     "kaggle:someone/sd-vae-ft-mse": "datasets/someone/sd-vae-ft-mse",
-    "kaggle:stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1": "models/stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1",
-    "kaggle:stabilityai/stable-diffusion-xl-base-1.0": "models/stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1",
+    "kaggle:stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1": (
+        "models/stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1"
+    ),
+    "kaggle:stabilityai/stable-diffusion-xl-base-1.0": (
+        "models/stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1"
+    ),
     "kaggle:stability/stable-diffusion-v1-5": "stable-diffusion-v1-5",
     "kaggle:someone/photo-models": f"datasets/someone/photo-models/checkpoints/sd1/{VISION_FILE}",
-    "kaggle:someone/two-of-a-kind/another.safetensors": "datasets/someone/two-of-a-kind/another.safetensors",
+    "kaggle:someone/two-of-a-kind/another.safetensors": (
+        "datasets/someone/two-of-a-kind/another.safetensors"
+    ),
     "kaggle:me/merging/result": "notebooks/me/merging/result",
     "kaggle:me/pipelines/two": "datasets/me/pipelines/two",
     "/kaggle/input/stable-diffusion-v1-5": "stable-diffusion-v1-5",
     "/kaggle/input/datasets/stability/stable-diffusion-v1-5": "stable-diffusion-v1-5",
     "/kaggle/input/sd-vae-ft-mse": "datasets/someone/sd-vae-ft-mse",
     "/kaggle/input/merging/result": "notebooks/me/merging/result",
-    "/kaggle/input/stable-diffusion-xl-base-1.0/diffusers/default/1": "models/stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1",
-    "{inputs}/lcm-lora-sdv1-5/pytorch_lora_weights.safetensors": "lcm-lora-sdv1-5/pytorch_lora_weights.safetensors",
+    "/kaggle/input/stable-diffusion-xl-base-1.0/diffusers/default/1": (
+        "models/stabilityai/stable-diffusion-xl-base-1.0/diffusers/default/1"
+    ),
+    "{inputs}/lcm-lora-sdv1-5/pytorch_lora_weights.safetensors": (
+        "lcm-lora-sdv1-5/pytorch_lora_weights.safetensors"
+    ),
     "{inputs}/lcm-lora-sdv1-5": "lcm-lora-sdv1-5/pytorch_lora_weights.safetensors",
     "{inputs}/sd-vae-ft-mse": "datasets/someone/sd-vae-ft-mse",
 }
 ATTACH = "turn the internet on"
 REFUSED = {  # reference: what its line says
-    "stabilityai/sdxl-turbo": rf"no connection \(ConnectError\), and it is not among the inputs .*: attach a dataset or model called 'sdxl-turbo', or {ATTACH}",
+    "stabilityai/sdxl-turbo": (
+        r"no connection \(ConnectError\), and it is not among the inputs .*: attach a dataset or"
+        rf" model called 'sdxl-turbo', or {ATTACH}"
+    ),
     f"{XL_VAE}@{'1' * 40}": rf"attach a dataset or model called 'sdxl-vae-fp16-fix', or {ATTACH}",
-    f"{VISION}/another_file.safetensors": rf"attach a dataset or model called 'Realistic_Vision_V6\.0_B1_noVAE', or {ATTACH}",
-    "latent-consistency/lcm-lora-sdxl/pytorch_lora_weights.safetensors": "attach a dataset or model called 'lcm-lora-sdxl'",
-    "kaggle:nobody/nothing": r"^'kaggle:nobody/nothing' is not among the inputs: attach 'nobody/nothing' \(Add Input",
-    "kaggle:nothing": "expected kaggle:OWNER/SLUG, for a model kaggle:OWNER/SLUG/FRAMEWORK/VARIATION/VERSION",
-    "kaggle:someone/two-of-a-kind": r"holds 2 models: give the path of one, such as '.*Realistic_Vision_V6\.0_NV_B1_fp16\.safetensors'",
+    f"{VISION}/another_file.safetensors": (
+        rf"attach a dataset or model called 'Realistic_Vision_V6\.0_B1_noVAE', or {ATTACH}"
+    ),
+    "latent-consistency/lcm-lora-sdxl/pytorch_lora_weights.safetensors": (
+        "attach a dataset or model called 'lcm-lora-sdxl'"
+    ),
+    "kaggle:nobody/nothing": (
+        r"^'kaggle:nobody/nothing' is not among the inputs: attach 'nobody/nothing' \(Add Input"
+    ),
+    "kaggle:nothing": (
+        "expected kaggle:OWNER/SLUG, for a model kaggle:OWNER/SLUG/FRAMEWORK/VARIATION/VERSION"
+    ),
+    "kaggle:someone/two-of-a-kind": (
+        r"holds 2 models: give the path of one, such as"
+        r" '.*Realistic_Vision_V6\.0_NV_B1_fp16\.safetensors'"
+    ),
     "kaggle:me/pipelines": "holds 2 models: give the path of one, such as '.*/pipelines/one'",
-    "/kaggle/input/not-attached/a.safetensors": r"is not among the inputs: attach 'not-attached/a\.safetensors'",
+    "/kaggle/input/not-attached/a.safetensors": (
+        r"is not among the inputs: attach 'not-attached/a\.safetensors'"
+    ),
     "/kaggle/input/datasets/nobody/nothing": "is not among the inputs: attach 'nobody/nothing'",
-    "civitai:999001": "cannot be looked up: ConnectionError. Turn the internet on, or attach the file and give its path",
-    "{nowhere}/a.safetensors": r"cannot be downloaded: ConnectionError at 127\.0\.0\.1\. .* or attach the file",
+    "civitai:999001": (
+        "cannot be looked up: ConnectionError. Turn the internet on, or attach the file and give"
+        " its path"
+    ),
+    "{nowhere}/a.safetensors": (
+        r"cannot be downloaded: ConnectionError at 127\.0\.0\.1\. .* or attach the file"
+    ),
 }
 
 
@@ -151,7 +218,12 @@ def cut(inputs, tmp_path_factory) -> Iterator[tuple[dict[str, Any], dict[str, An
     closed = nowhere()
     asked = [ref.format(inputs=inputs, nowhere=closed) for ref in [*RESOLVE, *REFUSED]]
     models, plain = locks(
-        tmp_path_factory.mktemp("cut"), closed, [*ENTRIES, "lcm-sdxl"], asked, REALKIT_INPUTS=str(inputs), CIVITAI_ENDPOINT="http://127.0.0.1:9"
+        tmp_path_factory.mktemp("cut"),
+        closed,
+        [*ENTRIES, "lcm-sdxl"],
+        asked,
+        REALKIT_INPUTS=str(inputs),
+        CIVITAI_ENDPOINT="http://127.0.0.1:9",
     )
     yield models, dict(zip([*RESOLVE, *REFUSED], plain.values(), strict=True))
 
@@ -159,7 +231,15 @@ def cut(inputs, tmp_path_factory) -> Iterator[tuple[dict[str, Any], dict[str, An
 @pytest.fixture(scope="module")
 def online(shelf, tmp_path_factory) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same from the hub, without any inputs."""
-    of_hub = [SD15, f"{SD15}:fp16", XL, VAE, XL_VAE, f"{VISION}/{VISION_FILE}", f"{LCM}/pytorch_lora_weights.safetensors"]
+    of_hub = [
+        SD15,
+        f"{SD15}:fp16",
+        XL,
+        VAE,
+        XL_VAE,
+        f"{VISION}/{VISION_FILE}",
+        f"{LCM}/pytorch_lora_weights.safetensors",
+    ]
     with serving(shelf.repositories) as hub:
         return locks(tmp_path_factory.mktemp("online"), hub.endpoint, ENTRIES, of_hub)
 
@@ -191,7 +271,11 @@ def test_an_entry_is_the_same_from_the_mount_as_from_the_hub(name, cut, online):
 
 
 def test_an_entry_of_which_something_is_missing_names_that(cut):
-    assert re.search(r"^Hub model 'latent-consistency/lcm-lora-sdxl' .* attach a dataset or model called 'lcm-lora-sdxl'", cut[0]["lcm-sdxl"]["refused"])
+    assert re.search(
+        r"^Hub model 'latent-consistency/lcm-lora-sdxl' .* attach a dataset or model called"
+        r" 'lcm-lora-sdxl'",
+        cut[0]["lcm-sdxl"]["refused"],
+    )
 
 
 def test_a_reference_means_the_same_files_from_the_mount_as_from_the_hub(cut, online):
@@ -200,7 +284,10 @@ def test_a_reference_means_the_same_files_from_the_mount_as_from_the_hub(cut, on
         assert mounted["files"] == of_hub["files"], ref
 
 
-SWEEP = "models: sd-1.5\nprompts: a photo of a red cube\nsamplers: Euler\nsteps: 2\nsize: 64\nguidance: 3\nseeds: {seeds}\n"
+SWEEP = (
+    "models: sd-1.5\nprompts: a photo of a red cube\nsamplers: Euler\nsteps: 2\nsize: 64\nguidance:"
+    " 3\nseeds: {seeds}\n"
+)
 
 
 @pytest.mark.slow
@@ -211,10 +298,17 @@ def test_a_folder_begun_on_the_hub_goes_on_from_the_mount(shelf, inputs, tmp_pat
         begun = realkit(["run", str(sweep), "--out", str(out)], tmp_path / "first", hub.endpoint)
     assert begun.returncode == 0 and "1 cells ok" in begun.stdout, begun.stderr[-2000:]
     sweep.write_text(SWEEP.format(seeds=[1, 2]))
-    gone = realkit(["run", str(sweep), "--out", str(out)], tmp_path / "second", nowhere(), REALKIT_INPUTS=str(inputs))
+    gone = realkit(
+        ["run", str(sweep), "--out", str(out)],
+        tmp_path / "second",
+        nowhere(),
+        REALKIT_INPUTS=str(inputs),
+    )
     assert gone.returncode == 0 and "2 cells ok" in gone.stdout, gone.stderr[-2000:]
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    assert len([row for row in rows if row["stage"] == "denoise"]) == 2  # the first was not made again
+    assert (
+        len([row for row in rows if row["stage"] == "denoise"]) == 2
+    )  # the first was not made again
 
 
 def test_several_folders_of_inputs_are_looked_through_in_order(tmp_path, monkeypatch):
@@ -223,16 +317,27 @@ def test_several_folders_of_inputs_are_looked_through_in_order(tmp_path, monkeyp
         (tmp_path / name / "sd-vae-ft-mse" / "config.json").write_text("{}")
     monkeypatch.setenv(INPUTS, f"{tmp_path / 'none'}:{tmp_path / 'first'}:{tmp_path / 'second'}")
     assert roots() == [tmp_path / "first", tmp_path / "second"]
-    assert repository(VAE) == explicit("kaggle:someone/sd-vae-ft-mse") == tmp_path / "first" / "sd-vae-ft-mse"
+    assert (
+        repository(VAE)
+        == explicit("kaggle:someone/sd-vae-ft-mse")
+        == tmp_path / "first" / "sd-vae-ft-mse"
+    )
     assert offered() == f"{tmp_path / 'first'}, {tmp_path / 'second'} (sd-vae-ft-mse)"
 
 
 def test_a_repository_of_the_owner_comes_before_one_of_the_same_name(tmp_path, monkeypatch):
-    for place in ("a-copy/sdxl-turbo", "models/stabilityai/sdxl-turbo/diffusers/default/1", "unlike/sdxl-turbo-lora"):
+    for place in (
+        "a-copy/sdxl-turbo",
+        "models/stabilityai/sdxl-turbo/diffusers/default/1",
+        "unlike/sdxl-turbo-lora",
+    ):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "model_index.json").write_text("{}")
     monkeypatch.setenv(INPUTS, str(tmp_path))
-    assert repository("stabilityai/sdxl-turbo") == tmp_path / "models/stabilityai/sdxl-turbo/diffusers/default/1"
+    assert (
+        repository("stabilityai/sdxl-turbo")
+        == tmp_path / "models/stabilityai/sdxl-turbo/diffusers/default/1"
+    )
     assert repository("another/sdxl-turbo") == tmp_path / "a-copy/sdxl-turbo"
     assert repository("stabilityai/turbo") is None
 
@@ -244,9 +349,18 @@ def test_a_name_that_many_files_bear_is_taken_from_its_own_repository_only(tmp_p
         (tmp_path / place / "telling_name.safetensors").write_bytes(b"")
     monkeypatch.setenv(INPUTS, str(tmp_path))
     assert file("pytorch_lora_weights.safetensors", "latent-consistency/lcm-lora-sdv1-5") is None
-    assert file("pytorch_lora_weights.safetensors", "latent-consistency/lcm-lora-sdxl") == tmp_path / "lcm-lora-sdxl" / "pytorch_lora_weights.safetensors"
-    assert file("telling_name.safetensors", "whoever/other") == tmp_path / "other" / "telling_name.safetensors"
-    assert file("telling_name.safetensors", "whoever/elsewhere") == tmp_path / "lcm-lora-sdxl" / "telling_name.safetensors"
+    assert (
+        file("pytorch_lora_weights.safetensors", "latent-consistency/lcm-lora-sdxl")
+        == tmp_path / "lcm-lora-sdxl" / "pytorch_lora_weights.safetensors"
+    )
+    assert (
+        file("telling_name.safetensors", "whoever/other")
+        == tmp_path / "other" / "telling_name.safetensors"
+    )
+    assert (
+        file("telling_name.safetensors", "whoever/elsewhere")
+        == tmp_path / "lcm-lora-sdxl" / "telling_name.safetensors"
+    )
 
 
 def test_without_any_inputs_a_kaggle_reference_says_so(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"""The grammar of references: what each way to name weights means, without a look at any disk or network."""
+"""The grammar of references: what each way to name weights means, without a look at any disk or
+network."""
 
 from __future__ import annotations
 
@@ -32,15 +33,39 @@ def no_mirror(monkeypatch):
         ("config:sdxl", Reference("config", "sdxl"), ""),
         ("kaggle:owner/slug/", Reference("kaggle", "owner/slug"), "kaggle:owner/slug"),
         ("owner/name", Reference("hub", "owner/name"), ""),
-        ("owner/name@refs/pr/1:fp16", Reference("hub", "owner/name", "refs/pr/1", variant="fp16"), ""),
-        ("owner/name@v1/unet/a b.safetensors", Reference("hub", "owner/name", "v1", "unet/a b.safetensors"), ""),
+        (
+            "owner/name@refs/pr/1:fp16",
+            Reference("hub", "owner/name", "refs/pr/1", variant="fp16"),
+            "",
+        ),
+        (
+            "owner/name@v1/unet/a b.safetensors",
+            Reference("hub", "owner/name", "v1", "unet/a b.safetensors"),
+            "",
+        ),
         (HUB, Reference("hub", "owner/name"), "owner/name"),
         ("hf.co/owner/name/tree/main", Reference("hub", "owner/name"), "owner/name"),
-        (f"{HUB}/resolve/v1/a.safetensors?download=true", Reference("hub", "owner/name", "v1", "a.safetensors"), "owner/name@v1/a.safetensors"),
+        (
+            f"{HUB}/resolve/v1/a.safetensors?download=true",
+            Reference("hub", "owner/name", "v1", "a.safetensors"),
+            "owner/name@v1/a.safetensors",
+        ),
         ("civitai:7", Reference("civitai", "7"), ""),
-        ("Civitai:7@22?fp=fp16&type=VAE", Reference("civitai", "7", "22", query=(("type", "VAE"), ("fp", "fp16"))), "civitai:7@22?type=VAE&fp=fp16"),
-        ("https://civitai.com/models/7/photo?modelVersionId=22", Reference("civitai", "7", "22"), "civitai:7@22"),
-        ("https://civitai.com/api/download/models/22?type=VAE&x=1", Reference("civitai", "", "22", query=(("type", "VAE"),)), "civitai:@22?type=VAE"),
+        (
+            "Civitai:7@22?fp=fp16&type=VAE",
+            Reference("civitai", "7", "22", query=(("type", "VAE"), ("fp", "fp16"))),
+            "civitai:7@22?type=VAE&fp=fp16",
+        ),
+        (
+            "https://civitai.com/models/7/photo?modelVersionId=22",
+            Reference("civitai", "7", "22"),
+            "civitai:7@22",
+        ),
+        (
+            "https://civitai.com/api/download/models/22?type=VAE&x=1",
+            Reference("civitai", "", "22", query=(("type", "VAE"),)),
+            "civitai:@22?type=VAE",
+        ),
         ("https://example.org/a.pth?x=1", Reference("url", "https://example.org/a.pth?x=1"), ""),
         ("./owner/name.safetensors", Reference("path", "./owner/name.safetensors"), ""),
         ("~/models", Reference("path", "~/models"), ""),
@@ -94,8 +119,12 @@ def test_a_mirror_of_civitai_is_read_like_the_site(monkeypatch):
 
 
 def test_both_forms_of_a_mount_mean_a_kaggle_reference():
-    assert of_mount(PurePosixPath("datasets/owner/slug/a.safetensors")) == parse("kaggle:owner/slug/a.safetensors")
-    assert of_mount(PurePosixPath("slug/a.safetensors")) == Reference("kaggle", "*/slug/a.safetensors")
+    assert of_mount(PurePosixPath("datasets/owner/slug/a.safetensors")) == parse(
+        "kaggle:owner/slug/a.safetensors"
+    )
+    assert of_mount(PurePosixPath("slug/a.safetensors")) == Reference(
+        "kaggle", "*/slug/a.safetensors"
+    )
 
 
 def test_a_variant_before_the_revision_is_swapped():
@@ -105,4 +134,14 @@ def test_a_variant_before_the_revision_is_swapped():
 
 def test_text_that_cannot_be_a_path_is_no_path(tmp_path):
     assert existing_path(str(tmp_path)) == tmp_path
-    assert [existing_path(text) for text in ("", "  ", "x" * 5000, "a\0b", "~nobody-of-this-name/a", str(tmp_path / "absent"))] == [None] * 6
+    assert [
+        existing_path(text)
+        for text in (
+            "",
+            "  ",
+            "x" * 5000,
+            "a\0b",
+            "~nobody-of-this-name/a",
+            str(tmp_path / "absent"),
+        )
+    ] == [None] * 6

@@ -12,9 +12,15 @@ def test_the_fingerprint_is_of_contents_not_of_places(tmp_path, weights):
     import shutil
 
     shutil.copytree(weights / "vae", tmp_path / "elsewhere")
-    assert resolve.lock(str(tmp_path / "elsewhere")).fingerprint == resolve.lock("package:vae").fingerprint
+    assert (
+        resolve.lock(str(tmp_path / "elsewhere")).fingerprint
+        == resolve.lock("package:vae").fingerprint
+    )
     (tmp_path / "elsewhere" / "config.json").write_text("{}")
-    assert resolve.lock(str(tmp_path / "elsewhere")).fingerprint != resolve.lock("package:vae").fingerprint
+    assert (
+        resolve.lock(str(tmp_path / "elsewhere")).fingerprint
+        != resolve.lock("package:vae").fingerprint
+    )
 
 
 def test_figures_beside_the_weights_change_no_id():
@@ -78,7 +84,10 @@ def test_a_changed_file_is_named_and_the_old_one_back_is_fine(tmp_path):
     folder, file = resolve.lock(str(tmp_path)), resolve.lock(str(path))
     resolve.verify(folder)
     path.write_bytes(packed({"a": tensor()}, b"4321"))
-    with pytest.raises(rk.RequestError, match=r"'unet/model\.safetensors' in .* has changed since this results folder was made"):
+    with pytest.raises(
+        rk.RequestError,
+        match=r"'unet/model\.safetensors' in .* has changed since this results folder was made",
+    ):
         resolve.verify(folder)
     with pytest.raises(rk.RequestError, match="has changed since"):
         resolve.verify(file)
@@ -103,11 +112,21 @@ def test_pickled_weights_and_a_folder_of_configs_are_refused(tmp_path):
     (tmp_path / "vae" / "pytorch_model.bin").write_bytes(b"beside it lies a safe one")
     resolve.lock(str(tmp_path), weights=True)
     (tmp_path / "unet" / "diffusion_pytorch_model.fp16.bin").write_bytes(b"cos")
-    with pytest.raises(rk.RequestError, match=r"unet/diffusion_pytorch_model\.fp16\.bin' without a \.safetensors"):
+    with pytest.raises(
+        rk.RequestError, match=r"unet/diffusion_pytorch_model\.fp16\.bin' without a \.safetensors"
+    ):
         resolve.lock(str(tmp_path))
 
 
-@pytest.mark.parametrize(("text", "says"), [("{", "is no JSON"), ("[1]", "holds list"), ("[" * 100_000, "is no JSON"), ("\udcff", "is no JSON")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is no JSON"),
+        ("[1]", "holds list"),
+        ("[" * 100_000, "is no JSON"),
+        ("\udcff", "is no JSON"),
+    ],
+)
 def test_a_config_that_is_no_json_object(tmp_path, text, says):
     (tmp_path / "scheduler.json").write_text(text, errors="surrogateescape")
     with pytest.raises(rk.RequestError, match=says):
@@ -124,7 +143,9 @@ def test_a_name_too_long_for_a_path_names_nothing():
 
 
 def test_a_hub_id_without_a_network_is_one_line():
-    with pytest.raises(rk.RequestError, match=r"Hub model 'someone/something' cannot be reached: ") as error:
+    with pytest.raises(
+        rk.RequestError, match=r"Hub model 'someone/something' cannot be reached: "
+    ) as error:
         lock_model("someone/something")
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,5 @@
-"""Plain downloads: resumed, verified, never half-written; and the hashes of files, computed once for each state of a file."""
+"""Plain downloads: resumed, verified, never half-written; and the hashes of files, computed once
+for each state of a file."""
 
 from __future__ import annotations
 
@@ -45,12 +46,18 @@ def waits(monkeypatch) -> list[float]:
 
 def fetch(server, sha=SHA, **options):
     target = cache.cache_folder("files") / "a.safetensors"
-    return web.download(f"{server.endpoint}/a.safetensors", target, called="A model", sha=sha, **options)
+    return web.download(
+        f"{server.endpoint}/a.safetensors", target, called="A model", sha=sha, **options
+    )
 
 
 def left() -> list[str]:
     """What lies in the cache, locks aside."""
-    return sorted(path.name for path in cache.cache_folder("files").iterdir() if not path.name.endswith(".lock"))
+    return sorted(
+        path.name
+        for path in cache.cache_folder("files").iterdir()
+        if not path.name.endswith(".lock")
+    )
 
 
 def test_a_file_is_fetched_once_and_its_progress_shown(place, capsys):
@@ -64,15 +71,25 @@ def test_after_a_cut_only_the_missing_bytes_are_asked_for(place, waits):
     came = len(DATA) // 2
     with files(place, {"a.safetensors": Manners(cuts=1)}) as server:
         assert fetch(server).read_bytes() == DATA
-        assert server.ranges == ["", f"bytes={came - came % STEP}-"] and waits == []  # the first try again is at once
+        assert (
+            server.ranges == ["", f"bytes={came - came % STEP}-"] and waits == []
+        )  # the first try again is at once
 
 
 @pytest.mark.parametrize("sha", [SHA, ""])
 def test_a_connection_that_never_holds_is_one_line_and_the_next_run_goes_on(place, waits, sha):
     with files(place, {"a.safetensors": Manners(cuts=-1)}) as server:
-        with pytest.raises(rk.RequestError, match=r"^A model cannot be downloaded: the connection to 127\.0\.0\.1 ended early 6 times\. Run again to resume") as error:
+        with pytest.raises(
+            rk.RequestError,
+            match=(
+                r"^A model cannot be downloaded: the connection to 127\.0\.0\.1 ended early 6"
+                r" times\. Run again to resume"
+            ),
+        ) as error:
             fetch(server, sha)
-        assert "\n" not in str(error.value) and len(server.requests) == TRIES and waits == [1, 2, 4, 8]
+        assert (
+            "\n" not in str(error.value) and len(server.requests) == TRIES and waits == [1, 2, 4, 8]
+        )
         assert "a.safetensors" not in left() and "a.safetensors.part" in left()
         there = (cache.cache_folder("files") / "a.safetensors.part").stat().st_size
         server.manners.clear()
@@ -94,8 +111,12 @@ def test_what_a_killed_process_left_is_gone_on_with(place, tmp_path):
 
 
 def test_nobody_listens(place, waits):
-    with pytest.raises(rk.RequestError, match=r"^A model cannot be downloaded: ConnectionError at 127\.0"):
-        web.download(f"{nowhere()}/a", cache.cache_folder("files") / "a.safetensors", called="A model")
+    with pytest.raises(
+        rk.RequestError, match=r"^A model cannot be downloaded: ConnectionError at 127\.0"
+    ):
+        web.download(
+            f"{nowhere()}/a", cache.cache_folder("files") / "a.safetensors", called="A model"
+        )
     assert waits == [1, 2, 4, 8] and left() == []
 
 
@@ -121,7 +142,10 @@ def test_a_server_that_knows_no_ranges_sends_all_again(place, waits):
 
 def test_other_contents_than_published_are_removed(place):
     with files(place, {"a.safetensors": Manners(altered=True)}) as server:
-        with pytest.raises(rk.RequestError, match=rf"with SHA-256 \w{{12}}…, expected {SHA[:12]}…: it is removed, run again"):
+        with pytest.raises(
+            rk.RequestError,
+            match=rf"with SHA-256 \w{{12}}…, expected {SHA[:12]}…: it is removed, run again",
+        ):
             fetch(server)
         assert left() == []
         server.manners.clear()
@@ -137,14 +161,24 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(place):
 def test_it_waits_as_long_as_the_server_asks(place, waits):
     with files(place, {"a.safetensors": Manners(waits=2)}) as server:
         assert fetch(server).read_bytes() == DATA and waits == [1, 1]
-    asked = {"7": 7, "99999": 120, "Wed, 21 Oct 2015 07:28:00 GMT": 0, "Wed, 21 Oct 2099 07:28:00 GMT": 120, "soon": None, None: None}
+    asked = {
+        "7": 7,
+        "99999": 120,
+        "Wed, 21 Oct 2015 07:28:00 GMT": 0,
+        "Wed, 21 Oct 2099 07:28:00 GMT": 120,
+        "soon": None,
+        None: None,
+    }
     for header, seconds in asked.items():
         response = HTTPResponse(headers={"Retry-After": header} if header else {})
         assert POLICY.get_retry_after(response) == seconds, header
 
 
 def test_a_server_that_asks_to_wait_for_ever(place, waits):
-    with files(place, {"a.safetensors": Manners(waits=99)}) as server, pytest.raises(rk.RequestError, match=r"asks to wait \(429\): try again later"):
+    with (
+        files(place, {"a.safetensors": Manners(waits=99)}) as server,
+        pytest.raises(rk.RequestError, match=r"asks to wait \(429\): try again later"),
+    ):
         fetch(server)
     assert len(waits) == TRIES - 1 and left() == []
 
@@ -160,9 +194,16 @@ def test_a_server_that_asks_to_wait_for_ever(place, waits):
 )
 def test_what_a_server_refuses_is_not_asked_for_again(place, waits, status, token, says):
     with files(place, {"a.safetensors": Manners(status=status)}) as server:
-        with pytest.raises(rk.RequestError, match=f"^A model cannot be downloaded: .*{says}") as error:
+        with pytest.raises(
+            rk.RequestError, match=f"^A model cannot be downloaded: .*{says}"
+        ) as error:
             fetch(server, token=token, login="Set IT")
-        assert "a-secret" not in str(error.value) and len(server.requests) == 1 and not waits and left() == []
+        assert (
+            "a-secret" not in str(error.value)
+            and len(server.requests) == 1
+            and not waits
+            and left() == []
+        )
 
 
 def test_the_token_is_sent(place):
@@ -176,25 +217,51 @@ def test_a_full_disk_is_said_before_anything_is_written(place, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
     with (
         files(place) as server,
-        pytest.raises(rk.RequestError, match=r"A model needs 0\.0 GiB and 0\.2 to spare, .* has 0\.2 GiB free: make room, or set \$REALKIT_CACHE"),
+        pytest.raises(
+            rk.RequestError,
+            match=(
+                r"A model needs 0\.0 GiB and 0\.2 to spare, .* has 0\.2 GiB free: make room, or set"
+                r" \$REALKIT_CACHE"
+            ),
+        ),
     ):
         fetch(server)
     assert left() == []
 
 
-@pytest.mark.parametrize(("number", "says"), [(errno.ENOSPC, r"the disk is full, '.*' has \d+\.\d GiB free: make room"), (errno.EIO, "Input/output error")])
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, r"the disk is full, '.*' has \d+\.\d GiB free: make room"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
 def test_a_disk_that_fails_on_the_way_says_what_to_do(place, monkeypatch, number, says):
     def fails(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(web, "_stream", fails)
-    with files(place) as server, pytest.raises(rk.RequestError, match=rf"^A model cannot be written to '.*': {says}.* \$REALKIT_CACHE to a (writable folder|folder on another disk)"):
+    with (
+        files(place) as server,
+        pytest.raises(
+            rk.RequestError,
+            match=(
+                rf"^A model cannot be written to '.*': {says}.* \$REALKIT_CACHE to a (writable"
+                r" folder|folder on another disk)"
+            ),
+        ),
+    ):
         fetch(server)
 
 
 def test_a_lock_that_cannot_be_taken_is_one_line(place):
     (cache.cache_folder("files") / ".a.safetensors.lock").mkdir()
-    with files(place) as server, pytest.raises(rk.RequestError, match=r"^A model cannot be written to '.*': .*\. Set \$REALKIT_CACHE"):
+    with (
+        files(place) as server,
+        pytest.raises(
+            rk.RequestError, match=r"^A model cannot be written to '.*': .*\. Set \$REALKIT_CACHE"
+        ),
+    ):
         fetch(server)
 
 
@@ -212,7 +279,9 @@ def test_two_that_want_the_same_file_fetch_it_once(place):
 def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE, str(tmp_path / "file" / "cache"))
-    with pytest.raises(rk.RequestError, match=r"The cache '.*' cannot be made: .*\. Set \$REALKIT_CACHE"):
+    with pytest.raises(
+        rk.RequestError, match=r"The cache '.*' cannot be made: .*\. Set \$REALKIT_CACHE"
+    ):
         cache.cache_folder("files")
 
 
@@ -222,7 +291,10 @@ def test_a_hash_is_computed_once_for_each_state_of_a_file(place, monkeypatch):
     monkeypatch.setattr(cache, "digest", lambda of: computed.append(of) or digest(of))
     path.write_bytes(b"0" * CHUNK)
     os.utime(path, (1, 1))
-    assert cache.sha256(path) == cache.sha256(path) == hashlib.sha256(b"0" * CHUNK).hexdigest() and len(computed) == 1
+    assert (
+        cache.sha256(path) == cache.sha256(path) == hashlib.sha256(b"0" * CHUNK).hexdigest()
+        and len(computed) == 1
+    )
     path.write_bytes(b"1" * CHUNK)
     os.utime(path, (1, 1))  # the same size and modification time
     assert cache.sha256(path) == hashlib.sha256(b"1" * CHUNK).hexdigest() and len(computed) == 2
