@@ -250,5 +250,5 @@ def _enlarged_cell(
     values.pop("strength", None)
     if cell is None or any(cell.get(name) != value for name, value in values.items()):
         return None
-    strength = settings.strength if "strength" in chain.uses else None
-    return {**cell, "upscaler": str(chain), "target": size, "strength": strength}
+    enlarged = {**cell, "upscaler": str(chain), "target": size}
+    return enlarged | {"strength": settings.strength} if "strength" in chain.uses else enlarged
