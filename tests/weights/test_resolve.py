@@ -121,10 +121,10 @@ def test_pickled_weights_and_a_folder_of_configs_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is no JSON"),
+        ("{", "cannot be read as JSON"),
         ("[1]", "holds list"),
-        ("[" * 100_000, "is no JSON"),
-        ("\udcff", "is no JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("\udcff", "cannot be read as JSON"),
     ],
 )
 def test_a_config_that_is_no_json_object(tmp_path, text, says):
