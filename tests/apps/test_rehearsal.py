@@ -115,7 +115,9 @@ def test_the_figures_can_be_measured_again(weights, name):
 def test_the_readme_states_the_stored_figures():
     from pathlib import Path
 
-    assert stored() in (Path(__file__).parents[2] / "realkit" / "rehearsal" / "README.md").read_text()
+    assert (
+        stored() in (Path(__file__).parents[2] / "realkit" / "rehearsal" / "README.md").read_text()
+    )
 
 
 def test_the_package_says_what_it_offers():
