@@ -171,7 +171,7 @@ def test_a_verdict_is_of_paired_differences():
 
 def test_an_interval_covers_what_it_says_for_few_pictures():
     rng = np.random.default_rng(0)
-    drawn = rng.normal(0, 1, (200, 4))
+    drawn = rng.normal(0, 1, (100, 4))
     found = [fidelity.verdict(table(bicubic=[0.0] * 4, lanczos=list(gain)), draws=1000).iloc[0] for gain in drawn]
     assert np.mean([line["low"] <= 0 <= line["high"] for line in found]) >= 0.9
 
