@@ -37,6 +37,10 @@ def imports_are_no_garbage() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # or libraries bound by nanobind call them leaks
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
     """A finished run of SMALL. Read it, do not write to it."""

@@ -268,7 +268,7 @@ def test_a_verdict_is_of_paired_differences():
 
 def test_an_interval_covers_what_it_says_for_few_pictures():
     rng = np.random.default_rng(0)
-    drawn = rng.normal(0, 1, (200, 4))
+    drawn = rng.normal(0, 1, (100, 4))
     found = [
         verdicts.restoration_verdict(table(bicubic=[0.0] * 4, lanczos=list(gain))).iloc[0]
         for gain in drawn
