@@ -70,7 +70,8 @@ def planned_cells(cells: list[Cell], locks: Locks, store: Store, limit: int) -> 
     for cell, names in cells_ids:
         if names.latents not in batch_of:
             part = attached if names.latents in ready else missing
-            part.setdefault(names.latents, cell)
+            # Latents that cells share are ordered by the last of them, as in every folder before.
+            part[names.latents] = part.pop(names.latents, cell)
     number = max(batch_of.values(), default=-1) + 1
     for part in (attached, missing):
         for batch in batches(part, limit, locks.specs):
