@@ -142,7 +142,7 @@ def test_a_signal_ends_it_after_the_batch_in_work(tmp_path, undisturbed, number)
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     assert (
         process.returncode == 1
-        and f"stopped before the end: {number.name} asked for it; run the same again to go on"
+        and f"stopped before the end: {number.name} asked for it; run the same command again to resume"
         in told
         and "pending" in said
     )
