@@ -305,7 +305,7 @@ def test_a_batch_that_ends_every_worker_is_a_failure_and_the_rest_goes_on(tmp_pa
 def test_workers_of_another_version_are_refused_before_anything_is_made(tmp_path, scene):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import realkit\nrealkit.__version__ = '0.0.9'\n"
+        "import realkit.base.version as v\nv.__version__ = '0.0.9'\n"
     )
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     with nodes(tmp_path / "nodes") as one:
