@@ -20,7 +20,7 @@ _NAMES = {
     "load": "models.loading", "MODELS": "models.spec", "SAMPLERS": "samplers.table",
     "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.chain",
     "score": "scorers.score", "SCORERS": "scorers.table",
-    "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.divider",
+    "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.before_after",
 }  # fmt: skip
 _MODULES = {
     "plots": "analysis.plots", "verdicts": "analysis.verdicts", "rehearsal": "rehearsal",
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from realkit import rehearsal as rehearsal
     from realkit.analysis import plots as plots
     from realkit.analysis import verdicts as verdicts
-    from realkit.analysis.divider import before_after as before_after
+    from realkit.analysis.before_after import before_after as before_after
     from realkit.apps.notebooks import bootstrap as bootstrap
     from realkit.apps.notebooks.sweep import sweep_notebooks as sweep_notebooks
     from realkit.base.errors import RequestError as RequestError

@@ -17,7 +17,7 @@ from realkit.base.errors import RequestError
 from realkit.runs import environment
 from realkit.runs.attach import outputs, take
 from realkit.runs.engines import choose
-from realkit.runs.engines.batch import Engine
+from realkit.runs.engines.engine import Engine
 from realkit.runs.folder import Run
 from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage
 from realkit.runs.pending import pending

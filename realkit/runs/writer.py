@@ -13,7 +13,7 @@ from typing import Any
 from realkit.base import cache
 from realkit.base.version import __version__
 from realkit.models.identity import ID_VERSION
-from realkit.runs.engines.batch import Result, encoded
+from realkit.runs.engines.engine import Result, encoded
 from realkit.runs.jobs import Output
 from realkit.runs.store import Store
 

@@ -23,8 +23,8 @@ from packaging.utils import canonicalize_name
 
 import realkit as rk
 from realkit.apps.cli.main import main
-from realkit.apps.kaggle import client, job, kernel, wheels
-from realkit.apps.kaggle.job import Order
+from realkit.apps.kaggle import client, kernel, push, wheels
+from realkit.apps.kaggle.push import Order
 from realkit.apps.kaggle.wheels import OFFLINE
 from tests.wheels import no_index
 
@@ -74,8 +74,8 @@ def server(tmp_path, monkeypatch):
     (commands / "kaggle").chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
     monkeypatch.setenv("FAKE_KAGGLE", str(folder))
-    monkeypatch.setattr(job, "FIRST_S", 0.1)
-    monkeypatch.setattr(job, "LONGEST_S", 0.5)
+    monkeypatch.setattr(push, "FIRST_S", 0.1)
+    monkeypatch.setattr(push, "LONGEST_S", 0.5)
     monkeypatch.setattr(wheels, "_download", lambda folder: None)
     monkeypatch.setattr(
         wheels,
@@ -288,7 +288,7 @@ def test_a_run_that_goes_on_is_left_alone_and_fetched_later(
             "still (queued|running)|is (queued|running) on Kaggle", error
         )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(push, "wait", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         code, _, error = call(
             "kaggle", "push", "--sweep", sweep, "--out", out, "--title", "another one"
         )
@@ -477,7 +477,7 @@ def test_kaggle_that_does_not_answer_is_not_taken_for_one_that_has_nothing(
     assert not {"datasets create", "kernels push"} & set(server.calls)
     answers = [(1, UNREACHED), (0, 'me/a has status "cancelAcknowledged"')]
     monkeypatch.setattr(client, "_call", lambda *_: answers.pop(0))
-    assert job.wait("me/a", print) == ("cancel_acknowledged", "")
+    assert push.wait("me/a", print) == ("cancel_acknowledged", "")
 
 
 def test_a_notebook_travels_with_its_parameters(server, tmp_path, monkeypatch):
@@ -753,8 +753,8 @@ def test_a_sweep_runs_on_kaggle_offline_in_two_goes(tmp_path, monkeypatch, image
     (tmp_path / "bin" / "kaggle").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin")
     monkeypatch.setenv("FAKE_KAGGLE", str(tmp_path / "server"))
-    monkeypatch.setattr(job, "FIRST_S", 1.0)
-    monkeypatch.setattr(job, "LONGEST_S", 2.0)
+    monkeypatch.setattr(push, "FIRST_S", 1.0)
+    monkeypatch.setattr(push, "LONGEST_S", 2.0)
     if reason := no_index():
         pytest.skip(reason)
     began = time.monotonic()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import realkit as rk
 from realkit.base import measure
-from realkit.runs.engines import batch
+from realkit.runs.engines import engine
 from realkit.runs.engines.process import Ahead
 from realkit.runs.engines.ray_crew import Crew, Member
 from realkit.runs.jobs import Job, Output, Tool
@@ -25,7 +25,7 @@ SWEEP = {
 def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
     """Each picture's encoding waits here until the next one's decoding has begun: in one thread it
     would wait for ever."""
-    begun, attempt, encoded = [], batch.attempt, Output.encoded
+    begun, attempt, encoded = [], engine.attempt, Output.encoded
     news, late, threads = threading.Condition(), [], set()
 
     def noted(stage, *rest):
@@ -44,7 +44,7 @@ def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
                 )
         return encoded(made, run)
 
-    monkeypatch.setattr(batch, "attempt", noted)
+    monkeypatch.setattr(engine, "attempt", noted)
     monkeypatch.setattr(Output, "encoded", waits)
     frame = rk.run(SWEEP, tmp_path / "out", batch=2).table()
     assert set(frame.status) == {"ok"} and len(late) == 8 and not any(late)
@@ -53,7 +53,7 @@ def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
 
 def test_the_next_models_files_are_read_while_one_works(tmp_path, monkeypatch):
     """The last batch of the first model waits here until the second's weights have been read."""
-    read, done, attempt = [], threading.Event(), batch.attempt
+    read, done, attempt = [], threading.Event(), engine.attempt
     reads = Ahead._read
 
     def noted(ahead, file):
@@ -70,7 +70,7 @@ def test_the_next_models_files_are_read_while_one_works(tmp_path, monkeypatch):
         return attempt(stage, tool, trouble, job, *rest)
 
     monkeypatch.setattr(Ahead, "_read", noted)
-    monkeypatch.setattr(batch, "attempt", waits)
+    monkeypatch.setattr(engine, "attempt", waits)
     rk.run(SWEEP, tmp_path / "out", batch=2)
     assert waited == [True, True] and not any(
         "weights/base" in str(file) for file in read

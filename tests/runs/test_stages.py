@@ -3,7 +3,7 @@
 import pickle
 
 import realkit as rk
-from realkit.runs.engines import batch
+from realkit.runs.engines import engine
 from realkit.runs.jobs import Job, Planned, Tool
 from realkit.sweeps.ids import Ids
 
@@ -43,7 +43,7 @@ def test_each_failed_row_of_a_batch_names_its_own_source():
         Planned(None, Ids(f"end{n}", f"decoded{n}", f"image{n}", f"begun{n}"), 0) for n in (1, 2)
     ]
     job = Job(Tool("model", "xl"), ("end1", "end2"), tuple(items))
-    failed = batch.failures("refine", job, OSError("the disk\nis gone"))
+    failed = engine.failures("refine", job, OSError("the disk\nis gone"))
     rows = [(output.row["id"], output.row["parent"], output.row["error"]) for output in failed]
     assert rows == [("end1", "begun1", "the disk is gone"), ("end2", "begun2", "the disk is gone")]
 
@@ -53,5 +53,5 @@ def test_a_failed_score_says_of_which_scorer_and_prompt():
     job = Job(
         Tool("scorer", "clip"), ("score1",), (Planned(None, Ids("a", "b", "c"), 0),), facts=facts
     )
-    (failed,) = batch.failures("score", job, OSError("no"))
+    (failed,) = engine.failures("score", job, OSError("no"))
     assert failed.row.items() >= (facts | {"parent": "c", "status": "failed"}).items()

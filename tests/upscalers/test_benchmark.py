@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 import realkit as rk
-from realkit.analysis import divider, verdicts
+from realkit.analysis import before_after, verdicts
 from realkit.scorers import likeness
 from realkit.scorers.likeness import ALEXNET, MEASURES
 from realkit.upscalers import benchmark
@@ -370,16 +370,16 @@ def test_shrinking_is_bicubic_antialiased_and_keeps_what_is_even(scene):
 
 def test_the_slider_moves_the_border():
     shown = {"small": flat(255, 0, 0, size=16), "large": flat(0, 0, 255)}
-    picture = divider.joined(shown["small"], shown["large"], 0.25, 64)
+    picture = before_after.joined(shown["small"], shown["large"], 0.25, 64)
     assert [picture.getpixel((x, 30)) for x in (14, 16, 18)] == [
         (255, 0, 0),
         (255, 255, 255),
         (0, 0, 255),
     ]
-    slider = divider.before_after(shown, "small", "large", 64)
+    slider = before_after.before_after(shown, "small", "large", 64)
     assert [child.value for child in slider.children[:3]] == ["small", "large", 50]
     with pytest.raises(rk.RequestError, match="No picture 'nope': expected one of small, large"):
-        divider.before_after(shown, "nope", "large")
+        before_after.before_after(shown, "nope", "large")
 
 
 def test_a_baseline_that_fails_is_named():

@@ -80,23 +80,26 @@ def push(
     assignments: tuple[str, ...], out: Path, waits: bool, dry_run: bool, **settings: Any
 ) -> None:
     """Run NOTEBOOK, or a sweep, on Kaggle; wait; merge its results into OUT."""
-    from realkit.apps.kaggle import client, job
+    from realkit.apps.kaggle import client
+    from realkit.apps.kaggle import push as kaggle_push
 
-    order = job.Order(parameters=_parameters(assignments), **settings)
+    order = kaggle_push.Order(parameters=_parameters(assignments), **settings)
     if dry_run:
-        kernel, digest = job.assemble(order, out, order.owner or client.owner(), previous=False)
+        kernel, digest = kaggle_push.assemble(
+            order, out, order.owner or client.owner(), previous=False
+        )
         click.echo(
-            f"{kernel} and its dataset (contents {digest}) are in {out / job.FOLDER};"
+            f"{kernel} and its dataset (contents {digest}) are in {out / kaggle_push.FOLDER};"
             " nothing was pushed"
         )
         return
-    kernel = job.push(order, out, click.echo)
+    kernel = kaggle_push.push(order, out, click.echo)
     hint = f"When it has ended: realkit kaggle fetch {kernel} --out {out}"
     if not waits:
         click.echo(hint)
         return
     try:
-        job.wait(kernel, click.echo)
+        kaggle_push.wait(kernel, click.echo)
     except KeyboardInterrupt:
         click.echo(f"realkit: the run continues on Kaggle. {hint}", err=True)
         sys.exit(130)
@@ -127,10 +130,10 @@ def wheel(out: Path) -> None:
 
 
 def _fetch(kernel: str, out: Path) -> None:
-    from realkit.apps.kaggle import job
+    from realkit.apps.kaggle import push as kaggle_push
     from realkit.runs.folder import read
 
-    job.fetch(kernel, out, click.echo)
+    kaggle_push.fetch(kernel, out, click.echo)
     click.echo(f"{status_counts(read(out).table())}; table: {out / 'table.csv'}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from realkit.base.errors import RequestError, shown
-from realkit.runs.engines.batch import Engine
+from realkit.runs.engines.engine import Engine
 from realkit.runs.engines.process import Process
 
 METHODS = ("start", "equip", "work", "close")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from realkit.base import device, measure
 from realkit.models import ladder
 from realkit.runs import environment
-from realkit.runs.engines import batch
-from realkit.runs.engines.batch import Result
+from realkit.runs.engines import engine
+from realkit.runs.engines.engine import Result
 from realkit.runs.jobs import Files, Job, Kit, Stage, Tool
 from realkit.runs.stopping import Stop
 from realkit.weights import pickles, resolve
@@ -66,13 +66,13 @@ class Process:
             if stop.reason:
                 break
             start = time.monotonic()
-            loaded, trouble = batch.load_tool(at, tool)
+            loaded, trouble = engine.load_tool(at, tool)
             self._load_s = max(self._load_s, time.monotonic() - start)
             ahead = Ahead(at.locks(next_tool) if next_tool else ())
             for job in turn:
                 if stop.due(longest):
                     break
-                result = batch.attempt(at, loaded, trouble, job, partial(read, job), self._run)
+                result = engine.attempt(at, loaded, trouble, job, partial(read, job), self._run)
                 longest = max(longest, result.seconds)
                 yield result
             del loaded

@@ -15,8 +15,8 @@ from typing import Any
 from realkit.base.errors import RequestError, RunError, one_line, shown
 from realkit.base.version import __version__
 from realkit.runs import environment
-from realkit.runs.engines import batch, ray_session
-from realkit.runs.engines.batch import Result
+from realkit.runs.engines import engine, ray_session
+from realkit.runs.engines.engine import Result
 from realkit.runs.engines.ray_crew import Crew, Member
 from realkit.runs.engines.ray_worker import Settings, Worker
 from realkit.runs.jobs import Files, Job, Kit
@@ -288,4 +288,4 @@ def _contents(read: Callable[[Job], Files], job: Job) -> Files | OSError:
 
 
 def _failure(stage: str, job: Job, error: Exception, run: str) -> Result:
-    return Result(job, batch.failures(stage, job, error), run, 0.0)
+    return Result(job, engine.failures(stage, job, error), run, 0.0)

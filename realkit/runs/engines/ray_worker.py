@@ -18,8 +18,8 @@ from realkit.base.credentials import NAMES
 from realkit.base.errors import RequestError, one_line
 from realkit.base.version import __version__
 from realkit.catalog.lookup import USER_CATALOG
-from realkit.runs.engines import batch
-from realkit.runs.engines.batch import Result
+from realkit.runs.engines import engine
+from realkit.runs.engines.engine import Result
 from realkit.runs.engines.process import Process
 from realkit.runs.jobs import Files, Job, Kit, Stage, Tool
 from realkit.weights import pickles, resolve
@@ -94,8 +94,8 @@ class Worker:
                 self._loaded = _load(at, job.tool)
             loaded, trouble = self._loaded
             self._tool = None if trouble else (stage, job.tool)  # a failed load is tried again
-            result = batch.attempt(at, loaded, trouble, job, partial(_read, files), run)
-        outputs = [batch.encoded(stage, job, output, run) for output in result.outputs]
+            result = engine.attempt(at, loaded, trouble, job, partial(_read, files), run)
+        outputs = [engine.encoded(stage, job, output, run) for output in result.outputs]
         trouble = trouble and _portable(trouble)
         return Result(job, outputs, run, result.seconds, result.damaged, trouble)
 
@@ -107,7 +107,7 @@ def _load(stage: Stage, tool: Tool) -> tuple[Any, Exception | None]:
             reach(lock)
     except Exception as error:  # also of a broken cache or disk
         return None, error
-    return batch.load_tool(stage, tool)
+    return engine.load_tool(stage, tool)
 
 
 def reach(lock: Lock) -> None:
