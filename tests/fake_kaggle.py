@@ -22,8 +22,16 @@ ACCOUNT = "me"
 RUN = """
 import sys, papermill
 from traitlets.config import Config
-papermill.execute_notebook(sys.argv[1], "__notebook__.ipynb", kernel_name="python3", progress_bar=False, log_output=True, stdout_file=sys.stdout,
-                           stderr_file=sys.stderr, config=Config({"KernelManager": {"transport": "ipc"}}))
+papermill.execute_notebook(
+    sys.argv[1],
+    "__notebook__.ipynb",
+    kernel_name="python3",
+    progress_bar=False,
+    log_output=True,
+    stdout_file=sys.stdout,
+    stderr_file=sys.stderr,
+    config=Config({"KernelManager": {"transport": "ipc"}}),
+)
 """
 
 

@@ -188,7 +188,8 @@ def _unet(key: str, layers: int, attends: list[bool]) -> str:
     if kind == "upsamplers":
         return f"output_blocks.{block * (layers + 1) + layers}.{1 + attends[block]}.{rest}"
     number = 1 + block * (layers + 1) + index if way == "down" else block * (layers + 1) + index
-    place = f"{'input' if way == 'down' else 'output'}_blocks.{number}.{'0' if kind == 'resnets' else '1'}"
+    side = "input" if way == "down" else "output"
+    place = f"{side}_blocks.{number}.{'0' if kind == 'resnets' else '1'}"
     return _resnet(f"{place}.{rest}") if kind == "resnets" else f"{place}.{rest}"
 
 

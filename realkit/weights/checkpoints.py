@@ -18,9 +18,8 @@ from realkit.base.errors import RequestError
 from realkit.base.files import json_object
 from realkit.weights import clip_tokenizer
 
+CONFIGS = Path(str(resources.files("realkit.catalog"))) / "configs"
 NETWORK = "model.diffusion_model."
-# A cross-attention's keys, whose last axis is the width of the text encoding
-WORDS = "transformer_blocks.{}.attn2.to_k.weight"
 
 
 @dataclass(frozen=True)
@@ -32,60 +31,18 @@ class Kind:
     parts: Mapping[str, str]
 
 
-def _unet(text: int) -> dict[str, tuple[int, ...] | None]:
-    """Stable Diffusion 1 and 2 differ in the width of the text encoding."""
-    words = f"1.{WORDS.format(0)}"
-    return {
-        f"input_blocks.1.{words}": (320, text), f"input_blocks.8.{words}": (1280, text),
-        f"middle_block.{words}": (1280, text), f"output_blocks.11.{words}": (320, text),
-        "input_blocks.0.0.weight": (320, 4, 3, 3), "label_emb.0.0.weight": None,
-    }  # fmt: skip
+def _kinds() -> dict[str, Kind]:
+    """Every kind whose configs are shipped, by name, as its folder's checkpoint.json marks it."""
+    kinds = {}
+    for path in sorted(CONFIGS.glob("*/checkpoint.json")):
+        marks = json_object(path)
+        network = {key: tuple(shape) if shape else None for key, shape in marks["network"].items()}
+        kinds[path.parent.name] = Kind(network, marks["parts"])
+    return kinds
 
 
-def _mmdit(positions: int, second: tuple[int, ...] | None) -> dict[str, tuple[int, ...] | None]:
-    return {
-        "x_embedder.proj.weight": (1536, 16, 2, 2),
-        "pos_embed": (1, positions, 1536),
-        "joint_blocks.23.x_block.attn.qkv.weight": (4608, 1536),
-        "joint_blocks.12.x_block.attn2.qkv.weight": second,
-        "joint_blocks.13.x_block.attn2.qkv.weight": None,
-        "joint_blocks.24.x_block.attn.qkv.weight": None,
-    }
-
-
-VAE = {"vae": "first_stage_model.decoder.conv_in.weight"}
-POSITIONS = "transformer.text_model.embeddings.position_embedding.weight"
-SD1_PARTS = VAE | {"text_encoder": f"cond_stage_model.{POSITIONS}"}
-SD2_PARTS = VAE | {"text_encoder": "cond_stage_model.model.token_embedding.weight"}
-SD3_PARTS = VAE | {
-    "text_encoder": f"text_encoders.clip_l.{POSITIONS}",
-    "text_encoder_2": f"text_encoders.clip_g.{POSITIONS}",
-}
-SDXL_UNET: dict[str, tuple[int, ...] | None] = {
-    "input_blocks.0.0.weight": (320, 4, 3, 3), f"input_blocks.4.1.{WORDS.format(1)}": (640, 2048),
-    f"input_blocks.8.1.{WORDS.format(9)}": (1280, 2048),
-    f"middle_block.1.{WORDS.format(9)}": (1280, 2048),
-    f"output_blocks.0.1.{WORDS.format(9)}": (1280, 2048), "label_emb.0.0.weight": (1280, 2816),
-}  # fmt: skip
-REFINER_UNET: dict[str, tuple[int, ...] | None] = {
-    "input_blocks.0.0.weight": (384, 4, 3, 3), f"input_blocks.4.1.{WORDS.format(3)}": (768, 1280),
-    f"input_blocks.8.1.{WORDS.format(3)}": (1536, 1280),
-    f"middle_block.1.{WORDS.format(3)}": (1536, 1280),
-    "output_blocks.11.0.in_layers.2.weight": (384, 768, 3, 3), "label_emb.0.0.weight": (1536, 2560),
-}  # fmt: skip
-KINDS = {  # each has its folder in catalog/configs
-    "sd1": Kind(_unet(768), SD1_PARTS),
-    "sd2": Kind(_unet(1024), SD2_PARTS),  # 2.1 at 768 pixels, v-prediction
-    "sd2-base": Kind(_unet(1024), SD2_PARTS),  # 2.1 at 512 pixels, epsilon
-    "sdxl": Kind(SDXL_UNET, VAE | {
-        "text_encoder": f"conditioner.embedders.0.{POSITIONS}",
-        "text_encoder_2": "conditioner.embedders.1.model.positional_embedding",
-    }),
-    "sdxl-refiner": Kind(REFINER_UNET,
-        VAE | {"text_encoder_2": "conditioner.embedders.0.model.text_projection"}),
-    "sd3": Kind(_mmdit(192**2, None), SD3_PARTS),
-    "sd35-medium": Kind(_mmdit(384**2, (4608, 1536)), SD3_PARTS),
-}  # fmt: skip
+# "sd2" (2.1 at 768 pixels, v-prediction) and "sd2-base" (512 pixels, epsilon) have the same tensors
+KINDS = _kinds()
 SUPPORTED = (
     "supported are whole checkpoints of Stable Diffusion 1, 2, 3 medium and 3.5 medium, SDXL and"
     " its refiner, in the original layout; for any other, give a catalogue entry a `config` folder"
@@ -176,7 +133,7 @@ def missing(kind: str, keys: Iterable[str]) -> list[str]:
 
 def folder(kind: str) -> Path:
     """The shipped folder of a kind's diffusers configs, without the tokenizers' vocabularies."""
-    return Path(str(resources.files("realkit.catalog"))) / "configs" / kind
+    return CONFIGS / kind
 
 
 def arguments(kind: str) -> dict[str, Any]:

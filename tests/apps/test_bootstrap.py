@@ -261,7 +261,12 @@ import types, sys
 __version__ = "2.10.0+cu128"
 version = types.SimpleNamespace(cuda="12.8")
 gpu = types.SimpleNamespace(name={name!r}, major={major}, minor={minor}, total_memory=2**34)
-cuda = types.SimpleNamespace(init=lambda: None, device_count=lambda: 2, get_device_properties=lambda n: gpu, get_arch_list=lambda: ["sm_70", "sm_75", "sm_80"])
+cuda = types.SimpleNamespace(
+    init=lambda: None,
+    device_count=lambda: 2,
+    get_device_properties=lambda n: gpu,
+    get_arch_list=lambda: ["sm_70", "sm_75", "sm_80"],
+)
 """
 
 
@@ -333,13 +338,20 @@ def test_a_gpu_too_new_for_the_build_is_not_given_an_older_one(gpu):
     assert asked == []
 
 
-OLD_CELL = r"""
-import glob, importlib.util, os, re, subprocess, sys  # get realkit itself where it is not installed: the newest attached wheel, else the repository
+# To the letter: a backslash at an end of a line joins it with the next.
+OLD_CELL = """
+import glob, importlib.util, os, re, subprocess, sys  \
+# get realkit itself where it is not installed: the newest attached wheel, else the repository
 if importlib.util.find_spec("realkit") is None:
-    attached = glob.glob(os.environ.get("REALKIT_INPUTS", "/kaggle/input") + "/**/realkit-*.whl", recursive=True)
-    source = max(attached, key=lambda path: [int(n) for n in re.findall(r"\d+", os.path.basename(path).split("-")[1])], default="git+https://github.com/realkit/realkit")
-    if subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", source]).returncode:
-        sys.exit("realkit cannot be installed: attach a dataset that holds its wheel (realkit kaggle wheel), or turn the internet on")
+    attached = glob.glob(\
+os.environ.get("REALKIT_INPUTS", "/kaggle/input") + "/**/realkit-*.whl", recursive=True)
+    source = max(attached, \
+key=lambda path: [int(n) for n in re.findall(r"\\d+", os.path.basename(path).split("-")[1])], \
+default="git+https://github.com/realkit/realkit")
+    if subprocess.run(\
+[sys.executable, "-m", "pip", "install", "-q", "--no-deps", source]).returncode:
+        sys.exit("realkit cannot be installed: \
+attach a dataset that holds its wheel (realkit kaggle wheel), or turn the internet on")
 from realkit import bootstrap
 here = bootstrap.prepare(drive=False)  # True: on Colab, results go to Google Drive
 """
@@ -537,12 +549,14 @@ def test_our_widgets_work_with_colab_s(tmp_path):
 import ipywidgets, sys
 from PIL import Image
 import realkit as rk
-made = rk.before_after({name: Image.open(f"{sys.argv[1]}/{name}.png") for name in "ab"}, "a", "b", side=64)
+pictures = {name: Image.open(f"{sys.argv[1]}/{name}.png") for name in "ab"}
+made = rk.before_after(pictures, "a", "b", side=64)
 left, right, border = made.children[:3]
 made.update()
 first = made.result.getpixel((10, 10)), made.result.getpixel((60, 10))
 border.value = 0
-print(ipywidgets.__version__, type(made).__name__, first, made.result.getpixel((10, 10)), left.options)
+then = made.result.getpixel((10, 10))
+print(ipywidgets.__version__, type(made).__name__, first, then, left.options)
 """
     given = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = subprocess.run(

@@ -527,22 +527,38 @@ from kaggle.api.kaggle_api_extended import KaggleApi
 from kagglesdk.kernels.types.kernels_enums import KernelWorkerStatus
 from kagglesdk.datasets.types.dataset_enums import DatabundleVersionStatus
 api, said, space = KaggleApi(), {}, types.SimpleNamespace
-none = dict(error="", invalidTags=[], invalidDatasetSources=[], invalidCompetitionSources=[], invalidKernelSources=[], versionNumber=3, url="https://k/code/me/a")
+none = dict(
+    error="",
+    invalidTags=[],
+    invalidDatasetSources=[],
+    invalidCompetitionSources=[],
+    invalidKernelSources=[],
+    versionNumber=3,
+    url="https://k/code/me/a",
+)
 def told(name, method, answer, *given):
     print(f"<<{name}>>")
     setattr(api, method, lambda *_, **__: answer)
     out = getattr(api, CLI.get(method, f"{method}_cli"))(*given)
     print(out or "", end="")
-CLI = {"dataset_create_new": "dataset_create_new_cli", "dataset_create_version": "dataset_create_version_cli"}
+CLI = {
+    "dataset_create_new": "dataset_create_new_cli",
+    "dataset_create_version": "dataset_create_version_cli",
+}
 told("pushed", "kernels_push", space(**none), ".", None, None)
-told("push error", "kernels_push", space(**none | {"error": "Maximum weekly GPU quota reached"}), ".", None, None)
+no_quota = space(**none | {"error": "Maximum weekly GPU quota reached"})
+told("push error", "kernels_push", no_quota, ".", None, None)
 told("invalid", "kernels_push", space(**none | {"invalidKernelSources": ["me/a"]}), ".", None, None)
-told("running", "kernels_status", space(status=KernelWorkerStatus.RUNNING, failure_message=""), "me/a")
-told("failed", "kernels_status", space(status=KernelWorkerStatus.ERROR, failure_message="It broke"), "me/a")
+running = space(status=KernelWorkerStatus.RUNNING, failure_message="")
+told("running", "kernels_status", running, "me/a")
+failed = space(status=KernelWorkerStatus.ERROR, failure_message="It broke")
+told("failed", "kernels_status", failed, "me/a")
 told("more", "kernels_output", (["a"], "abc123"), "me/a")
 told("made", "dataset_create_new", space(invalidTags=[], status="ok", url="https://k/d"), ".")
-told("not made", "dataset_create_new", space(invalidTags=[], status="error", error="already in use", url=""), ".")
-told("no version", "dataset_create_version", space(invalidTags=[], status="error", error="too large", url=""), ".", "note")
+in_use = space(invalidTags=[], status="error", error="already in use", url="")
+told("not made", "dataset_create_new", in_use, ".")
+too_large = space(invalidTags=[], status="error", error="too large", url="")
+told("no version", "dataset_create_version", too_large, ".", "note")
 told("state", "dataset_status", DatabundleVersionStatus.READY.name.lower(), "me/a")
 print("<<config>>")
 api.authenticate()

@@ -53,7 +53,10 @@ if how == "wait":
     time.sleep(60)
 if how in ("table", "half"):
     rows = [["Euler", 0.5, "ok"], ["Heun <i>", 0.7, "ok" if how == "table" else "failed"]]
-    (home / "table.csv").write_text("sampler,psnr_db,status\\n" + "\\n".join(",".join(map(str, row)) for row in rows) + "\\n")
+    with (home / "table.csv").open("w") as file:
+        file.write("sampler,psnr_db,status\\n")
+        for row in rows:
+            file.write(",".join(map(str, row)) + "\\n")
 """
 
 
@@ -325,6 +328,7 @@ def test_what_becomes_of_entries_is_told_by_processes_and_rows(place, monkeypatc
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_with_what_is_not_finished(place):
     (place / "sweeps.yaml").write_text(
         "notebook: probe.ipynb\nentries:\n  good: {how: fine}\n  bad: {how: raise}\n"

@@ -333,14 +333,19 @@ HEADERS = {
         NET + "input_blocks.0.0.weight": (320, 5, 3, 3),
         NET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024),
     },
-    "an unknown network \\(16 input channels, first width 2432\\)": {NET + "x_embedder.proj.weight": (2432, 16, 2, 2), NET + "pos_embed": (1, 36864, 2432)},
+    "an unknown network \\(16 input channels, first width 2432\\)": {
+        NET + "x_embedder.proj.weight": (2432, 16, 2, 2), NET + "pos_embed": (1, 36864, 2432)},
     "an unknown network \\(cap_embedder.0.weight\\)": {NET + "cap_embedder.0.weight": (2304,)},
     "a FLUX network": {NET + "double_blocks.0.img_attn.norm.key_norm.scale": (128,)},
-    "a LoRA: give it to a model": {"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320), "lora_unet_down_blocks_0_attentions_0_proj_in.alpha": ()},
+    "a LoRA: give it to a model": {
+        "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320),
+        "lora_unet_down_blocks_0_attentions_0_proj_in.alpha": ()},
     "a LoRA": {"unet.down_blocks.0.attentions.0.proj_in.lora_A.weight": (8, 320)},
     "a ControlNet": {"control_model.input_blocks.0.0.weight": (320, 4, 3, 3),
         NET + "input_blocks.0.0.weight": (320, 4, 3, 3)},
-    "a VAE alone: give it as a model's `vae` part": {"first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3), "first_stage_model.quant_conv.weight": (8, 8, 1, 1)},
+    "a VAE alone: give it as a model's `vae` part": {
+        "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
+        "first_stage_model.quant_conv.weight": (8, 8, 1, 1)},
     "a VAE alone": {"decoder.mid.block_1.norm1.weight": (512,),
         "encoder.conv_in.weight": (128, 3, 3, 3)},
     "a textual inversion embedding: give it to a model": {"emb_params": (4, 768)},
@@ -351,7 +356,9 @@ HEADERS = {
     "an upscaler": {"conv_first.weight": (64, 3, 3, 3), "body.0.rdb1.conv1.weight": (32, 64, 3, 3)},
     "a v-prediction model": {"v_pred": (0,), NET + "input_blocks.0.0.weight": (320, 4, 3, 3)},
     "a model of the EDM kind": {"edm_mean": (4,), NET + "input_blocks.0.0.weight": (320, 4, 3, 3)},
-    "unknown tensors \\(bias, weights of a name longer": {"weights of a name longer than a line should be, and then some more of it": (3, 3, 3), "bias": (3, 3, 3)},
+    "unknown tensors \\(bias, weights of a name longer": {
+        "weights of a name longer than a line should be, and then some more of it": (3, 3, 3),
+        "bias": (3, 3, 3)},
     "no tensors": {},
 }  # fmt: skip
 

@@ -155,8 +155,13 @@ ON_DISK = """
     from diffusers import UNet2DConditionModel
     from realkit.base.device import release
     from realkit.models.ladder import module_bytes, place
-    kinds = dict(down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"))
-    unet = UNet2DConditionModel(sample_size=16, block_out_channels=(320, 640), cross_attention_dim=768, **kinds).eval()
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(320, 640),
+        cross_attention_dim=768,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()
     run = lambda: unet(torch.zeros(1, 4, 8, 8), torch.tensor(1), torch.zeros(1, 77, 768)).sample
     with torch.inference_mode():
         before = run()
@@ -165,7 +170,8 @@ ON_DISK = """
         place(unet, "group-offload", torch.device("cpu"))
         after = run()
     release()
-    print("freed", (held - psutil.Process().memory_info().rss) / module_bytes(unet), torch.equal(before, after))
+    freed = held - psutil.Process().memory_info().rss
+    print("freed", freed / module_bytes(unet), torch.equal(before, after))
 """
 
 
@@ -190,7 +196,13 @@ TEN = """
     import psutil
     import realkit as rk
     from realkit.base.device import release
-    names = ["rehearsal/base", "rehearsal/studio", "rehearsal/turbo", "rehearsal/xl", "rehearsal/xl+refiner"]
+    names = [
+        "rehearsal/base",
+        "rehearsal/studio",
+        "rehearsal/turbo",
+        "rehearsal/xl",
+        "rehearsal/xl+refiner",
+    ]
     for turn in range(10):
         model = rk.load(names[turn % 5])
         model("a photo of a red cube", steps=2)

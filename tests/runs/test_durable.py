@@ -187,7 +187,7 @@ def test_a_folder_moved_elsewhere_goes_on_there(tmp_path, undisturbed):
     same(tmp_path / "far" / "away", undisturbed)
 
 
-@pytest.mark.parametrize("another", [False, True])
+@pytest.mark.parametrize("another", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_folder_moved_while_it_is_written_is_said_and_goes_on_there(
     tmp_path, undisturbed, monkeypatch, another
 ):

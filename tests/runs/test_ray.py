@@ -123,6 +123,7 @@ def test_a_node_takes_a_model_that_lies_at_the_same_path(tmp_path, monkeypatch, 
         reach(far)
 
 
+@pytest.mark.slow
 def test_a_node_takes_downloads_from_a_shared_cache(tmp_path, monkeypatch, weights):
     """A file from the web that the driver has fetched; the node has no network."""
     (tmp_path / "web").mkdir()

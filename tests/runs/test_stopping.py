@@ -140,12 +140,10 @@ def test_a_signal_ends_it_after_the_batch_in_work(tmp_path, undisturbed, number)
     process.send_signal(number)
     said, told = process.communicate(timeout=120)
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    assert (
-        process.returncode == 1
-        and f"stopped before the end: {number.name} asked for it; run the same command again to resume"
-        in told
-        and "pending" in said
+    resumable = (
+        f"stopped before the end: {number.name} asked for it; run the same command again to resume"
     )
+    assert process.returncode == 1 and resumable in told and "pending" in said
     assert {row["status"] for row in rows} == {"ok"} and (out / "table.csv").exists()
     done = rk.run(SWEEP, out, batch=2)
     made = [row["id"] for row in map(json.loads, (out / "rows.jsonl").read_text().splitlines())]

@@ -346,7 +346,9 @@ def test_a_pipeline_built_by_hand_is_judged_by_its_scheduler():
         build.swap(SimpleNamespace(scheduler=EDMEulerScheduler()), "Euler")
 
 
-@pytest.mark.parametrize("name", ["UniPC", "UniPC Karras", "DEIS Exponential", "SA-Solver"])
+@pytest.mark.parametrize(
+    "name", thinned(["UniPC", "UniPC Karras", "DEIS Exponential", "SA-Solver"], ["UniPC Karras"])
+)
 def test_many_steps_run(base, name):
     assert denoised(base, [(PROMPT, "", 1)], name, 50, 1.0, (64, 64)).latents.isfinite().all()
 
@@ -363,7 +365,7 @@ def converged(base):
 ENDS = ["UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "Heun", "LMS Beta"]
 
 
-@pytest.mark.parametrize("name", thinned(ENDS, ["UniPC Karras", "DEIS Exponential", "LMS Beta"]))
+@pytest.mark.parametrize("name", thinned(ENDS, ["UniPC Karras"]))
 def test_deterministic_samplers_end_at_the_same_picture(base, converged, name):
     assert (at_length(base, name, 80) - converged).square().mean().sqrt() < 0.03
 

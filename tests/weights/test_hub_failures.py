@@ -37,12 +37,14 @@ class Case:
 
 CASES = {
     "gated": Case(Manners(gated=True, token=TOKEN),
-        rf"it is gated and there is no token\. Accept its licence at https://huggingface\.co/some/gated, then {HUB_TOKEN}"),
+        r"it is gated and there is no token\. Accept its licence at"
+        rf" https://huggingface\.co/some/gated, then {HUB_TOKEN}"),
     "gated-for-this-token": Case(Manners(gated=True, token=TOKEN),
         r"it is gated and the token does not open it\. Accept its licence at",
     token="hf_anotherToken"),
     "private": Case(Manners(token=TOKEN),
-        r"there is no such repository, or it is private and there is no token\. Look at https://huggingface\.co/some/private"),
+        r"there is no such repository, or it is private and there is no token\. Look at"
+        r" https://huggingface\.co/some/private"),
     "private-for-this-token": Case(Manners(token=TOKEN),
         "it is private and the token does not open it", token="hf_anotherToken"),
     "forbidden": Case(Manners(status=403),
@@ -58,7 +60,8 @@ CASES = {
     "truncated": Case(Manners(cuts=-1),
         r"'some/truncated' cannot be fetched: .*Run again: complete files are kept", file=True),
     "altered": Case(Manners(altered=True),
-        rf"File '{UNET}' of hub model 'some/altered' does not have the published SHA-256: it is removed, run again", file=True),
+        rf"File '{UNET}' of hub model 'some/altered' does not have the published SHA-256:"
+        r" it is removed, run again", file=True),
     "cut-twice": Case(Manners(cuts=2), file=True),
     "busy-twice": Case(Manners(waits=2)),
     "file-busy-twice": Case(Manners(waits=2), file=True),
@@ -80,7 +83,8 @@ LOADS = """
         os.environ |= {"HF_TOKEN": token} if token else {}
         waited.clear()
         try:
-            image = rk.load(name)("a photo of a red cube", sampler="Euler", steps=1, size=64, guidance=0)
+            model = rk.load(name)
+            image = model("a photo of a red cube", sampler="Euler", steps=1, size=64, guidance=0)
             return {"size": image.size, "waited": list(waited)}
         except rk.RequestError as error:
             return {"refused": str(error), "waited": list(waited)}
@@ -98,7 +102,8 @@ LOADS = """
     cases, commands = json.loads(os.environ["ASKED"])
     found = {name: load(f"some/{name}", token) for name, token in cases.items()}
     os.environ.pop("HF_TOKEN", None)
-    print("FOUND" + json.dumps([found, {name: command(*arguments) for name, arguments in commands.items()}]))
+    ended = {name: command(*arguments) for name, arguments in commands.items()}
+    print("FOUND" + json.dumps([found, ended]))
 """
 
 
@@ -258,8 +263,8 @@ def test_a_healthy_hub_lets_the_same_commands_end_well(ran, healed):
     ("manners", "says"),
     [
         (Manners(gated=True, token=TOKEN), "it is gated"),
-        (Manners(token=TOKEN), "it is private"),
-        (Manners(refused=404), "there is no such file"),
+        pytest.param(Manners(token=TOKEN), "it is private", marks=pytest.mark.slow),
+        pytest.param(Manners(refused=404), "there is no such file", marks=pytest.mark.slow),
     ],
 )
 def test_planning_ends_with_its_line_and_2(repository, tmp_path, manners, says):

@@ -114,7 +114,11 @@ LOCK = """
 def test_a_lock_made_without_a_network_is_the_one_made_with_it(repository, tmp_path):
     by_others = f"""
         from huggingface_hub import snapshot_download
-        snapshot_download("{SD15}", allow_patterns=["*.json", "*.txt", "*.fp16.safetensors"], ignore_patterns=["safety_checker/*"])
+        snapshot_download(
+            "{SD15}",
+            allow_patterns=["*.json", "*.txt", "*.fp16.safetensors"],
+            ignore_patterns=["safety_checker/*"],
+        )
     """
     with serving({SD15: repository}) as hub:
         online = python(LOCK, tmp_path / "ours", hub.endpoint)
@@ -161,10 +165,15 @@ def test_planning_asks_for_no_weights_and_loads_no_torch(repository, tmp_path):
                 " its page"
             ),
         ),
-        (f"{SD15}:bf16", "has no variant 'bf16': leave it out, or take one of fp16"),
-        (
+        pytest.param(
+            f"{SD15}:bf16",
+            "has no variant 'bf16': leave it out, or take one of fp16",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             f"{SD15}/no_such_file.safetensors",
             "has no file 'no_such_file.safetensors': it has v1-5-pruned.safetensors",
+            marks=pytest.mark.slow,
         ),
         (
             f"{SD15}/v1-5-pruned-emaonly.ckpt",

@@ -39,7 +39,11 @@ LOCKS = """
 
     def model(name):
         locked = lock_model(name)
-        return {"fingerprint": locked.fingerprint, "vae": locked.vae_fingerprint, "scheduler": locked.scheduler}
+        return {
+            "fingerprint": locked.fingerprint,
+            "vae": locked.vae_fingerprint,
+            "scheduler": locked.scheduler,
+        }
 
     def plain(ref):
         locked = resolve.lock(ref)
@@ -47,7 +51,9 @@ LOCKS = """
         return {"files": locked.files, "at": str(again)}
 
     names, refs = json.loads(os.environ["ASKED"])
-    print(json.dumps([{name: said(lambda: model(name)) for name in names}, {ref: said(lambda: plain(ref)) for ref in refs}]))
+    models = {name: said(lambda: model(name)) for name in names}
+    others = {ref: said(lambda: plain(ref)) for ref in refs}
+    print(json.dumps([models, others]))
 """
 
 

@@ -102,7 +102,8 @@ def test_what_a_killed_process_left_is_gone_on_with(place, tmp_path):
         code = f"""
             from realkit.base.cache import cache_folder
             from realkit.weights.sources.web import download
-            download("{server.endpoint}/a.safetensors", cache_folder("files") / "a.safetensors", called="A model", sha="{SHA}")
+            target = cache_folder("files") / "a.safetensors"
+            download("{server.endpoint}/a.safetensors", target, called="A model", sha="{SHA}")
         """
         killed(code, tmp_path, server)
         there = (cache.cache_folder("files") / "a.safetensors.part").stat().st_size
