@@ -21,7 +21,7 @@ import realkit as rk
 SMALL = dict(
     models="rehearsal/base", samplers=["Euler", "Euler a"],
     prompts=["a photo of a matte red cube on grass at noon", "a blue sphere"], seeds=2, steps=3,
-    scorers=["rehearsal/clip", "colour-cast"],
+    size=64, scorers=["rehearsal/clip", "colour-cast"],
 )  # fmt: skip
 
 

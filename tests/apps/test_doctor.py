@@ -460,6 +460,7 @@ def here():
         return result.exit_code, result.output, time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_this_machine(here):
     code, output, seconds = here
     shown = json.loads(output)
@@ -489,6 +490,7 @@ def test_this_machine(here):
     assert seconds < 60, "20 on a machine that does nothing else"
 
 
+@pytest.mark.slow
 def test_no_token_comes_out(here):
     assert "madeup" not in here[1].lower()
     assert json.loads(here[1])["facts"]["tokens"] == {

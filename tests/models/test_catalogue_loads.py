@@ -24,7 +24,7 @@ ENTRIES = {name: spec for name, spec in MODELS.items() if not name.startswith("r
 # and a replaced part once. The other entries repeat them under other addresses.
 FAST = [
     "sd-1.5-taesd", "dreamlike-photoreal-2", "realistic-vision-6", "hyper-sd15-1step", "sd-2.1",
-    "sdxl-base+refiner", "sd3-medium", "stable-cascade",
+    "sdxl-base+refiner", "sdxl-refiner", "sd3-medium", "stable-cascade", "stable-cascade-decoder",
 ]  # fmt: skip
 GROUPS = {
     "fast": FAST,

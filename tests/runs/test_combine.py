@@ -18,6 +18,7 @@ SWEEP = {
     "prompts": "a photo of a matte red cube on grass at noon",
     "seeds": 2,
     "steps": 2,
+    "size": 64,
     "scorers": ["colour-cast"],
 }
 

@@ -25,6 +25,7 @@ SWEEP = {
     "prompts": "a photo of a matte red cube on grass at noon",
     "seeds": 4,
     "steps": 2,
+    "size": 64,
     "upscalers": "lanczos",
     "target": 512,
     "scorers": "colour-cast",

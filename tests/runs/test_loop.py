@@ -260,7 +260,7 @@ def test_the_picture_says_what_it_is(finished):
     with Image.open(finished.folder / df["image"][0]) as image:
         text = image.text["parameters"]
     settings = (
-        "Steps: 3, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 0, Size: 128x128,"
+        "Steps: 3, Sampler: Euler, Schedule type: Uniform, CFG scale: 3, Seed: 0, Size: 64x64,"
         " Model: rehearsal/base"
     )
     assert text.startswith(SMALL["prompts"][0]) and settings in text

@@ -29,8 +29,8 @@ FIXED = [
 def test_nfe_is_what_the_network_receives(base, name):
     # From 20 steps on Restart goes back. DPM fast ends by the remainder of a division by three.
     # An adaptive sampler reads no number of steps.
-    counts = {"Restart": (1, 2, 5, 21), "DPM fast": (1, 2, 5, 21), "DPM adaptive": (2,)}
-    for steps in counts.get(name, (1, 2, 5)):
+    counts = {"Restart": (1, 5, 21), "DPM fast": (1, 5, 21), "DPM adaptive": (2,)}
+    for steps in counts.get(name, (1, 5)):
         made = denoised(base, [(PROMPT, "", 1)], name, steps, 1.0, (64, 64))
         assert made.nfe == made.network_passes and made.latents.isfinite().all()
         if not rk.SAMPLERS[name].adaptive:
@@ -41,9 +41,9 @@ def test_nfe_is_what_the_network_receives(base, name):
 @pytest.mark.parametrize("name", thinned(FIXED, solvers()))
 def test_a_batch_equals_its_singles(base, name):
     requests = [(PROMPT, "", 1), ("", "red", 2**40)]
-    batch = denoised(base, requests, name, 4, 3.0, (64, 64)).latents
+    batch = denoised(base, requests, name, 3, 3.0, (64, 64)).latents
     for request, latents in zip(requests, batch, strict=True):
-        single = denoised(base, [request], name, 4, 3.0, (64, 64)).latents[0]
+        single = denoised(base, [request], name, 3, 3.0, (64, 64)).latents[0]
         assert (single - latents).abs().max() < 2e-3 * latents.abs().max()
 
 
@@ -365,7 +365,8 @@ def converged(base):
 ENDS = ["UniPC Karras", "UniPC Exponential", "DEIS Karras", "DEIS Exponential", "Heun", "LMS Beta"]
 
 
-@pytest.mark.parametrize("name", thinned(ENDS, ["UniPC Karras"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDS)
 def test_deterministic_samplers_end_at_the_same_picture(base, converged, name):
     assert (at_length(base, name, 80) - converged).square().mean().sqrt() < 0.03
 

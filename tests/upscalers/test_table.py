@@ -7,7 +7,6 @@ from PIL import Image
 import realkit as rk
 from realkit.base import pictures
 from realkit.upscalers.table import UPSCALERS, Upscaler
-from tests.cuts import thinned
 
 NAMES = ["lanczos", "bicubic", "rehearsal/esrgan-x4"]
 
@@ -96,7 +95,8 @@ def test_a_wrong_entry_is_refused_before_any_work(monkeypatch, tmp_path):
         rk.run(dict(models="rehearsal/base", prompts="a", upscalers="folder", target=512), tmp_path)
 
 
-@pytest.mark.parametrize("name", thinned(["esrgan-x4", "compact-x4", "swin2sr-x4"], ["compact-x4"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["esrgan-x4", "compact-x4", "swin2sr-x4"])
 def test_the_networks_beat_bicubic_on_held_out_scenes(name, weights):
     """At least 1.5 dB over all floors, as stored; measured again here on a scene of each floor."""
     from realkit.apps.training import figures

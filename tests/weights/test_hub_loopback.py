@@ -111,6 +111,7 @@ LOCK = """
 """
 
 
+@pytest.mark.slow
 def test_a_lock_made_without_a_network_is_the_one_made_with_it(repository, tmp_path):
     by_others = f"""
         from huggingface_hub import snapshot_download
