@@ -74,6 +74,7 @@ def ran(repository, tmp_path_factory) -> Ran:
     return made
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_locked_to_its_commit_and_only_its_variant_fetched_once(ran):
     large = [request.path for request in ran.hub.requests if request.store]
     assert sorted(large) == [
@@ -85,6 +86,7 @@ def test_a_hub_id_is_locked_to_its_commit_and_only_its_variant_fetched_once(ran)
     assert len(ran.hub.requests) == ran.asked  # planning and resuming read the lock
 
 
+@pytest.mark.slow
 def test_the_token_goes_to_the_hub_alone_and_leaves_no_trace(ran):
     assert {request.authorization for request in ran.hub.requests if not request.store} == {
         f"Bearer {TOKEN}"
