@@ -2,7 +2,8 @@
 the worst places.
 
 Counted over realkit/ without rehearsal/ and the training recipes, which are numerics: AST nodes
-over physical lines.
+over physical lines. The lines themselves are shown and not limited: two fifths of them are blank
+lines, docstrings and imports, and a limit would be met by taking those, or features, away.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MOST = {
-    "lines": 14_000,
     "comprehensions / 1,000 lines": 25,
     "conditional expressions / 1,000 lines": 20,
     "comprehensions with two for": 0,
@@ -107,6 +107,7 @@ def figures() -> tuple[dict[str, float], Count]:
 def main() -> int:
     values, count = figures()
     over = False
+    print(f"{'lines':<40} {values['lines']:8.0f}")
     for name, most in MOST.items():
         value = values.get(name, 0)
         over = over or value > most
