@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from pydantic import TypeAdapter
+from pydantic_core import from_json
 
-from realkit.base.errors import RequestError, RunError, shown
+from realkit.base.errors import RequestError, RunError, one_line, shown
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -40,14 +42,35 @@ class WriteError(RunError):
         )
 
 
+def checked_lines(content: bytes, schema: TypeAdapter[Any], called: str) -> list[dict[str, Any]]:
+    """The records of a JSON Lines file's whole lines; a last line torn by a kill is left out.
+
+    Raises RequestError for a line that the schema does not take; it begins with `called` and
+    names the line.
+    """
+    records = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            if b"NaN" in line or b"Infinity" in line:  # JSON has neither; pydantic takes them
+                from_json(line, allow_inf_nan=False)
+            records.append(schema.validate_json(line))
+        except ValueError as error:  # pydantic's ValidationError too
+            raise RequestError(
+                f"{called} line {number} is damaged ({one_line(error, 200)})"
+            ) from error
+    return records
+
+
 class Lines:
-    """A JSON Lines file of records that have `keys`.
+    """A JSON Lines file of records that a schema takes.
 
     Appending is durable. A last line torn by a kill is not read, and is cut off by the next append.
     """
 
-    def __init__(self, path: Path, *keys: str) -> None:
-        self.path, self._keys = path, set(keys)
+    def __init__(self, path: Path, schema: TypeAdapter[Any]) -> None:
+        self.path, self._schema = path, schema
 
     def read(self) -> list[dict[str, Any]]:
         """The records of all whole lines. Raises RequestError for a damaged one."""
@@ -60,30 +83,26 @@ class Lines:
                 f"{str(self.path)!r} cannot be read: {error.strerror}. Expected a file of JSON"
                 " lines: restore it"
             ) from error
-        records = []
-        for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
-            if line.strip():
-                records.append(self._record(number, line))
-        return records
-
-    def _record(self, number: int, line: bytes) -> dict[str, Any]:
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict) or not record or self._keys - record.keys():
-            raise RequestError(
-                f"{self.path.name} line {number} is damaged ({line[:40]!r}): restore the file, or"
-                " delete that line"
-            )
-        return record
+            return checked_lines(content, self._schema, self.path.name)
+        except RequestError as error:
+            raise RequestError(f"{error}: restore the file, or delete that line") from error
+
+    def lines_of(self, records: Iterable[dict[str, Any]]) -> bytes:
+        """The file's lines for these records. Raises ValueError for one that could not be read."""
+        lines = []
+        for record in records:
+            line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+            self._schema.validate_json(line)
+            lines.append(line + b"\n")
+        return b"".join(lines)
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
-        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records]
+        lines = self.lines_of(records)
         try:
             with self.path.open("ab") as file:
                 self._heal(file)
-                file.write("".join(f"{line}\n" for line in lines).encode())
+                file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

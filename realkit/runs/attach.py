@@ -4,8 +4,6 @@ output are copied into a results folder."""
 from __future__ import annotations
 
 import io
-import json
-import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,16 +11,21 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from realkit.base.errors import RequestError, shown
+from realkit.base.files import checked_lines
 from realkit.models import provenance
 from realkit.models.identity import ID_VERSION
 from realkit.runs import environment
+from realkit.runs.jobs import sha256
+from realkit.runs.records import DRAWN, ROW, RUN, STAGES
 from realkit.runs.store import Store
 from realkit.weights.sources import inputs
 
 DEEPEST = 3  # folders below the named one in which an output is looked for
-DRAWN = ("denoise", "refine", "decode", "upscale")  # stages that leave a file
-SCORED = {"scorer", "prompt", "value", "parent"}  # what a score's row holds
+ADVICE = "Take another copy of that output"
+Rows = list[dict[str, Any]]
 
 
 def outputs(source: object) -> list[Traversable]:
@@ -67,23 +70,44 @@ def _outputs(folder: Traversable, deep: int) -> Iterator[Traversable]:
 
 def take(sources: Iterable[Traversable], store: Store, versions: Mapping[str, Any]) -> int:
     """Copy what the folder lacks; the number of rows added. Left out are failed rows, and rows
-    whose file is needed and is missing or damaged.
+    whose file is needed and is missing or damaged. What the runs were asked for stays behind.
 
-    Raises RequestError for an output made with other ids, or by library versions that may draw
-    differently.
+    Raises RequestError, before anything is written, for an output made with other ids or by library
+    versions that may draw differently, and for a damaged record.
     """
-    return sum(_take(source, store, versions) for source in sources)
+    checked = check(sources, versions)
+    return sum(_take(source, runs, rows, store) for source, runs, rows in checked)
 
 
-def _take(source: Traversable, store: Store, versions: Mapping[str, Any]) -> int:
-    runs, rows = _lines(source, "runs.jsonl"), _lines(source, "rows.jsonl")
+def check(
+    sources: Iterable[Traversable], versions: Mapping[str, Any]
+) -> list[tuple[Traversable, Rows, Rows]]:
+    """Each output with its runs and the last row of each of its ids. Raises as `take` does."""
+    return [_checked(source, versions) for source in sources]
+
+
+def _checked(source: Traversable, versions: Mapping[str, Any]) -> tuple[Traversable, Rows, Rows]:
+    """An output with its runs and the last row of each of its ids."""
+    runs = _lines(source, "runs.jsonl", RUN)
     for run in runs:
         _check_run(run, str(source), versions)
-    last = {row["id"]: row for row in rows if _is_row(row)}
+    last = {row["id"]: row for row in _lines(source, "rows.jsonl", ROW)}
+    for row in last.values():
+        parent = last.get(row.get("parent"))
+        if parent and STAGES.index(parent["stage"]) >= STAGES.index(row["stage"]):
+            raise RequestError(
+                f"attach {str(source)!r}: rows.jsonl is damaged: {row['id']} of the stage"
+                f" {row['stage']} was made from {parent['id']} of the stage {parent['stage']}."
+                f" {ADVICE}"
+            )
+    return source, runs, list(last.values())
+
+
+def _take(source: Traversable, runs: Rows, rows: Rows, store: Store) -> int:
     present, fresh = store.ok_rows(), {}
-    for name, row in last.items():
-        if row.get("status") == "ok" and name not in present:
-            fresh[name] = row
+    for row in rows:
+        if row["status"] == "ok" and row["id"] not in present:
+            fresh[row["id"]] = row
     copied = {name for name, row in fresh.items() if _copy(source, store, row)}
     taken = _with_parents(fresh, copied)
     add_rows(taken, runs, store)
@@ -91,9 +115,13 @@ def _take(source: Traversable, store: Store, versions: Mapping[str, Any]) -> int
 
 
 def add_rows(rows: list[dict[str, Any]], runs: list[dict[str, Any]], store: Store) -> None:
-    """Append rows to a folder, and before them those of `runs` that made them."""
+    """Append rows to a folder, and before them the machines of those `runs` that made them."""
     makers = {row.get("run") for row in rows}
-    store.add_runs(run for run in runs if run.get("run") in makers)
+    machines = []
+    for run in runs:
+        if run["run"] in makers and "versions" in run:
+            machines.append({name: fact for name, fact in run.items() if name != "asked"})
+    store.add_runs(machines)
     if rows:
         store.rows.append(rows)
 
@@ -106,21 +134,7 @@ def _check_run(run: dict[str, Any], source: str, versions: Mapping[str, Any]) ->
             f"{called}: made with id version {run.get('id_version')}, this is {ID_VERSION}: it"
             " cannot be resumed"
         )
-    of_run = run.get("versions") or {}
-    if not isinstance(of_run, dict):
-        raise RequestError(
-            f"{called}: runs.jsonl is damaged (versions {shown(of_run)}). Take another copy of that"
-            " output"
-        )
-    environment.same_versions(of_run, versions, f"{called}: made with")
-
-
-def _is_row(row: dict[str, Any]) -> bool:
-    """Whether a line is a row of this kit, whose id can name no file outside the folder."""
-    if not re.fullmatch(r"[0-9a-f]{16}", str(row.get("id"))):
-        return False
-    stage = row.get("stage")
-    return stage in DRAWN or (stage == "score" and row.keys() >= SCORED)
+    environment.same_versions(run.get("versions", {}), versions, f"{called}: made with")
 
 
 def _with_parents(fresh: dict[str, dict[str, Any]], copied: set[str]) -> list[dict[str, Any]]:
@@ -137,20 +151,15 @@ def _with_parents(fresh: dict[str, dict[str, Any]], copied: set[str]) -> list[di
     return [row for name, row in fresh.items() if name in wanted]
 
 
-def _lines(source: Traversable, name: str) -> list[dict[str, Any]]:
+def _lines(source: Traversable, name: str, schema: TypeAdapter[Any]) -> Rows:
     """The whole lines of a file; a last one torn by a kill is left out."""
-    data = _bytes(source.joinpath(name))
-    called, advice = f"attach {str(source)!r}: {name}", "Take another copy of that output"
+    data, called = _bytes(source.joinpath(name)), f"attach {str(source)!r}: {name}"
+    if data is None:
+        raise RequestError(f"{called} is damaged. {ADVICE}")
     try:
-        if data is None:
-            raise ValueError
-        whole = data[: data.rfind(b"\n") + 1]
-        records = [json.loads(line) for line in whole.splitlines() if line.strip()]
-    except (ValueError, RecursionError):
-        raise RequestError(f"{called} is damaged. {advice}") from None
-    if not all(isinstance(record, dict) for record in records):
-        raise RequestError(f"{called} holds no records. {advice}")
-    return records
+        return checked_lines(data, schema, called)
+    except RequestError as error:
+        raise RequestError(f"{error}. {ADVICE}") from None
 
 
 def _copy(source: Traversable, store: Store, row: dict[str, Any]) -> bool:
@@ -163,7 +172,12 @@ def _copy(source: Traversable, store: Store, row: dict[str, Any]) -> bool:
     data = _bytes(source.joinpath(path.parent.name).joinpath(path.name))
     if data is None:
         return False
-    right = _is_picture(data, row.get("pixels")) if path.suffix == ".png" else _is_latents(data)
+    if "sha256" in row:
+        right = sha256(data) == row["sha256"]
+    elif path.suffix == ".png":
+        right = _is_picture(data, row.get("pixels"))
+    else:
+        right = _is_latents(data)
     if right:
         store.put(path, data)
     return right

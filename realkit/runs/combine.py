@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base.errors import RequestError
-from realkit.runs import attach
+from realkit.runs import asked, attach
 from realkit.runs.locks import NAME, Locks, read_locks, write_locks
 from realkit.runs.store import Store
 from realkit.runs.table import write
@@ -32,8 +32,13 @@ def merge(source: str | Path, out: str | Path) -> int:
         raise RequestError(f"{str(source)!r} is packed: unzip it, then merge the folder")
     store = Store(out)
     locks, versions = _locks([store, *sources]), _versions([store, *sources])
+    for other in sources:  # a damaged record is found before anything is written
+        other.cells.read()
     with store.writing():
-        count = attach.take(folders, store, versions)  # refuses other versions before it writes
+        attach.check(folders, versions)
+        for other in sources:
+            asked.merge(other, store)
+        count = attach.take(folders, store, versions)
         for other in sources:
             count += _add_failures(other, store)
             _add_cells(other, store)
@@ -74,7 +79,7 @@ def _fingerprints(locks: Locks) -> dict[tuple[str, str], Any]:
 def _versions(stores: Iterable[Store]) -> dict[str, Any]:
     """The library versions of the first folder that has runs."""
     for store in stores:
-        if runs := store.runs.read():
+        if runs := store.machines():
             return dict(runs[0]["versions"])
     return {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import subprocess
@@ -12,10 +13,13 @@ from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError
+from realkit.base.version import __version__
+from realkit.models.identity import ID_VERSION
 
 if TYPE_CHECKING:
     import torch
 
+FORMAT = 2  # of a folder: what was asked, and the hash of every file, are recorded
 # Packages whose version can change a result.
 DECISIVE = ("torch", "diffusers", "transformers", "open_clip_torch", "spandrel", "numpy")
 
@@ -39,6 +43,13 @@ def environment(device: torch.device) -> dict[str, Any]:
     else:
         facts["cpu"] = _cpu()
     return facts
+
+
+def run_record(run: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's record in runs.jsonl: when it began, by which kit, on which machine."""
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    facts = {"run": run, "started": started, "id_version": ID_VERSION, "realkit": __version__}
+    return facts | {"format": FORMAT} | dict(environment)
 
 
 def same_versions(before: Mapping[str, Any], now: Mapping[str, Any], whose: str) -> None:

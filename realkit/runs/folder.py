@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realkit.base.errors import RequestError
+from realkit.runs.asked import Asked
 from realkit.runs.store import Store
 from realkit.runs.table import build
 
@@ -16,21 +17,15 @@ if TYPE_CHECKING:
 class Run:
     """A results folder: after a run, the cells that its sweep asked for; read later, all cells."""
 
-    def __init__(
-        self,
-        folder: str | Path,
-        cells: frozenset[str] | None = None,
-        scorers: tuple[str, ...] | None = None,
-        stopped: str = "",
-    ) -> None:
+    def __init__(self, folder: str | Path, asked: Asked | None = None, stopped: str = "") -> None:
         self.stopped = stopped  # why the run ended before its work did; "": it did not
         self.folder = Path(folder)
         self.store = Store(folder)
-        self._cells, self._scorers = cells, scorers
+        self._asked = asked  # None: what all runs were asked for
 
     def table(self) -> pd.DataFrame:
         """One line a cell: settings, seconds and memory a stage, scores, status."""
-        frame = build(self.store, self._cells, self._scorers)
+        frame = build(self.store, self._asked)
         frame.attrs["folder"] = str(self.folder)
         return frame
 

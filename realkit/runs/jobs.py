@@ -3,6 +3,7 @@ contract of a stage."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -110,6 +111,11 @@ class Kit:
     where: dict[str, Any]
 
 
+def sha256(file: bytes) -> str:
+    """The hash that an artifact carries in its row: of its file, as hexadecimal digits."""
+    return hashlib.sha256(file).hexdigest()
+
+
 @dataclass(frozen=True)
 class Output:
     """A row and the contents of its file, if it has one: bytes, or a picture that `encoded` turns
@@ -120,19 +126,22 @@ class Output:
     record: dict[str, Any] | None = None
 
     def encoded(self, run: str) -> Output:
-        """The same with its picture as PNG bytes. The record gains the run and the hash of the
-        pixels, the row that hash."""
-        if self.file is None or isinstance(self.file, bytes):
+        """The same with its picture as PNG bytes, and the hash of its file in its row. A picture's
+        record gains the run and the hash of the pixels, its row that hash."""
+        if self.file is None or "sha256" in self.row:
             return self
+        if isinstance(self.file, bytes):
+            return Output(self.row | {"sha256": sha256(self.file)}, self.file)
         pixels, png = provenance.pixel_hash(self.file), io.BytesIO()
         record = {**(self.record or {}), "run": run, "pixels": pixels}
         provenance.save(provenance.annotate(self.file, record), png)
-        return Output(self.row | {"pixels": pixels}, png.getvalue())
+        file = png.getvalue()
+        return Output(self.row | {"pixels": pixels, "sha256": sha256(file)}, file)
 
 
 class Damaged(OSError):
-    """A file of an earlier stage that cannot be decoded. The run removes it, so that the next run
-    makes it again."""
+    """A file of an earlier stage that cannot be decoded, or that is not the one that was written.
+    The run removes it, so that the next run makes it again."""
 
     def __init__(self, stage: str, artifact: str) -> None:
         super().__init__(

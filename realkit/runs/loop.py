@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from realkit.base.errors import RequestError
-from realkit.runs import environment
+from realkit.runs import asked, environment
 from realkit.runs.attach import outputs, take
 from realkit.runs.engines import choose
 from realkit.runs.engines.engine import Engine
 from realkit.runs.folder import Run
-from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage
+from realkit.runs.jobs import SOURCES, Damaged, FileKey, Files, Job, Kit, Planned, Stage, sha256
 from realkit.runs.pending import pending
 from realkit.runs.plan import lock_sweep, planned_cells
 from realkit.runs.stopping import Stop
-from realkit.runs.store import Store
+from realkit.runs.store import Row, Store
 from realkit.runs.table import write
 from realkit.runs.writer import Desk
 from realkit.scorers.score import lock_scorer
@@ -74,15 +74,19 @@ def run(
     with store.writing(), stop.listening(), contextlib.closing(workers):
         versions = _start(workers, where, store)
         take(sources, store, versions)
+        asked.upgrade(store)
         limit = batch or workers.batch_limit(cells[0].width * cells[0].height)
         planned = planned_cells(cells, locks, store, limit)
+        wanted = {cell_id(item.cell, item.ids): frozenset(sweep.scorers) for item in planned}
+        name, machine = next(iter(workers.environments.items()))
+        what = {"asked": {"cells": list(wanted), "scorers": list(sweep.scorers)}}
+        store.runs.append([environment.run_record(name, machine) | what])
         store.write_text("sweep.yaml", sweep.to_yaml())
         scorers = {scorer: lock_scorer(scorer) for scorer in sweep.scorers}
         workers.equip(kit := Kit(locks.models, locks.upscalers, scorers, where))
         _do_stages(kit, planned, store, workers, stop)
         write(store)
-    ids = frozenset(cell_id(item.cell, item.ids) for item in planned)
-    return Run(out, ids, tuple(sweep.scorers), stop.reason)
+    return Run(out, wanted, stop.reason)
 
 
 def _attached(attach: str | Path | Sequence[str | Path]) -> list[Traversable]:
@@ -96,7 +100,8 @@ def _start(workers: Engine, where: dict[str, Any], store: Store) -> dict[str, An
     """Start the engine under a new run's name; the library versions of its first machine. Raises
     RequestError where the folder was made with others."""
     name = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    runs = store.runs.read()
+    makers = {row["run"] for row in store.rows.read() if "run" in row}
+    runs = [run for run in store.machines() if run["run"] in makers]
     before = runs[0]["versions"] if runs else None
     workers.start(name, where, before)
     versions = next(iter(workers.environments.values()))["versions"]
@@ -125,11 +130,14 @@ def _do_jobs(
 ) -> None:
     from tqdm import tqdm
 
+    rows = store.last_rows() if stage.name in SOURCES else {}
+
     def read(job: Job) -> Files:
         files: dict[FileKey, bytes] = {}
         for item in job.planned if stage.name in SOURCES else ():
             source = item.source(stage.name)
-            files[source] = store.path(*source).read_bytes()
+            if source not in files:
+                files[source] = _checked_file(store.path(*source), source, rows, desk)
         return files
 
     most = max(map(_bytes, jobs))
@@ -152,6 +160,20 @@ def _do_jobs(
             stop.because(desk.room(most))
             bar.set_postfix_str(str(result.job.tool), refresh=False)
             bar.update(result.job.weight)
+
+
+def _checked_file(path: Path, source: FileKey, rows: dict[str, Row], desk: Desk) -> bytes:
+    """An artifact's file, which must be the one that was written. Raises Damaged for another.
+
+    A row of before folder format 2 has no hash: the file is believed, and its hash recorded.
+    """
+    file, row = path.read_bytes(), rows[source[1]]
+    if "sha256" not in row:
+        rows[source[1]] = row | {"sha256": sha256(file)}
+        desk.append([rows[source[1]]])
+    elif row["sha256"] != sha256(file):
+        raise Damaged(*source)
+    return file
 
 
 def _bytes(job: Job) -> int:

@@ -4,7 +4,6 @@ time."""
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from realkit.base.errors import RequestError
 from realkit.base.files import Lines, WriteError, write_atomically
+from realkit.runs.records import CELL, ROW, RUN
 
 Row = dict[str, Any]
 LOCK = ".lock"
@@ -36,9 +36,9 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.cells = Cells(self.folder / "cells.jsonl", "id", "cell", "ids", "batch")
-        self.rows = Lines(self.folder / "rows.jsonl", "id", "stage", "status")
-        self.runs = Lines(self.folder / "runs.jsonl", "run", "versions")
+        self.cells = Cells(self.folder / "cells.jsonl", CELL)
+        self.rows = Lines(self.folder / "rows.jsonl", ROW)
+        self.runs = Lines(self.folder / "runs.jsonl", RUN)
         self._held: tuple[int, int] | None = None  # the lock file's inode, while this holds it
 
     def path(self, stage: str, artifact: str) -> Path:
@@ -56,6 +56,11 @@ class Store:
         except OSError:
             return False
 
+    def pictures(self) -> set[str]:
+        """The ids of the pictures whose files are there."""
+        folder = self.folder / "images"
+        return {path.stem for path in folder.glob("*.png")}
+
     def last_rows(self) -> dict[str, Row]:
         """The last row of each artifact id, which is the one that counts."""
         return {row["id"]: row for row in self.rows.read()}
@@ -68,10 +73,22 @@ class Store:
         """The batch of each latents id that was planned."""
         return {cell["ids"]["latents"]: cell["batch"] for cell in self.cells.read()}
 
+    def machines(self) -> list[dict[str, Any]]:
+        """The records of runs with their machines, in the order they began."""
+        return [run for run in self.runs.read() if "versions" in run]
+
+    def asked(self) -> list[dict[str, Any]]:
+        """What each run was asked for, in the order they began; none before folder format 2."""
+        return [run for run in self.runs.read() if "asked" in run]
+
     def add_runs(self, runs: Iterable[dict[str, Any]]) -> None:
-        """Append the runs that the folder does not have."""
-        present = {run["run"] for run in self.runs.read()}
-        if new := [run for run in runs if run.get("run") not in present]:
+        """Append the records that say more of a run than the folder does: its machine, or what it
+        was asked for."""
+        told: dict[str, list[Any]] = {}
+        for run in self.runs.read():
+            told.setdefault(run["run"], [None]).append(run.get("asked"))
+        new = [run for run in runs if run.get("asked") not in told.get(run["run"], ())]
+        if new:
             self.runs.append(new)
 
     def put(self, path: Path, data: bytes) -> None:
@@ -85,10 +102,7 @@ class Store:
     def add_cells(self, new: Iterable[dict[str, Any]]) -> None:
         """Add cells that were planned together, all or none: the rest of a plan cut short would get
         other batches."""
-        lines = []
-        for record in (*self.cells.read(), *new):
-            lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        self.put(self.cells.path, "".join(lines).encode())
+        self.put(self.cells.path, self.cells.lines_of((*self.cells.read(), *new)))
 
     def write_text(self, name: str, text: str) -> None:
         self.put(self.folder / name, text.encode())

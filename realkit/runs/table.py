@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
+from realkit.runs import asked
+from realkit.runs.asked import Asked
 from realkit.runs.store import Row, Store
 from realkit.scorers.table import SCORERS
 
@@ -15,27 +16,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Scores = dict[tuple[str, str | None], Row]  # by scorer and prompt
-TEXTS = ("error", "upscaler", "tile", "upscale_dtype", "image")  # text, even where all are empty
+TEXTS = (
+    "error",
+    "missing",
+    "upscaler",
+    "tile",
+    "upscale_dtype",
+    "image",
+)  # text, even where all are empty
 
 
-def build(
-    store: Store, cells: Collection[str] | None = None, scorers: Collection[str] | None = None
-) -> pd.DataFrame:
+def build(store: Store, wanted: Asked | None = None) -> pd.DataFrame:
     """The table of a results folder, independent of the order of work.
 
     It has one line a cell, in the order of the plan, and a column for each scorer that has rows, in
     the order of the catalogue.
 
-    `cells` and `scorers` limit it to these ids and names. A failed score counts against a cell only
-    where its scorer is among them.
+    `wanted` limits it to these cells and their scorers; by default they are those that the folder's
+    runs were asked for. A cell is "ok" when its picture is there and each of its scores, "failed"
+    when one of them failed, else "pending": `missing` names the stages.
     """
     import pandas as pd
 
-    lines = _Lines(store, scorers)
-    records = [record for record in store.cells.read() if cells is None or record["id"] in cells]
+    lines = _Lines(store, asked.of_folder(store) if wanted is None else wanted)
+    records = store.cells.read()
+    if wanted is not None:
+        records = [record for record in records if record["id"] in wanted]
+    table = [lines.line(record) for record in records]
     order = {name: place for place, name in enumerate(SCORERS)}
-    names = sorted(lines.scorers, key=lambda name: (order.get(name, len(order)), name))
-    frame = pd.DataFrame(map(lines.line, records), columns=[*COLUMNS, *names])
+    scorers = lines.scorers if wanted is None else lines.scorers & set().union(*wanted.values())
+    names = sorted(scorers, key=lambda name: (order.get(name, len(order)), name))
+    frame = pd.DataFrame(table, columns=[*COLUMNS, *names])
     for name in TEXTS:
         frame[name] = frame[name].astype("string")
     return frame
@@ -53,47 +64,61 @@ def write(store: Store) -> None:
 class _Lines:
     """The lines of a table, from the last row of each artifact."""
 
-    def __init__(self, store: Store, scorers: Collection[str] | None) -> None:
-        self._store, self._rows = store, store.last_rows()
+    def __init__(self, store: Store, wanted: Asked) -> None:
+        self._store, self._rows, self._wanted = store, store.last_rows(), wanted
         self._columns = dict(COLUMNS)
+        self._pictures = store.pictures()
         self._scores: dict[str, Scores] = {}  # of each image
         self.scorers: set[str] = set()
         for row in self._rows.values():
-            if row["stage"] == "score" and (scorers is None or row["scorer"] in scorers):
+            if row["stage"] == "score":
                 self._scores.setdefault(row["parent"], {})[row["scorer"], row["prompt"]] = row
                 self.scorers.add(row["scorer"])
 
     def line(self, record: dict[str, Any]) -> dict[str, Any]:
         """The line of a cell's record in cells.jsonl."""
         cell, ids = record["cell"], record["ids"]
-        steps = {"denoise": ids["latents"], "decode": ids["decoded"], "image": ids["image"]}
+        artifacts = {"denoise": ids["latents"], "decode": ids["decoded"], "image": ids["image"]}
         if ids["image"] != ids["decoded"]:
-            steps["upscale"] = ids["image"]
-        rows = {stage: self._rows.get(artifact) for stage, artifact in steps.items()}
+            artifacts["upscale"] = ids["image"]
+        rows = {stage: self._rows.get(artifact) for stage, artifact in artifacts.items()}
         line = {name: cell[name] for name in self._columns if name in cell}
         line["cell"] = record["id"]
         for name, column in self._columns.items():
             if row := rows.get(column.stage):
                 line[name] = row.get(column.field or name)
-        if begun := self._rows.get(ids.get("begun")):
-            self._add_first_leg(line, begun, rows["denoise"])
-            rows["begun"] = begun
-        steps_done = [row for row in rows.values() if row is not None]
-        complete = len(steps_done) == len(rows)
+        stages = dict(rows)
+        del stages["image"]
+        if ids.get("begun"):
+            stages = {"denoise": self._rows.get(ids["begun"]), "refine": rows["denoise"]} | {
+                name: row for name, row in stages.items() if name != "denoise"
+            }
+            if begun := stages["denoise"]:
+                self._add_first_leg(line, begun, rows["denoise"])
         scores = self._scores_of(ids["image"], cell["prompt"])
         _add_scores(line, scores)
-        _add_status(line, [*steps_done, *scores], complete)
-        if complete and all(row["status"] == "ok" for row in steps_done):
-            path = self._store.path("upscale", ids["image"])
-            line["image"] = path.relative_to(self._store.folder).as_posix()
-        if complete and len({row.get("device") for row in steps_done}) == 1:
-            parts = [name for name, column in self._columns.items() if column.part_of_seconds]
-            line["seconds"] = sum(line.get(name) or 0.0 for name in parts)
+        if all(row and row["status"] == "ok" for row in stages.values()):
+            self._add_picture(line, ids["image"], stages)
+        wanted = self._wanted.get(record["id"], ())
+        _add_status(line, stages, {name: scores.get(name) for name in sorted(wanted)})
         return line
 
-    def _scores_of(self, image: str, prompt: str) -> list[Row]:
-        scores = self._scores.get(image, {})
-        return [row for (_, scored), row in scores.items() if scored in (None, prompt)]
+    def _add_picture(self, line: dict[str, Any], image: str, stages: dict[str, Any]) -> None:
+        """Add the picture's place, if the file is there, and the seconds it took."""
+        if image in self._pictures:
+            path = self._store.path("upscale", image)
+            line["image"] = path.relative_to(self._store.folder).as_posix()
+        if len({row.get("device") for row in stages.values()}) == 1:
+            parts = [name for name, column in self._columns.items() if column.part_of_seconds]
+            line["seconds"] = sum(line.get(name) or 0.0 for name in parts)
+
+    def _scores_of(self, image: str, prompt: str) -> dict[str, Row]:
+        """The rows of a picture's scores, by scorer."""
+        rows = {}
+        for (scorer, scored), row in self._scores.get(image, {}).items():
+            if scored in (None, prompt):
+                rows[scorer] = row
+        return rows
 
     def _add_first_leg(self, line: dict[str, Any], first: Row, second: Row | None) -> None:
         """Combine the values of two legs, as each column says."""
@@ -109,21 +134,29 @@ class _Lines:
                 line[name] = legs[0]
 
 
-def _add_scores(line: dict[str, Any], scores: list[Row]) -> None:
-    for row in scores:
+def _add_scores(line: dict[str, Any], scores: dict[str, Row]) -> None:
+    for scorer, row in scores.items():
         if row["status"] == "ok":
-            line[row["scorer"]] = row["value"]
+            line[scorer] = row["value"]
         if "score_s" in row:
             line["score_s"] = line.get("score_s", 0.0) + row["score_s"]
 
 
-def _add_status(line: dict[str, Any], rows: list[Row], complete: bool) -> None:
-    line["status"] = "ok" if complete else "pending"
-    for row in rows:
-        if row["status"] != "ok":
-            line["status"] = "failed"
+def _add_status(
+    line: dict[str, Any], stages: dict[str, Row | None], scores: dict[str, Row | None]
+) -> None:
+    """Add whether a cell is ok, what it lacks, and the first error. `scores` are those asked for,
+    by scorer."""
+    missing = []
+    for stage, row in (*stages.items(), *scores.items()):
+        if row is None or row["status"] != "ok":
+            missing.append(stage if stage in stages else f"score {stage}")
+        if row is not None and row["status"] != "ok" and "error" not in line:
             line["error"] = f"{row['stage']}: {row['error_type']}: {row['error']}"
-            return
+    if not missing and "image" not in line:
+        missing.append("the picture's file")
+    line["missing"] = ", ".join(missing) or None
+    line["status"] = "failed" if "error" in line else "pending" if missing else "ok"
 
 
 def dictionary() -> str:

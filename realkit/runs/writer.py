@@ -3,7 +3,6 @@ work."""
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -11,11 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from realkit.base import cache
-from realkit.base.version import __version__
-from realkit.models.identity import ID_VERSION
 from realkit.runs.engines.engine import Result, encoded
+from realkit.runs.environment import run_record
 from realkit.runs.jobs import Output
-from realkit.runs.store import Store
+from realkit.runs.store import Row, Store
 
 WAITING = 3  # results that may be in the threads' hands, and pictures encoded at once
 SPARE = 4 * 2**20  # bytes that stay free for rows and tables
@@ -30,7 +28,7 @@ class Desk:
 
     def __init__(self, store: Store, environments: Mapping[str, dict[str, Any]]) -> None:
         self._store, self._environments = store, environments
-        self._runs = {row["run"] for row in store.runs.read()}
+        self._runs = {row["run"] for row in store.machines()}
         self._encoders = ThreadPoolExecutor(WAITING, "encoding")
         self._scribe = ThreadPoolExecutor(1, "writing")
         self._waiting: deque[Future[None]] = deque()
@@ -50,6 +48,10 @@ class Desk:
         for output in result.outputs:
             encoding.append(self._encoders.submit(encoded, stage, result.job, output, result.run))
         self._waiting.append(self._scribe.submit(self._file, stage, result, encoding))
+
+    def append(self, rows: list[Row]) -> None:
+        """Append rows that leave no file."""
+        self._waiting.append(self._scribe.submit(self._store.rows.append, rows))
 
     def settle(self) -> None:
         """Wait until all is written."""
@@ -75,9 +77,6 @@ class Desk:
                 self._store.put(self._store.path(stage, str(output.row["id"])), output.file)
             rows.append({"stage": stage, "run": result.run, "at": at, **output.row})
         if rows and result.run not in self._runs:
-            started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            facts = {"started": started, "id_version": ID_VERSION, "realkit": __version__}
-            environment = self._environments[result.run]
-            self._store.runs.append([{"run": result.run, **facts, **environment}])
+            self._store.runs.append([run_record(result.run, self._environments[result.run])])
             self._runs.add(result.run)
         self._store.rows.append(rows)

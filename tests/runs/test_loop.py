@@ -99,7 +99,8 @@ def test_a_torn_last_line_heals(copied):
     whole = rk.read(copied).table()
     rows = copied / "rows.jsonl"
     rows.write_bytes(rows.read_bytes()[:-40])
-    assert (rk.read(copied).table()["status"] == "ok").all()
+    torn = rk.read(copied).table()  # a score was the last to be written
+    assert list(torn["status"]).count("pending") == 1 and "score " in torn["missing"].max()
     rk.run(rk.Sweep(**SMALL), copied)
     same(rk.read(copied).table(), whole)
     assert all(json.loads(line) for line in rows.read_text().splitlines())

@@ -1,14 +1,29 @@
+import json
 import os
 
 import pytest
+from pydantic import TypeAdapter
 
 import realkit as rk
 from realkit.base.files import Lines, write_atomically
 from realkit.runs.store import Store
 
+NUMBER = TypeAdapter(dict[str, int])
+ROW = {"id": "0" * 16, "stage": "decode", "status": "ok"}
+SETTINGS = {
+    "model": "a", "sampler": "Euler", "prompt": "b", "negative": "", "seed": 0, "steps": 1,
+    "guidance": 1.0, "width": 64, "height": 64,
+}  # fmt: skip
+
+
+def cell(number: int, batch: int) -> dict:
+    name = f"{number:016x}"
+    ids = {"latents": name, "decoded": name, "image": name}
+    return {"id": name, "cell": SETTINGS, "ids": ids, "batch": batch}
+
 
 def test_a_torn_line_is_not_read_and_is_cut_before_the_next(tmp_path):
-    lines = Lines(tmp_path / "a.jsonl")
+    lines = Lines(tmp_path / "a.jsonl", NUMBER)
     lines.append([{"n": 1}, {"n": 2}])
     with lines.path.open("ab") as file:
         file.write(b'{"n": 3')
@@ -20,15 +35,15 @@ def test_a_torn_line_is_not_read_and_is_cut_before_the_next(tmp_path):
 def test_a_file_holding_only_a_torn_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"n"')
-    assert Lines(path).read() == []
-    Lines(path).append([{"n": 1}])
-    assert Lines(path).read() == [{"n": 1}]
+    assert Lines(path, NUMBER).read() == []
+    Lines(path, NUMBER).append([{"n": 1}])
+    assert Lines(path, NUMBER).read() == [{"n": 1}]
 
 
 def test_no_nan_reaches_a_row(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Lines(tmp_path / "a.jsonl").append([{"n": float("nan")}])
-    assert Lines(tmp_path / "a.jsonl").read() == []
+        Lines(tmp_path / "a.jsonl", NUMBER).append([{"n": float("nan")}])
+    assert Lines(tmp_path / "a.jsonl", NUMBER).read() == []
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
@@ -67,34 +82,30 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path):
 
 @pytest.mark.parametrize("line", ["123", "null", "{}", "[1]", '{"n": 1}', "[" * 100_000, "{"])
 def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path, line):
-    (tmp_path / "rows.jsonl").write_text(
-        '{"id": "a", "stage": "decode", "status": "ok"}\n\n' + line + "\n"
-    )
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n\n" + line + "\n")
     with pytest.raises(rk.RequestError, match=r"rows\.jsonl line 3 is damaged"):
         Store(tmp_path).last_rows()
 
 
 def test_blank_lines_are_nothing_and_a_folder_is_no_file(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"n": 1}\n\n  \n{"n": 2}\n')
-    assert [line["n"] for line in Lines(tmp_path / "a.jsonl").read()] == [1, 2]
+    assert [line["n"] for line in Lines(tmp_path / "a.jsonl", NUMBER).read()] == [1, 2]
     (tmp_path / "b.jsonl").mkdir()
     with pytest.raises(rk.RequestError, match=r"b\.jsonl' cannot be read: Is a directory"):
-        Lines(tmp_path / "b.jsonl").read()
+        Lines(tmp_path / "b.jsonl", NUMBER).read()
 
 
 def test_of_a_cell_written_twice_the_first_counts(tmp_path):
     store = Store(tmp_path)
-    store.cells.append(
-        {"id": name, "cell": {}, "ids": {}, "batch": batch} for batch, name in enumerate("aba")
-    )
-    assert [(line["id"], line["batch"]) for line in store.cells.read()] == [("a", 0), ("b", 1)]
+    store.cells.append([cell(0, 0), cell(1, 1), cell(0, 2)])
+    assert [line["batch"] for line in store.cells.read()] == [0, 1]
 
 
 def test_a_plan_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
     """Killed while its cells are written, a run plans them again as if for the first time: part of
     a plan would be completed by other batches."""
     store = Store(tmp_path)
-    lines = [{"id": str(number), "cell": {}, "ids": {}, "batch": number} for number in range(4)]
+    lines = [cell(number, number) for number in range(4)]
     store.add_cells(lines[:2])
     kept = store.cells.path.read_bytes()
     with monkeypatch.context() as patch:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from realkit.apps.cli.sweeps import status_counts
+from realkit.apps.cli.sweeps import exit_code, status_counts
 from realkit.base.errors import RequestError
 
 PATH = click.Path(path_type=Path)
@@ -134,7 +134,9 @@ def _fetch(kernel: str, out: Path) -> None:
     from realkit.runs.folder import read
 
     kaggle_push.fetch(kernel, out, click.echo)
-    click.echo(f"{status_counts(read(out).table())}; table: {out / 'table.csv'}")
+    table = read(out).table()
+    click.echo(f"{status_counts(table)}; table: {out / 'table.csv'}")
+    sys.exit(exit_code(table))
 
 
 def _parameters(assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -45,11 +45,11 @@ def run(sweep: Path, out: Path, **options: Any) -> None:
     from realkit.runs import loop
 
     result = loop.run(sweep, out, **options)
-    click.echo(f"{status_counts(result.table())}; table: {out / 'table.csv'}")
+    table = result.table()
+    click.echo(f"{status_counts(table)}; table: {out / 'table.csv'}")
     if result.stopped:
         click.echo(_stopped(result.stopped), err=True)
-    if result.failed or result.stopped:
-        sys.exit(1)
+    sys.exit(exit_code(table))
 
 
 @click.command()
@@ -87,6 +87,11 @@ def status_counts(table: pd.DataFrame) -> str:
     """How many cells of a table have which status."""
     counts = table["status"].value_counts()
     return ", ".join(f"{count} cells {status}" for status, count in counts.items())
+
+
+def exit_code(table: pd.DataFrame) -> int:
+    """0 where every cell is ok, else 1."""
+    return 0 if (table["status"] == "ok").all() else 1
 
 
 def _stopped(reason: str) -> str:

@@ -9,10 +9,19 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Required
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FiniteFloat,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
+from typing_extensions import TypedDict
 
 from realkit.apps.notebooks.parameters import UNKNOWN, assigned, check_value, parameters_cell
 from realkit.base import credentials
@@ -51,6 +60,23 @@ class File(BaseModel):
     parameters: Parameters = {}
     entries: dict[StrictStr, Parameters] | None = None
     per: StrictStr | None = None
+
+
+class Record(TypedDict, total=False):
+    """One execution of an entry, as entries.jsonl holds it."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    id: Required[str]
+    name: Required[str]
+    status: Required[Literal["ok", "failed", "stopped"]]
+    folder: str
+    reason: str
+    seconds: FiniteFloat
+    attempts: int
+
+
+RECORD: TypeAdapter[Any] = TypeAdapter(Record)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from realkit.apps.notebooks.child import DEAD, ERROR, OK, REASON, STOPPED, kill
 from realkit.apps.notebooks.entries import LOG, MADE, OUT, Entry
-from realkit.apps.notebooks.outcome import judged, size_before
+from realkit.apps.notebooks.outcome import asked_before, judged
 from realkit.base import credentials
 from realkit.runs.stopping import Stop
 
@@ -31,12 +31,12 @@ LOG_TAIL = 65_536  # bytes
 def execute(entry: Entry, folder: Path, stop: Stop, end: Stop) -> dict[str, Any]:
     """Execute an entry; its record. `stop` asks the notebook to stop, `end` kills it."""
     began, attempts, code = time.monotonic(), 0, DEAD
-    before = size_before(entry, folder)
+    before = asked_before(entry, folder)
     while attempts < ATTEMPTS and (code == DEAD or _signal_of(code)) and not stop.reason:
         attempts += 1
         code = _attempt(entry, folder, stop, end)
     if code == OK:
-        status, reason = judged(folder, *before)
+        status, reason = judged(folder, before)
     elif code == STOPPED or (stop.reason and code != ERROR):
         status, reason = "stopped", stop.reason
     else:

@@ -9,43 +9,37 @@ from typing import TYPE_CHECKING
 
 from realkit.apps.notebooks.entries import BEGAN, Entry
 from realkit.base.errors import RequestError, one_line
-from realkit.runs import locks
+from realkit.runs import asked
 from realkit.runs.folder import Run, read
 from realkit.runs.store import Store
-from realkit.sweeps.ids import cell_id, ids, of_cell
-from realkit.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def size_before(entry: Entry, folder: Path) -> tuple[int, int]:
-    """How many cells and rows an entry's results held when it was first executed with its present
-    parameters and code; noted in a file then."""
+def asked_before(entry: Entry, folder: Path) -> int:
+    """How many records of what was asked an entry's results held when it was first executed with
+    its present parameters and code; noted in a file then."""
     store = Store(folder)
     try:
         note = json.loads((folder / BEGAN).read_text(encoding="utf-8"))
         if note["id"] == entry.id:
-            return int(note["cells"]), int(note["rows"])
+            return int(note["asked"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     try:
-        cells, rows = len(store.cells.read()), len(store.rows.read())
+        count = sum(record["run"] != asked.EARLIER for record in store.asked())
     except RequestError:  # damaged: the notebook and its record will say so
-        return 0, 0
-    store.write_text(BEGAN, json.dumps({"id": entry.id, "cells": cells, "rows": rows}))
-    return cells, rows
+        return 0
+    store.write_text(BEGAN, json.dumps({"id": entry.id, "asked": count}))
+    return count
 
 
-def judged(folder: Path, cells_before: int = 0, rows_before: int = 0) -> tuple[str, str]:
-    """Status and reason of an entry whose notebook ran to its end, by the rows it left. Cells that
-    other parameters left unfinished before do not count."""
+def judged(folder: Path, before: int = 0) -> tuple[str, str]:
+    """Status and reason of an entry whose notebook ran to its end, by what its runs were asked for
+    and left. What the first `before` records ask, under other parameters, does not count."""
     try:
-        table = table_of(folder)
-        if cells_before:
-            table = _asked_table(folder, cells_before, rows_before)
-            if table.empty:
-                return "ok", ""
+        table = _table_since(folder, before)
     except RequestError as error:
         return "failed", str(error)
     if table is None or ("status" not in table and not (folder / "cells.jsonl").exists()):
@@ -80,27 +74,14 @@ def table_of(folder: Path) -> pd.DataFrame | None:
         raise RequestError(f"its table.csv cannot be read: {one_line(error)}") from error
 
 
-def _asked_table(folder: Path, cells_before: int, rows_before: int) -> pd.DataFrame:
-    """The table of the cells that the present parameters asked for, with their scorers: cells of
-    the folder's last sweep, cells added since, and cells worked on since."""
+def _table_since(folder: Path, before: int) -> pd.DataFrame | None:
+    """The table of the cells that runs since the first `before` records were asked for; of a folder
+    without records, its whole table; None where there was neither run nor table."""
     store = Store(folder)
-    wanted: set[str] = set()
-    scorers: set[str] = set()
-    if (folder / "sweep.yaml").is_file():
-        sweep, lock = Sweep.from_yaml(folder / "sweep.yaml"), locks.read_locks(folder)
-        for cell in sweep.cells({name: model.spec for name, model in lock.models.items()}):
-            model = lock.models[cell.model]
-            wanted.add(cell_id(cell, ids(cell, model, of_cell(cell, lock.upscalers, model))))
-        scorers |= set(sweep.scorers)
-    touched: set[str] = set()
-    for row in store.rows.read()[rows_before:]:
-        if row["stage"] == "score":
-            scorers.add(row["scorer"])
-        touched.add(row["parent"] if row["stage"] == "score" else row["id"])
-    for number, line in enumerate(store.cells.read()):
-        if number >= cells_before or not touched.isdisjoint(filter(None, line["ids"].values())):
-            wanted.add(line["id"])
-    return Run(folder, frozenset(wanted), tuple(sorted(scorers))).table()
+    records = [record for record in store.asked() if record["run"] != asked.EARLIER]
+    if not records and not before:
+        return table_of(folder)
+    return Run(folder, asked.united(records[before:])).table() if records[before:] else None
 
 
 def readable(folder: Path) -> pd.DataFrame | None:

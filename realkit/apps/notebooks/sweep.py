@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from realkit.apps.notebooks.entries import ENTRIES, LOG, MADE, Entry, read_entries
+from realkit.apps.notebooks.entries import ENTRIES, LOG, MADE, RECORD, Entry, read_entries
 from realkit.apps.notebooks.execution import QUIET, execute
 from realkit.apps.notebooks.outcome import merge, readable
 from realkit.apps.notebooks.page import page
@@ -52,7 +52,7 @@ def sweep_notebooks(
     """
     entries, stop, end = read_entries(file), Stop(budget, until), Stop(budget, until)
     store = Store(out)
-    ledger = Lines(store.folder / "entries.jsonl", "id", "name", "status")
+    ledger = Lines(store.folder / "entries.jsonl", RECORD)
     with store.writing(), stop.listening():
         _execute_pending(entries, store, ledger, stop, end)
         last = {record["id"]: record for record in ledger.read()}

@@ -1,0 +1,158 @@
+"""The schema of a results folder's records: what may be written, read and attached.
+
+Fields that a record does not name are kept as they are: a later version may have written them.
+`catalog/columns.toml` says which of a row's fields become columns of the table.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Required,  # pydantic reads Python 3.11's own not
+)
+
+from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, TypeAdapter
+from typing_extensions import TypedDict
+
+STAGES = ("denoise", "refine", "decode", "upscale", "score")  # a parent's stage comes before
+DRAWN = STAGES[:-1]  # stages that leave a file
+OPEN = ConfigDict(extra="allow", strict=True)
+
+Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Seconds = Annotated[FiniteFloat, Field(ge=0)]
+GiB = Annotated[FiniteFloat, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Pixels = Annotated[int, Field(ge=1, le=2**20)]
+
+
+class Row(TypedDict, total=False):
+    """One attempt to make one artifact."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    id: Required[Id]
+    stage: Required[Literal["denoise", "refine", "decode", "upscale", "score"]]
+    status: Required[Literal["ok", "failed"]]
+    parent: Id | None
+    run: str
+    at: FiniteFloat
+    sha256: Hash  # of the file
+    pixels: str  # hash of a picture's pixels
+    error_type: str
+    error: str
+    scorer: str
+    prompt: str | None
+    value: FiniteFloat
+    truncated_tokens: Count
+    load_s: Seconds | None
+    encode_s: Seconds | None
+    denoise_s: Seconds | None
+    decode_s: Seconds | None
+    upscale_s: Seconds | None
+    score_s: Seconds | None
+    batch: Annotated[int, Field(ge=1)]
+    nfe: Count
+    network_passes: Count
+    dtype: str | None
+    device: str | None
+    rung: str | None
+    tile: int | str | None
+    peak_vram_gib: GiB | None
+    peak_vram_reserved_gib: GiB | None
+    peak_ram_gib: GiB | None
+    image_width: Pixels
+    image_height: Pixels
+    scheduler: dict[str, Any]
+
+
+class CellSettings(TypedDict, total=False):
+    """A cell's settings; those younger than the first folders may be absent."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    model: Required[str]
+    sampler: Required[str]
+    prompt: Required[str]
+    negative: Required[str]
+    seed: Required[Count]
+    steps: Required[Annotated[int, Field(ge=1)]]
+    guidance: Required[FiniteFloat]
+    width: Required[Pixels]
+    height: Required[Pixels]
+    dtype: str | None
+    upscaler: str | None
+    target: Pixels | tuple[Pixels, Pixels] | list[Pixels] | None
+    strength: FiniteFloat | None
+    nfe_budget: int | None
+
+
+class CellIds(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    latents: Required[Id]
+    decoded: Required[Id]
+    image: Required[Id]
+    begun: Id | Literal[""]
+
+
+class CellRecord(TypedDict):
+    """A planned cell."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    id: Id
+    cell: CellSettings
+    ids: CellIds
+    batch: Count
+
+
+class Asked(TypedDict):
+    """What a run was asked for: each of these cells with each of these scores."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    cells: list[Id]
+    scorers: list[str]
+
+
+class RunRecord(TypedDict, total=False):
+    """A run: its machine, with `versions`, and what it was asked for. A machine that joined later
+    was asked nothing; the record of runs before folder format 2 has no machine."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    run: Required[str]
+    started: str
+    id_version: int
+    realkit: str
+    versions: dict[str, str | None]
+    asked: Asked
+
+
+def _complete_row(row: Row) -> Row:
+    """The row, if it has what its stage and status call for."""
+    if row["status"] == "failed":
+        needed: tuple[str, ...] = ("error_type", "error")
+    elif row["stage"] == "score":
+        needed = ("value", "parent")
+    else:
+        needed = ()
+    if row["stage"] == "score":
+        needed += ("scorer", "prompt")
+    if lacking := [name for name in needed if name not in row]:
+        raise ValueError(f"a row {row['status']} of the stage {row['stage']} needs {lacking[0]}")
+    return row
+
+
+def _complete_run(run: RunRecord) -> RunRecord:
+    if "versions" not in run and "asked" not in run:
+        raise ValueError("a run needs versions, or what it was asked for")
+    return run
+
+
+ROW: TypeAdapter[Any] = TypeAdapter(Annotated[Row, AfterValidator(_complete_row)])
+CELL: TypeAdapter[Any] = TypeAdapter(CellRecord)
+RUN: TypeAdapter[Any] = TypeAdapter(Annotated[RunRecord, AfterValidator(_complete_run)])
