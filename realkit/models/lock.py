@@ -100,14 +100,16 @@ class ModelLock:
 
     @classmethod
     def from_json(cls, name: str, data: dict[str, Any]) -> ModelLock:
+        """The lock that `to_json` gave. Raises ValueError, KeyError, TypeError or AttributeError
+        for anything else."""
         return cls(
             name=name,
             spec=ModelSpec(**data["spec"]),
-            main=Lock(**data["main"]),
-            parts={part: Lock(**lock) for part, lock in data.get("parts", {}).items()},
-            scheduler=data["scheduler"],
-            loras={ref: Lock(**lock) for ref, lock in data.get("loras", {}).items()},
-            config=Lock(**data["config"]) if "config" in data else None,
+            main=Lock.from_json(data["main"]),
+            parts={part: Lock.from_json(lock) for part, lock in data.get("parts", {}).items()},
+            scheduler=dict(data["scheduler"].items()),
+            loras={ref: Lock.from_json(lock) for ref, lock in data.get("loras", {}).items()},
+            config=Lock.from_json(data["config"]) if "config" in data else None,
             then=cls.from_json(data["then"]["name"], data["then"]) if "then" in data else None,
         )
 

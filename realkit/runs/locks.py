@@ -45,7 +45,7 @@ class Locks:
         for name, lock in data["models"].items():
             locks.models[name] = ModelLock.from_json(name, lock)
         for name, tools in data.get("upscalers", {}).items():
-            locks.upscalers[name] = {tool: Lock(**lock) for tool, lock in tools.items()}
+            locks.upscalers[name] = {tool: Lock.from_json(lock) for tool, lock in tools.items()}
         return locks
 
 

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from realkit.weights.folders import canonical
 
 SINGLE = ".safetensors"  # a single file's name in its lock
@@ -50,3 +52,11 @@ class Lock:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Lock:
+        """The lock that `to_json` gave. Raises ValueError for anything else."""
+        return _SCHEMA.validate_python(data, strict=True)
+
+
+_SCHEMA = TypeAdapter(Lock)

@@ -191,7 +191,5 @@ def test_runs_that_are_none_are_one_line(earlier, tmp_path):
         for line in (tmp_path / "odd" / "runs.jsonl").read_text().splitlines()
     ]
     (tmp_path / "odd" / "runs.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    with pytest.raises(
-        rk.RequestError, match=r"runs\.jsonl line 1 is damaged \(versions"
-    ):
+    with pytest.raises(rk.RequestError, match=r"runs\.jsonl line 1 is damaged \(versions"):
         rk.run(SWEEP, tmp_path / "out", attach=tmp_path / "odd")
