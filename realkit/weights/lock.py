@@ -56,7 +56,7 @@ class Lock:
     @classmethod
     def from_json(cls, data: Any) -> Lock:
         """The lock that `to_json` gave. Raises ValueError for anything else."""
-        return _SCHEMA.validate_python(data, strict=True)
+        return _SCHEMA.validate_python(data)
 
 
 _SCHEMA = TypeAdapter(Lock)

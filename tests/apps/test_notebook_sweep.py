@@ -19,6 +19,7 @@ import realkit as rk
 from realkit.analysis.page import _thumbnail, summary
 from realkit.apps.notebooks.entries import read_entries
 from realkit.apps.notebooks.outcome import judged, merge
+from realkit.runs.store import Store
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = """%config InlineBackend.figure_format = "png"
@@ -531,9 +532,36 @@ def test_what_other_parameters_left_unfinished_does_not_count(place):
         + json.dumps(last | {"status": "failed", "error_type": "Trouble", "error": "too dark"})
         + "\n"
     )
-    assert (
-        judged(home, 2, len(rows.splitlines()))[0] == "failed"
-    )  # worked on since, though it was there before
+    assert judged(home)[0] == "failed"
+    assert judged(home, len(Store(home).asked())) == ("ok", "")  # no run since
+
+
+@pytest.mark.slow
+def test_a_stop_in_the_last_cells_run_is_no_end(place):
+    """A run that is stopped returns, and its notebook, whose last cell it is, ends as if all were
+    well: the scores it leaves out are asked for and missing."""
+    work = (
+        "import realkit as rk\nrk.run({'models': 'rehearsal/base', 'prompts': 'a red cube',"
+        " 'seeds': 40, 'steps': 1, 'size': 64, 'guidance': 1, 'scorers': ['rehearsal/clip',"
+        " 'colour-cast', 'cast-green-red']}, out)"
+    )
+    notebook(place / "run.ipynb", 'out = "x"', work)
+    (place / "sweeps.yaml").write_text("notebook: run.ipynb\n" + ONE)
+    command = realkit("sweep", place / "sweeps.yaml", "--out", place / "made")
+    rows = place / "made" / "entries" / "one" / "rows.jsonl"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (rows.exists() and '"score"' in rows.read_text()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    table = pd.read_csv(place / "made" / "table.csv")
+    scores = rows.read_text().count('"scorer"')
+    if scores < 120:  # the signal came in time
+        assert process.returncode == 1 and "1 entries stopped" in said
+        assert "pending" in set(table["status"])
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0 and "1 entries ok" in again.stdout, again.stderr
+    assert rows.read_text().count('"scorer"') == 120
 
 
 def test_tables_of_all_kinds_become_one(finished, tmp_path):
