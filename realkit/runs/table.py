@@ -174,8 +174,9 @@ def dictionary() -> str:
 HEAD = """# Results
 
 A results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what each name meant),
-`cells.jsonl` (the grid), `runs.jsonl` (machines and versions), `rows.jsonl` (one line an attempt;
-the last of an id counts), `images/`, `latents/`, and the table as `table.parquet` and `table.csv`.
+`cells.jsonl` (the grid), `runs.jsonl` (machines, versions, and what each run was asked for),
+`rows.jsonl` (one line an attempt; the last of an id counts), `images/`, `latents/`, and the table
+as `table.parquet` and `table.csv`.
 `sample/` is a small part of a real run. This page is generated: `realkit columns`.
 
 ## Columns of the table

@@ -231,6 +231,19 @@ def test_a_failed_run_gives_what_it_made_and_the_last_error_of_its_log(
     assert code == 1 and "exceeded 12 hours" in error and "Its output cannot be fetched" in error
 
 
+def test_fetching_cells_that_are_not_ok_ends_with_1(server, sweep, canned, tmp_path):
+    home = tmp_path / "half"
+    shutil.copytree(canned, home)
+    rows = home / "results" / "rows.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join(line for line in lines if '"score"' not in line))
+    server.behaves(canned=str(home))
+    code, said, error = call("kaggle", "push", "--sweep", sweep, "--out", tmp_path / "out")
+    assert (code, error) == (1, "") and "2 cells pending" in said
+    code, said, _ = call("kaggle", "fetch", "me/realkit-cube", "--out", tmp_path / "out")
+    assert code == 1 and "2 cells pending" in said
+
+
 def test_what_cannot_be_merged_is_kept_where_the_error_says(server, sweep, canned, tmp_path):
     out, other = (
         tmp_path / "out",
