@@ -11,7 +11,8 @@ from typing import IO, Any
 
 import yaml
 
-from realkit.base.errors import RequestError, RunError, shown
+from realkit.base import yaml_core
+from realkit.base.errors import RequestError, RunError, one_line
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -123,14 +124,26 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without duplicate keys: of two, the later would win in silence."""
+def yaml_file(path: Path, where: str, expected: str) -> dict[str, Any]:
+    """The mapping in a YAML file, its keys as texts.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        duplicates = [key for key in keys if keys.count(key) > 1]
-        if duplicates:
-            raise yaml.constructor.ConstructorError(
-                problem=f"duplicate key {shown(duplicates[0])}", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+    `where` names the file in errors, `expected` the keys it should have. Raises RequestError, for a
+    file beyond yaml_core's limits before anything of it is made.
+    """
+    try:
+        size = path.stat().st_size
+        if size > yaml_core.MOST_BYTES:
+            raise yaml_core.too_long(size)
+        value = yaml_core.parsed(path.read_text(encoding="utf-8"))
+    except yaml_core.TooLarge as error:
+        raise RequestError(f"{where}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{where} cannot be read: {one_line(error)}") from error
+    # PyYAML raises the last two for impossible numbers, and for deep nesting.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RequestError(f"{where} is not YAML: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise RequestError(
+            f"{where} holds {type(value).__name__}, expected keys such as {expected}"
+        )
+    return {str(key): item for key, item in value.items()}

@@ -141,6 +141,8 @@ def _parameters(assignments: tuple[str, ...]) -> dict[str, Any]:
     """The values of -p NAME=VALUE by name, each value read as YAML."""
     import yaml
 
+    from realkit.base import yaml_core
+
     parameters: dict[str, Any] = {}
     for text in assignments:
         name, sign, value = text.partition("=")
@@ -149,7 +151,9 @@ def _parameters(assignments: tuple[str, ...]) -> dict[str, Any]:
         if name in parameters:
             raise RequestError(f"duplicate parameter {name!r}: give it once")
         try:
-            parameters[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parameters[name] = yaml_core.parsed(value)
+        except yaml_core.TooLarge as error:
+            raise RequestError(f"parameter {name!r}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise RequestError(f"parameter {name!r}: its value is not YAML; quote it") from None
     return parameters
