@@ -176,8 +176,8 @@ def test_python_and_yaml_give_the_same_sweep(tmp_path):
         ("\n".join(f"{n}: {n}" for n in range(30_001)), "more than 60,000 keys and values"),
         ("prompts: " + "word " * 2_000_001, "it has 10.0 MB, expected at most 10 MB"),
         (
-            f"{{models: rehearsal/base, prompts: [a, b, c], seeds: 100000, steps: {[*range(1, 18)]}}}",
-            r"has 5,100,000 cells \(3 prompts × 100,000 seeds × 17 steps\), expected at most 5,0",
+            f"{{models: rehearsal/base, prompts: [a, b], seeds: 100000, steps: {[*range(1, 27)]}}}",
+            r"has 5,200,000 cells \(2 prompts × 100,000 seeds × 26 steps\), expected at most 5,0",
         ),
         ("models: a\nmodels: b", "duplicate key 'models'"),
         ("models: [{model: a, steps: 1, steps: 2}]", "duplicate key 'steps'"),
