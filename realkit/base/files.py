@@ -14,11 +14,32 @@ import yaml
 from realkit.base import yaml_core
 from realkit.base.errors import RequestError, RunError, one_line
 
+MOST_JSON = 64_000_000  # bytes of a config or index
+DEEPEST = 100  # levels of a JSON value: what reads it further calls itself once a level
+
+
+def too_deep(value: Any) -> bool:
+    """Whether a JSON value is nested more than DEEPEST levels."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        level = inner
+    return bool(level)
+
 
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises RequestError for anything else."""
     try:
+        if (size := path.stat().st_size) > MOST_JSON:
+            raise ValueError(f"it has {size / 1e6:.0f} MB, expected at most {MOST_JSON / 1e6:.0f}")
         content = json.loads(path.read_text(encoding="utf-8"))
+        if too_deep(content):
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             f"{str(path)!r} cannot be read as JSON: {error}. Download it again"
@@ -70,6 +91,8 @@ class Lines:
     def _record(self, number: int, line: bytes) -> dict[str, Any]:
         try:
             record = json.loads(line)
+            if line.count(b"{") + line.count(b"[") > DEEPEST and too_deep(record):
+                record = None
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or not record or self._keys - record.keys():

@@ -98,11 +98,12 @@ class _Name:
     """A stand-in for what a pickle names. A call of it, or a state set, is noted in `scan`."""
 
     def __init__(self, scan: _Scan, name: str) -> None:
-        self._scan, self.name, self.arguments = scan, name, ()
+        self._scan, self.name = scan, name
+        self.arguments: tuple[Any, ...] = ()
 
     def __call__(self, *arguments: Any) -> _Name:
         made = _Name(self._scan, self.name)
-        made.arguments = arguments  # type: ignore[assignment]
+        made.arguments = arguments
         self._scan.note(self.name, arguments)
         return made
 
@@ -127,11 +128,14 @@ def _plain(keys: Iterable[Any]) -> None:
             raise pickle.UnpicklingError(f"a key is a {type(key).__name__}")
 
 
-class _Scan(pickle._Unpickler):  # type: ignore[name-defined]  # the one written in Python
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _Scan(_PythonUnpickler):
     """Reads one pickle. `records` are the lengths of the storages' files, None where the storages
     follow in the same file, of `size` bytes. `asked` is the memory of all tensors, bytes."""
 
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
     for _code in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.FRAME):
         dispatch.pop(_code[0])  # torch reads none of these
 
