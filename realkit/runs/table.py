@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
+from realkit.models.prompts import unread
 from realkit.runs.store import Row, Store
 from realkit.scorers.table import SCORERS
 
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Scores = dict[tuple[str, str | None], Row]  # by scorer and prompt
-TEXTS = ("error", "upscaler", "tile", "upscale_dtype", "image")  # text, even where all are empty
+TEXTS = (
+    "error",
+    "unread",
+    "upscaler",
+    "tile",
+    "upscale_dtype",
+    "image",
+)  # text, even where all are empty
 
 
 def build(
@@ -78,6 +86,8 @@ class _Lines:
         if begun := self._rows.get(ids.get("begun")):
             self._add_first_leg(line, begun, rows["denoise"])
             rows["begun"] = begun
+        legs = [row.get("cut_tokens") for row in (begun, rows["denoise"]) if row]
+        line["unread"] = unread(cell["prompt"], cell["negative"], cell["guidance"], legs)
         steps_done = [row for row in rows.values() if row is not None]
         complete = len(steps_done) == len(rows)
         scores = self._scores_of(ids["image"], cell["prompt"])
@@ -115,6 +125,8 @@ def _add_scores(line: dict[str, Any], scores: list[Row]) -> None:
             line[row["scorer"]] = row["value"]
         if "score_s" in row:
             line["score_s"] = line.get("score_s", 0.0) + row["score_s"]
+        if row.get("cut"):
+            line["score_cut_tokens"] = max(line.get("score_cut_tokens", 0), row["cut"])
 
 
 def _add_status(line: dict[str, Any], rows: list[Row], complete: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib import resources
 from pathlib import Path
@@ -93,9 +94,10 @@ def _names(ref: str, path: Path) -> list[str]:
                 " folder of one model"
             )
         for name in files:
-            file = os.path.join(folder, name)
-            if os.path.isfile(file):  # Path's own raises at links that may not be followed
-                names.append(Path(file).relative_to(path).as_posix())
+            file = Path(folder, name)
+            with contextlib.suppress(PermissionError):  # of a link that may not be followed
+                if file.is_file():
+                    names.append(file.relative_to(path).as_posix())
     return sorted(names)
 
 
