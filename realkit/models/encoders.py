@@ -6,7 +6,6 @@ the model encodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,16 +23,18 @@ CLIPS = ("tokenizer", "tokenizer_2")  # the parts of a pipeline that split words
 
 @dataclass(frozen=True)
 class Encoder:
-    """One text encoder: the tokens of a text, and the most that it sees, its two marks included."""
+    """One text encoder: the folder of its tokenizer, None for CLIP's own, and the most tokens that
+    it sees, the two marks included."""
 
-    count: Callable[[str], int]
+    folder: Path | None
     most: int
 
     def tokens(self, text: str) -> tuple[int, int]:
-        """(tokens, the most that it sees); no text has more tokens than bytes."""
+        """(tokens, the most that it sees). A text has no more tokens than bytes: the tokenizer is
+        read for long texts alone."""
         if len(text.encode()) + 2 <= self.most:
             return 0, self.most
-        return self.count(text), self.most
+        return clip_tokenizer.counter(self.folder)(text), self.most
 
 
 def encoders(lock: ModelLock) -> list[Encoder]:
@@ -62,7 +63,7 @@ def of_folder(folder: Path | None, most: int = clip_tokenizer.TOKENS) -> Encoder
     elif (folder / "tokenizer_config.json").is_file():
         length = json_object(folder / "tokenizer_config.json").get("model_max_length", most)
         most = min(most, length) if isinstance(length, int) else most
-    return Encoder(clip_tokenizer.counter(folder), most)
+    return Encoder(folder, most)
 
 
 def cut(lock: ModelLock, text: str) -> Cut | None:
