@@ -16,16 +16,17 @@ NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*"
 SIGNS = re.compile(r"[(\[\\{<#]|__|//|/\*|BREAK|AND|embedding:")  # each form has one of these
 BRACKET = re.compile(r"\\.|[(\[\])]", re.DOTALL)
 EDITING = re.compile(rf"\[.*:{NUMBER}\]", re.DOTALL)
-# Forms that no bracket tells apart.
+# Forms that no bracket tells apart. Their lengths are limited: a text that opens a thousand of them
+# and closes none is not searched to its end for each.
 WORDS = {
     "escape": re.compile(r"\\[()\[\]{}\\]"),
     "choice": re.compile(r"\{[^{}]*\}"),
-    "wildcard": re.compile(r"__[\w./*@~-]*[^\W_][\w./*@~-]*?__"),
-    "network": re.compile(r"<\w+:[^>]+>"),
+    "wildcard": re.compile(r"__[@~]?(?:[^\W_]|\*)[\w./*@~-]{0,200}?__"),
+    "network": re.compile(r"<\w{1,50}:[^>]{1,500}>"),
     "BREAK": re.compile(r"\bBREAK\b"),
     "AND": re.compile(r"\bAND\b"),
     "embedding": re.compile(r"(?<!\w)embedding:[^\s,()]+"),
-    "comment": re.compile(r"#[^\n]*|/\*.*?\*/|//[^\n]*", re.DOTALL),
+    "comment": re.compile(r"#[^\n]*|/\*.{0,2000}?\*/|//[^\n]*", re.DOTALL),
 }
 LONGEST = 32  # characters of an example
 

@@ -1,6 +1,7 @@
 """Forms of the web interfaces in prompts: right answers by A1111's and ComfyUI's grammar."""
 
 import string
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,8 @@ FORMS = [
     ("a {red|blue} cube", "choice {red|blue}"),
     ("a {2$$red|blue} cube", "choice {2$$red|blue}"),
     ("a __colour__ cube", "wildcard __colour__"),
+    ("a __*__ cube", "wildcard __*__"),
+    ("____, __ __, __.__", ""),
     ("a __deep/place-2__ cube", "wildcard __deep/place-2__"),
     ("a cube <lora:film:0.7>", "network <lora:film:0.7>"),
     ("a cube <lyco:film>, <hypernet:x:1>", "network <lyco:film>"),
@@ -77,6 +80,13 @@ def test_the_worst_cut_of_several_encoders():
 )  # fmt: skip
 def test_the_column_unread(prompt, negative, guidance, cuts, says):
     assert unread(prompt, negative, guidance, cuts) == says
+
+
+@pytest.mark.parametrize("piece", ["_", "__a", "[", "[a:", "(", "<a:", "{", "/*", "\\", ":1", "a "])
+def test_a_long_text_is_searched_in_a_moment(piece):
+    began = time.perf_counter()
+    forms(piece * (100_000 // len(piece)) + "]")
+    assert time.perf_counter() - began < 3
 
 
 SIGNS = st.text(st.sampled_from("ab :.|/*#12(([])]{}<>\\_\nBREAKND"), max_size=60)
