@@ -6,12 +6,15 @@ import time
 
 import pytest
 
-from realkit.models.encoders import encoders
+from realkit.models import encoders
 from realkit.models.families import FAMILIES
+from realkit.models.loading import load
 from realkit.models.lock import lock_model
+from realkit.models.request import Request
 from realkit.scorers.score import cut_tokens
 from realkit.weights import clip_tokenizer
 from realkit.weights.clip_tokenizer import counter
+from tests import miniatures
 
 TEXTS = [
     "a red cube on grass", "", "It's 12:30, isn't it?! ((very)) naïve café — 東京 ½ 🙂\n\nnew  l",
@@ -35,10 +38,10 @@ def test_tokens_of_the_rehearsal_models_are_counted_by_their_own_files(weights, 
 
 
 def test_each_encoder_of_a_model_counts():
-    assert [encoder.most for encoder in encoders(lock_model("rehearsal/xl"))] == [77, 77]
-    assert len(encoders(lock_model("rehearsal/base"))) == 1
+    assert [encoder.most for encoder in encoders.encoders(lock_model("rehearsal/xl"))] == [77, 77]
+    assert len(encoders.encoders(lock_model("rehearsal/base"))) == 1
     both = lock_model("rehearsal/xl+refiner")
-    assert len(encoders(both)) == 3  # two of the first leg, one of the refiner
+    assert len(encoders.encoders(both)) == 3  # two of the first leg, one of the refiner
 
 
 def test_the_scorers_lengths_are_those_of_open_clip(weights):
@@ -77,3 +80,16 @@ def test_counting_imports_neither_transformers_nor_torch():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "{'cut': 15, 'of': 92, 'by': 2, 'encoders': 2} 15\n"
     assert time.perf_counter() - began < 10
+
+
+def test_a_model_with_t5_says_how_many_encoders_cut(tmp_path):
+    """CLIP's two see 77 tokens, T5 256."""
+    model = load(str(miniatures.miniature("sd3", tmp_path / "sd3", t5=True)), device="cpu")
+    sampler, size = (
+        {"sampler": "Flow Euler", "steps": 1, "guidance": 2.0},
+        {"width": 64, "height": 64},
+    )
+    request = Request(model.name, prompt="a " * 100, negative="a", seed=0, **sampler, **size)
+    cut = model.denoise([request]).cut_tokens
+    assert cut == [{"prompt": {"cut": 25, "of": 102, "by": 2, "encoders": 3}}]
+    assert encoders.cut(model.locked, "a " * 100) == cut[0]["prompt"] | {"encoders": 2}
