@@ -122,9 +122,21 @@ def unread(
     out.
     """
     legs = [cut for cut in cuts if cut]
+    if not legs:
+        return _plain(prompt, negative, guidance > 1)
+    return _unread(prompt, negative, guidance > 1, legs)
+
+
+@lru_cache(maxsize=65_536)
+def _plain(prompt: str, negative: str, guided: bool) -> str | None:
+    """`_unread` of cells whose encoders see all: a table asks for it once a line."""
+    return _unread(prompt, negative, guided, [])
+
+
+def _unread(prompt: str, negative: str, guided: bool, legs: list[Mapping[str, Cut]]) -> str | None:
     parts = []
     for name, text, label in (("prompt", prompt, ""), ("negative", negative, "negative: ")):
-        if name == "negative" and guidance <= 1:
+        if name == "negative" and not guided:
             continue
         own = [written(found)] if (found := forms(text, name == "negative")) else []
         own += dict.fromkeys(written_cut(leg[name]) for leg in legs if name in leg)
