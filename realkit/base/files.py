@@ -13,13 +13,35 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-from realkit.base.errors import RequestError, RunError, one_line, shown
+from realkit.base import yaml_core
+from realkit.base.errors import RequestError, RunError, one_line
+
+MOST_JSON = 64_000_000  # bytes of a config or index
+DEEPEST = 100  # levels of a JSON value: what reads it further calls itself once a level
+
+
+def too_deep(value: Any) -> bool:
+    """Whether a JSON value is nested more than DEEPEST levels."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        level = inner
+    return bool(level)
 
 
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises RequestError for anything else."""
     try:
+        if (size := path.stat().st_size) > MOST_JSON:
+            raise ValueError(f"it has {size / 1e6:.0f} MB, expected at most {MOST_JSON / 1e6:.0f}")
         content = json.loads(path.read_text(encoding="utf-8"))
+        if too_deep(content):
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             f"{str(path)!r} cannot be read as JSON: {error}. Download it again"
@@ -55,7 +77,10 @@ def checked_lines(content: bytes, schema: TypeAdapter[Any], called: str) -> list
         try:
             if b"NaN" in line or b"Infinity" in line:  # JSON has neither; pydantic takes them
                 from_json(line, allow_inf_nan=False)
-            records.append(schema.validate_json(line))
+            record = schema.validate_json(line)
+            if line.count(b"{") + line.count(b"[") > DEEPEST and too_deep(record):
+                raise ValueError(f"nested more than {DEEPEST} levels")
+            records.append(record)
         except ValueError as error:  # pydantic's ValidationError too
             raise RequestError(
                 f"{called} line {number} is damaged ({one_line(error, 200)})"
@@ -142,14 +167,26 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without duplicate keys: of two, the later would win in silence."""
+def yaml_file(path: Path, where: str, expected: str) -> dict[str, Any]:
+    """The mapping in a YAML file, its keys as texts.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        duplicates = [key for key in keys if keys.count(key) > 1]
-        if duplicates:
-            raise yaml.constructor.ConstructorError(
-                problem=f"duplicate key {shown(duplicates[0])}", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+    `where` names the file in errors, `expected` the keys it should have. Raises RequestError, for a
+    file beyond yaml_core's limits before anything of it is made.
+    """
+    try:
+        size = path.stat().st_size
+        if size > yaml_core.MOST_BYTES:
+            raise yaml_core.too_long(size)
+        value = yaml_core.parsed(path.read_text(encoding="utf-8"))
+    except yaml_core.TooLarge as error:
+        raise RequestError(f"{where}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{where} cannot be read: {one_line(error)}") from error
+    # PyYAML raises the last two for impossible numbers, and for deep nesting.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RequestError(f"{where} is not YAML: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise RequestError(
+            f"{where} holds {type(value).__name__}, expected keys such as {expected}"
+        )
+    return {str(key): item for key, item in value.items()}

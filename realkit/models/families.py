@@ -173,6 +173,8 @@ class Family:
     redraws: bool = False
     # Settings of a model without an entry, where the general ones do not fit.
     usual: dict[str, Any] = field(default_factory=dict)
+    # Tokens that a tokenizer's encoder sees, where it is not the tokenizer's own length.
+    lengths: dict[str, int] = field(default_factory=dict)
     # Its values overflow float16: bfloat16, or float32 where bfloat16 is slow.
     half_overflows: bool = False
 
@@ -198,6 +200,7 @@ FAMILIES = {
     "sd3": Family(
         "StableDiffusion3Pipeline", _encode_three_towers, 1024, 6.0, denoiser="transformer",
         configs=("sd3", "sd35-medium"), absent=NO_IMAGES, redraws=True,
+        lengths={"tokenizer_3": 256},  # max_sequence_length, which we leave at its default
         usual={"sampler": "Flow Euler", "steps": 28, "guidance": 5.0},
     ),
     "cascade": Family(

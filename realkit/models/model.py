@@ -14,6 +14,7 @@ from realkit.models.identity import denoise_determined
 from realkit.models.ladder import Placed, climbing
 from realkit.models.legs import check_legs, second_leg, second_leg_seed
 from realkit.models.precision import keep_state_float32, state_of
+from realkit.models.prompts import Cut, worst
 from realkit.models.provenance import annotate, pixel_hash
 from realkit.models.request import Request, checked, completed
 from realkit.samplers import build
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 class Denoised:
     """Latents (B, C, h, w), float32 on the CPU, with the measurements of their batch.
 
-    `truncated` counts each prompt's tokens that the model does not see; `scheduler` is the
-    scheduler's resolved config.
+    `cut_tokens` is what the text encoders do not see of each picture's "prompt" and "negative";
+    `scheduler` is the scheduler's resolved config.
     """
 
     latents: torch.Tensor
@@ -39,7 +40,7 @@ class Denoised:
     denoise_s: float
     nfe: int
     network_passes: int
-    truncated: list[int]
+    cut_tokens: list[dict[str, Cut]]
     scheduler: dict[str, Any]
 
 
@@ -194,7 +195,7 @@ class Model(Placed):
             denoising.seconds,
             self._calls,
             self._pictures // len(requests),
-            [self._truncated(prompt) for prompt in prompts],
+            [self._unread_tokens(request, guided) for request in requests],
             config,
         )
 
@@ -211,13 +212,22 @@ class Model(Placed):
         self.pipe.scheduler.cut(start, end)
         return 0.0, 1.0
 
-    def _truncated(self, prompt: str) -> int:
-        """Tokens of a prompt beyond those that the model's CLIP text encoder sees."""
-        tokenizer = getattr(self.pipe, "tokenizer", None)
-        if tokenizer is None:
-            tokenizer = self.pipe.tokenizer_2
-        tokens = len(tokenizer(prompt, truncation=False).input_ids)
-        return max(0, tokens - tokenizer.model_max_length)
+    def _unread_tokens(self, request: Request, guided: bool) -> dict[str, Cut]:
+        """What the text encoders do not see of a request's prompt and, where it has an effect, of
+        its negative; a text that all see whole has no entry."""
+        cuts = {}
+        texts = {"prompt": request.prompt} | ({"negative": request.negative} if guided else {})
+        for name, text in texts.items():
+            counts = []
+            for part in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+                tokenizer = getattr(self.pipe, part, None)
+                encoder = getattr(self.pipe, part.replace("tokenizer", "text_encoder"), None)
+                if tokenizer is not None and encoder is not None:
+                    most = self.family.lengths.get(part, tokenizer.model_max_length)
+                    counts.append((len(tokenizer(text, truncation=False).input_ids), most))
+            if cut := worst(counts):
+                cuts[name] = cut
+        return cuts
 
     def _warm_up(self, run_pipeline: Callable[[], Any], shape: tuple[Any, ...]) -> None:
         """Call the network once at a new shape, so that its set-up is not timed."""

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from realkit.base.files import too_deep
 from realkit.samplers.table import LABELS, SAMPLERS
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def noted(image: Image) -> dict[str, Any]:
     """The record in a picture in memory; empty where realkit did not make it."""
     try:
         record = json.loads(image.info[CHUNK])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record if isinstance(record, dict) and not too_deep(record) else {}
 
 
 def record(path: str | Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from realkit.runs.store import Row, Store
 from realkit.runs.table import write
 from realkit.runs.writer import Desk
 from realkit.scorers.score import lock_scorer
+from realkit.sweeps import notices
 from realkit.sweeps.check import check_pictures, check_scorers, sweep_of
 from realkit.sweeps.ids import cell_id
 from realkit.sweeps.sweep import Sweep
@@ -70,6 +71,8 @@ def run(
     cells = sweep.cells(locks.specs)
     check_pictures(cells)
     check_scorers(sweep.scorers)
+    for line in notices.unread(cells, locks.models, sweep.scorers):
+        print(line, file=sys.stderr)
     where = {"device": device, "rung": rung}
     with store.writing(), stop.listening(), contextlib.closing(workers):
         versions = _start(workers, where, store)

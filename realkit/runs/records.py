@@ -47,6 +47,8 @@ class Row(TypedDict, total=False):
     prompt: str | None
     value: FiniteFloat
     truncated_tokens: Count
+    cut_tokens: dict[str, dict[str, int]]  # of prompt and negative, that its encoders do not see
+    cut: Count  # tokens of a prompt that a scorer does not see
     load_s: Seconds | None
     encode_s: Seconds | None
     denoise_s: Seconds | None

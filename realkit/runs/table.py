@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
+from realkit.models.prompts import unread
 from realkit.runs import asked
 from realkit.runs.asked import Asked
 from realkit.runs.store import Row, Store
@@ -19,6 +20,7 @@ Scores = dict[tuple[str, str | None], Row]  # by scorer and prompt
 TEXTS = (
     "error",
     "missing",
+    "unread",
     "upscaler",
     "tile",
     "upscale_dtype",
@@ -95,6 +97,8 @@ class _Lines:
             }
             if begun := stages["denoise"]:
                 self._add_first_leg(line, begun, rows["denoise"])
+        legs = [row.get("cut_tokens") for row in stages.values() if row and "cut_tokens" in row]
+        line["unread"] = unread(cell["prompt"], cell["negative"], cell["guidance"], legs)
         scores = self._scores_of(ids["image"], cell["prompt"])
         _add_scores(line, scores)
         if all(row and row["status"] == "ok" for row in stages.values()):
@@ -140,6 +144,8 @@ def _add_scores(line: dict[str, Any], scores: dict[str, Row]) -> None:
             line[scorer] = row["value"]
         if "score_s" in row:
             line["score_s"] = line.get("score_s", 0.0) + row["score_s"]
+        if row.get("cut"):
+            line["score_cut_tokens"] = max(line.get("score_cut_tokens", 0), row["cut"])
 
 
 def _add_status(
@@ -156,7 +162,9 @@ def _add_status(
     if not missing and "image" not in line:
         missing.append("the picture's file")
     line["missing"] = ", ".join(missing) or None
-    line["status"] = "failed" if "error" in line else "pending" if missing else "ok"
+    line["status"] = "pending" if missing else "ok"
+    if "error" in line:
+        line["status"] = "failed"
 
 
 def dictionary() -> str:

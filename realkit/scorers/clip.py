@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realkit.base import device
 from realkit.base.errors import RequestError, one_line
+from realkit.base.files import json_object
 from realkit.scorers.table import Rate
-from realkit.weights import resolve
+from realkit.weights import clip_tokenizer, resolve
 from realkit.weights.lock import Lock
 from realkit.weights.sources import disk
 
@@ -35,6 +39,36 @@ def check(name: str, source: str) -> None:
 def lock(source: str) -> Lock | None:
     """The lock of weights in a folder; None where open_clip downloads them."""
     return resolve.lock(source, weights=True) if disk.local(source) else None
+
+
+@lru_cache(maxsize=8)
+def length(source: str) -> tuple[Callable[[str], int], int] | None:
+    """(tokens of a text, the most that the scorer sees); None where its tokenizer is not CLIP's and
+    lies elsewhere. Imports neither torch nor open_clip."""
+    if folder := disk.local(source):
+        settings = json_object(folder / "open_clip_config.json").get("model_cfg", {})
+    else:
+        spec = find_spec("open_clip")  # located, not imported: the import takes seconds
+        assert spec is not None and spec.origin is not None
+        model = source.partition(":")[0].removesuffix("-quickgelu")
+        file = Path(spec.origin).parent / "model_configs" / f"{model}.json"
+        if not file.is_file():
+            return None
+        settings = json_object(file)
+    text = settings.get("text_cfg", {})
+    own = folder and (folder / "merges.txt").is_file()
+    if "hf_tokenizer_name" in text and not own:
+        return None
+    most = int(text.get("context_length", clip_tokenizer.TOKENS))
+    return clip_tokenizer.counter(folder if own else None), most
+
+
+def cut(source: str, prompt: str) -> int:
+    """Tokens of a prompt that the scorer does not see; 0 where that cannot be told."""
+    counted = length(source)
+    if counted is None or len(prompt.encode()) + 2 <= counted[1]:
+        return 0  # no text has more tokens than bytes
+    return max(0, counted[0](prompt) - counted[1])
 
 
 def load(name: str, source: str, locked: Lock | None) -> Rate:

@@ -15,6 +15,10 @@ def _no_lock(source: str) -> None:
     return None
 
 
+def _none_cut(source: str, prompt: str) -> int:
+    return 0
+
+
 @dataclass(frozen=True)
 class Engine:
     """One way to compute a score. A number is determined by the hashes of the weights that `lock`
@@ -24,9 +28,10 @@ class Engine:
     check: Callable[[str, str], None]  # raises RequestError for a wrong source; name, source
     lock: Callable[[str], Lock | None] = _no_lock  # of the weights at a source
     prompted: bool = False  # the prompt matters
+    cut: Callable[[str, str], int] = _none_cut  # tokens not seen, of source and prompt
 
 
 ENGINES = {
-    "open_clip": Engine(clip.load, clip.check, clip.lock, prompted=True),
+    "open_clip": Engine(clip.load, clip.check, clip.lock, prompted=True, cut=clip.cut),
     "lab": Engine(colour.load, colour.check),
 }

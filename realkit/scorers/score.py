@@ -46,6 +46,11 @@ def uses_prompt(name: str) -> bool:
     return _engine(name).prompted
 
 
+def cut_tokens(name: str, prompt: str) -> int:
+    """Tokens of a prompt beyond the scorer's length, which it does not see."""
+    return _engine(name).cut(SCORERS[name].source, prompt)
+
+
 def lock_scorer(name: str) -> Lock | None:
     """The lock of a scorer's weights in a folder; None where it has none there."""
     return _engine(name).lock(SCORERS[name].source)

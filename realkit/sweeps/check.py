@@ -11,6 +11,7 @@ from realkit.base.errors import RequestError
 from realkit.models import legs
 from realkit.models.lock import ModelLock, lock_model
 from realkit.scorers.score import determined_score
+from realkit.sweeps import notices
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.ids import settings_of
 from realkit.sweeps.sweep import Sweep
@@ -34,7 +35,7 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
         lock_upscaler(Chain.parse(name))
     check_pictures(cells)
     check_scorers(sweep.scorers)
-    return sweep.describe()
+    return "\n".join([sweep.describe(), *notices.unread(cells, locks, sweep.scorers)])
 
 
 def sweep_of(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:

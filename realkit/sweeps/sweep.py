@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,8 +23,9 @@ from pydantic import (
     ValidationError,
 )
 
+from realkit.base import yaml_core
 from realkit.base.errors import RequestError, one_line, shown
-from realkit.base.files import UniqueKeyLoader
+from realkit.base.files import yaml_file
 from realkit.catalog.lookup import find
 from realkit.models import request
 from realkit.models.spec import ModelSpec, identify
@@ -56,6 +57,7 @@ AFTER: dict[str, TypeAdapter[Any]] = {
     "target": TypeAdapter(Target | None),
     "strength": TypeAdapter(Strength | None),
 }
+MOST_CELLS = 5_000_000
 BY_MODEL = ("steps", "guidance", "negatives", "size")  # axes that profile "recommended" sets
 
 
@@ -124,8 +126,20 @@ class Sweep(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise RequestError(f"Sweep: {one_line(error)}") from error
+        self._check_count()
         if self.profile == "recommended":
             self._check_recommended()
+
+    def _check_count(self) -> None:
+        """Raise RequestError for more than MOST_CELLS combinations, before any cell is made."""
+        lengths = {axis: len(getattr(self, axis)) for axis in AXES}
+        count = math.prod(lengths.values())
+        if count > MOST_CELLS:
+            factors = " × ".join(f"{n:,} {axis}" for axis, n in lengths.items() if n > 1)
+            raise RequestError(
+                f"The sweep has {count:,} cells ({factors}), expected at most {MOST_CELLS:,}: make"
+                " it smaller, or several sweeps of it"
+            )
 
     def _check_recommended(self) -> None:
         """Raise RequestError where an axis or a linked value sets what each model recommends."""
@@ -143,24 +157,15 @@ class Sweep(BaseModel):
     @classmethod
     def from_yaml(cls, path: str | Path) -> Sweep:
         """Read a sweep file, whose keys are the Python arguments."""
-        name = f"Sweep file {str(path)!r}"
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"{name} cannot be read: {one_line(error)}") from error
-        try:
-            arguments = yaml.load(text, UniqueKeyLoader)
-        # PyYAML raises the last two for impossible dates or numbers, and for deep nesting.
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise RequestError(f"{name} is not YAML: {one_line(error)}") from error
-        if not isinstance(arguments, dict):
-            kind = type(arguments).__name__
-            raise RequestError(f"{name} holds {kind}: expected keys such as `models:`, `prompts:`")
-        return cls(**{str(key): value for key, value in arguments.items()})
+        expected = "`models:`, `prompts:`"
+        return cls(**yaml_file(Path(path), f"Sweep file {str(path)!r}", expected))
 
     def to_yaml(self) -> str:
+        """The sweep as a file that `from_yaml` reads; seeds 0 to N - 1 as N."""
         arguments = json.loads(self.model_dump_json(exclude_defaults=True))
-        return yaml.safe_dump(arguments, sort_keys=False, allow_unicode=True)
+        if len(self.seeds) > 1 and self.seeds == list(range(len(self.seeds))):
+            arguments["seeds"] = len(self.seeds)
+        return yaml_core.dumped(arguments)
 
     def cells(self, specs: Mapping[str, ModelSpec] | None = None) -> list[Cell]:
         """All distinct cells, in the order of the axes. `specs` holds entries already locked."""

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from realkit.base.files import json_object
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 MERGES = 49152 - 256 - 2  # lines used of the published file's 262,145, after a comment
+# What is one word to CLIP, https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py
+WORD = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 TOKENS = 77  # positions of every CLIP text tower in use
 
 
@@ -27,14 +36,11 @@ def write(folder: Path, *, pad: str) -> None:
     OpenCLIP's (SD 2, SDXL's second). from_pretrained makes the pad token a special one: a "!" in a
     prompt is then read as padding, as with the published folders. `load` does not.
     """
-    merges, letters = _merges(), _letters()
-    words = letters + [letter + "</w>" for letter in letters]
-    words += [merge.replace(" ", "") for merge in merges]
-    words += [START, END]
+    merges = _merges()
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
     config = {"model_max_length": TOKENS, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
     contents = {
-        "vocab": {word: index for index, word in enumerate(words)},
+        "vocab": {word: index for index, word in enumerate(_words(merges))},
         "tokenizer_config": special | config,
         "special_tokens_map": special,
     }
@@ -66,6 +72,13 @@ def _merges() -> list[str]:
         return file.read().split("\n")[1 : MERGES + 1]
 
 
+def _words(merges: list[str]) -> list[str]:
+    """The vocabulary in the order of its ids."""
+    letters = _letters()
+    words = letters + [letter + "</w>" for letter in letters]
+    return [*words, *(merge.replace(" ", "") for merge in merges), START, END]
+
+
 def _letters() -> list[str]:
     """A printable character for each byte, in the order of GPT-2's vocabulary: first the printable
     bytes as themselves, then a substitute for each other one."""
@@ -73,3 +86,31 @@ def _letters() -> list[str]:
     for first, last in ("!~", "¡¬", "®ÿ"):
         printable += map(chr, range(ord(first), ord(last) + 1))
     return [*printable, *map(chr, range(256, 512 - len(printable)))]
+
+
+@lru_cache(maxsize=16)
+def counter(folder: Path | None = None) -> Callable[[str], int]:
+    """A function text → number of tokens, both marks included, by the tokenizers library alone:
+    transformers takes seconds to import. `folder` holds another vocab.json and merges.txt."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    if folder is None:
+        merges = _merges()
+        vocabulary = {word: index for index, word in enumerate(_words(merges))}
+    else:
+        merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")[1:]
+        vocabulary = json_object(folder / "vocab.json")
+    pairs = []
+    for merge in merges:
+        if merge:
+            first, _, second = merge.partition(" ")
+            pairs.append((first, second))
+    bpe = models.BPE(vocabulary, pairs, end_of_word_suffix="</w>", unk_token=END)
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
+    return lambda text: len(tokenizer.encode(text).ids) + 2

@@ -53,7 +53,7 @@ def _parts(index: dict[str, Any]) -> list[str]:
     """The folders of the parts that a model_index.json names and a loader reads."""
     folders = []
     for name, value in index.items():
-        if isinstance(value, list) and value[0] and name not in UNUSED:
+        if isinstance(value, list) and any(value[:1]) and name not in UNUSED:
             folders.append(f"{name}/")
     return folders
 

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from realkit.base.errors import RequestError, shown
 from realkit.weights.folders import canonical
 
 SINGLE = ".safetensors"  # a single file's name in its lock
+
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+UNSAFE = re.compile(r"[\x00-\x1f\\]|^[A-Za-z]:")  # what leads elsewhere on Windows, too
+
+
+def check_name(name: str, ref: str) -> None:
+    """Raise RequestError for a file's name that is no plain relative path."""
+    parts = name.split("/")
+    if not name or UNSAFE.search(name) or any(part in ("", ".", "..") for part in parts):
+        raise RequestError(
+            f"{ref!r} names the file {shown(name)}: expected a plain path below its folder"
+        )
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,17 @@ class Lock:
     revision: str = ""
     variant: str = ""
     files: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise RequestError for a name that leads out of its folder, and for a hash that is none:
+        both become parts of paths here, and a server or another's folder may have named them."""
+        for name, sha in self.files.items():
+            check_name(name, self.ref)
+            if not SHA256.fullmatch(sha):
+                raise RequestError(
+                    f"{self.ref!r} gives {shown(sha)} as the SHA-256 of {shown(name)}: expected 64"
+                    " hexadecimal digits"
+                )
 
     @property
     def single(self) -> bool:

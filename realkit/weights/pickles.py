@@ -12,6 +12,7 @@ from typing import Any
 
 from realkit.base import cache
 from realkit.base.errors import RequestError, one_line
+from realkit.weights import pickle_sizes
 from realkit.weights.folders import WEIGHTS
 
 ALLOW_PICKLE = "REALKIT_ALLOW_PICKLE"  # environment: "1" reads pickled checkpoints too
@@ -141,6 +142,11 @@ def _tensors(path: Path) -> dict[str, Any]:
     tensors = {}
     for name, value in content.items():
         if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.is_meta or value.is_quantized:
+                raise RequestError(
+                    f"Checkpoint {path.name!r} holds {str(name)!r} as a sparse, quantised or empty"
+                    " tensor: take a .safetensors file"
+                )
             tensors[str(name)] = value.contiguous().clone()
     if not tensors:
         raise RequestError(
@@ -171,7 +177,12 @@ def _read(path: Path) -> Any:
     import torch
 
     try:
+        pickle_sizes.check(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle_sizes.Oversized as error:
+        raise RequestError(
+            f"Checkpoint {path.name!r} {error}: fetch it again, or take a .safetensors file"
+        ) from None
     except Exception as error:  # it refuses in many ways; each means that the file is not read
         message, advice = str(error), "take a .safetensors file"
         if isinstance(error, OSError) and error.filename:

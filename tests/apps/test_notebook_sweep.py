@@ -108,8 +108,8 @@ ONE = "entries: {one: {}}\n"
 WRONG = [
     ("notebook: twice.ipynb\n" + ONE, "has 2 cells tagged 'parameters'"),
     ("notebook: probe.ipynb\nper: root\n", "per 'root': it is computed, expected a list"),
-    ("notebook: probe.ipynb\nentries: {one: {models: &all [*all]}}\n", "a value holds itself"),
-    ('notebook: probe.ipynb\nentries: {one: {how: "\\ud800"}}\n', "half of a character"),
+    ("notebook: probe.ipynb\nentries: {one: {models: &all [*all]}}\n", "value 'all' holds itself"),
+    ('notebook: probe.ipynb\nentries: {one: {how: "\\ud800"}}\n', "is not YAML"),
     (
         "notbook: probe.ipynb\n" + ONE,
         "Unknown key 'notbook' in the sweep of notebooks. Did you mean 'notebook'?",
@@ -145,7 +145,19 @@ WRONG = [
     ("notebook: probe.ipynb\nentries: {one: {exact: 1}}\n", "expected true or false"),
     ("notebook: probe.ipynb\nentries: {one: {settings: []}}\n", "expected a mapping"),
     ("notebook: probe.ipynb\nentries: {one: {guidance: .nan}}\n", "finite numbers"),
-    ("notebook: probe.ipynb\nentries: {one: {guidance: 2026-01-01}}\n", "finite numbers"),
+    ("notebook: probe.ipynb\nentries: {one: {exact: yes}}\n", "'yes', expected true or false"),
+    ("notebook: probe.ipynb\nentries: {one: {count: 1_000}}\n", "'1_000', expected a number"),
+    (
+        "notebook: probe.ipynb\nentries:\n" + "".join(f"  {n}:\n" for n in range(10_001)),
+        "it has 10,001 entries, expected at most 10,000",
+    ),
+    (
+        "notebook: probe.ipynb\nparameters: {how: "
+        + "x" * 300_000
+        + "}\nentries:\n"
+        + "".join(f"  {n}:\n" for n in range(1_000)),
+        "1,000 entries repeat its shared parameters, 300 million characters",
+    ),
     (
         "notebook: probe.ipynb\nper: modles\n",
         "Unknown parameter 'modles' in `per`. Did you mean 'models'?",

@@ -56,7 +56,7 @@ def test_no_guidance_is_one_pass_and_ignores_the_negative(base):
 
 def test_truncated_tokens_are_counted(base):
     made = denoised(base, [("red " * 100, "", 1), ("red", "", 1)], "Euler", 1, 3.0, (128, 128))
-    assert made.truncated == [25, 0]
+    assert made.cut_tokens == [{"prompt": {"cut": 25, "of": 102, "by": 1, "encoders": 1}}, {}]
 
 
 def test_latents_that_are_not_finite_are_no_picture(base):

@@ -115,3 +115,14 @@ def test_a_plan_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
     assert store.cells.path.read_bytes() == kept
     store.add_cells(lines[2:])
     assert store.cells.read() == lines
+
+
+def test_records_nested_too_deep_are_damage(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for depth, whole in ((99, True), (101, False), (100_000, False)):
+        path.write_text('{"n": ' + "[" * depth + "]" * depth + "}\n")
+        if whole:
+            assert len(Lines(path, TypeAdapter(dict)).read()) == 1
+        else:
+            with pytest.raises(rk.RequestError, match=r"a\.jsonl line 1 is damaged"):
+                Lines(path, TypeAdapter(dict)).read()

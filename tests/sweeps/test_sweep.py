@@ -1,5 +1,6 @@
 import json
 import math
+import time
 
 import pytest
 
@@ -167,9 +168,17 @@ def test_python_and_yaml_give_the_same_sweep(tmp_path):
         ("just words", "holds str"),
         ("", "holds NoneType"),
         ("\x00", "is not YAML"),
-        ("prompts: 2024-13-01", "is not YAML: month must be in 1..12"),
+        ("prompts: !!timestamp 2024-12-01", "is not YAML"),
         ("seeds: " + "9" * 5000, "is not YAML: Exceeds the limit"),
-        ("a: " + "[" * 5000, "is not YAML"),
+        ("a: " + "[" * 5000, "nested more than 100 levels"),
+        ("seeds: [1:30]", "seed '1:30'"),
+        ("models: &a [*a]", "'a' holds itself"),
+        ("\n".join(f"{n}: {n}" for n in range(30_001)), "more than 60,000 keys and values"),
+        ("prompts: " + "word " * 2_000_001, "it has 10.0 MB, expected at most 10 MB"),
+        (
+            f"{{models: rehearsal/base, prompts: [a, b], seeds: 100000, steps: {[*range(1, 27)]}}}",
+            r"has 5,200,000 cells \(2 prompts × 100,000 seeds × 26 steps\), expected at most 5,0",
+        ),
         ("models: a\nmodels: b", "duplicate key 'models'"),
         ("models: [{model: a, steps: 1, steps: 2}]", "duplicate key 'steps'"),
     ],
@@ -180,6 +189,30 @@ def test_a_file_that_is_no_sweep(tmp_path, text, says):
     with pytest.raises(rk.RequestError, match=says) as error:
         rk.Sweep.from_yaml(path)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_a_sweep_is_refused_by_its_figure_before_cells_are_made():
+    began = time.perf_counter()
+    for _ in range(2):
+        with pytest.raises(rk.RequestError, match="has 10,000,000,000 cells"):
+            rk.Sweep(models="rehearsal/base", prompts="a", seeds=100_000, guidance=[1.0] * 100_000)
+    assert time.perf_counter() - began < 5
+
+
+def test_numbers_are_read_as_in_yaml_1_2(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "{models: rehearsal/base, seeds: [010, 0o10, 0x10], prompts: [yes, 2026-01-02],"
+        " guidance: 1e1, steps: 08}"
+    )
+    sweep = rk.Sweep.from_yaml(path)
+    assert (sweep.seeds, sweep.prompts) == ([10, 8, 16], ["yes", "2026-01-02"])
+    assert (sweep.guidance, sweep.steps) == ([10.0], [8])
+    path.write_text(sweep.to_yaml())
+    assert rk.Sweep.from_yaml(path) == sweep
+    many = rk.Sweep(models="rehearsal/base", prompts="a", seeds=100_000)
+    path.write_text(many.to_yaml())
+    assert rk.Sweep.from_yaml(path) == many
 
 
 def test_ids_follow_what_matters_and_nothing_else():

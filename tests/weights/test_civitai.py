@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from realkit.weights.sources import civitai
 from realkit.weights.sources.web import STEP
 from tests import miniatures
 from tests.civitai_server import File, Version, serving
-from tests.hub_server import Manners, nowhere, python, realkit
+from tests.hub_server import Answering, Manners, nowhere, python, realkit, running
 
 TOKEN = "a-token-of-32-letters-and-numbers"
 NAME = "photo_v2.safetensors"
@@ -547,3 +548,33 @@ def test_what_the_libraries_log_bears_no_token(tmp_path):
         and "GET /api/download" in done.stderr
     )
     assert TOKEN not in done.stdout + done.stderr
+
+
+GOOD = {"name": NAME, "hashes": {"SHA256": "A" * 64}}
+# An answer's file, or its version → what is said.
+HOSTILE = [
+    ({"files": [{**GOOD, "hashes": {"SHA256": "../../../../etc/passwd"}}]}, "the SHA-256 '../../"),
+    ({"files": [{**GOOD, "hashes": {"SHA256": "a" * 63}}]}, "expected 64 hexadecimal digits"),
+    ({"files": [{**GOOD, "hashes": {"SHA256": ["a"]}}]}, "expected 64 hexadecimal digits"),
+    ({"files": [{**GOOD, "name": 3}]}, "not what Civitai's API gives"),
+    ({"files": [{**GOOD, "metadata": [1]}]}, "not what Civitai's API gives"),
+    ({"files": {"a": GOOD}}, "not what Civitai's API gives"),
+    ({"files": [GOOD], "id": "../22"}, "not what Civitai's API gives"),
+    ({"files": [GOOD], "id": None}, "not what Civitai's API gives"),
+    ({"files": [{**GOOD, "name": "photo.safetensors/../x.exe"}]}, "expected one of .safetensors"),
+]
+
+
+@pytest.mark.parametrize(("version", "says"), HOSTILE, ids=range(len(HOSTILE)))
+def test_no_part_of_an_answer_becomes_a_path_unchecked(shelf, monkeypatch, version, says):
+    content = {"modelVersions": [{"id": 22, "modelId": 7, **version}]}
+
+    class Site(Answering):
+        def answer(self, path: str) -> None:
+            self.send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    with running(Site) as address:
+        monkeypatch.setenv(ENDPOINT, address)
+        with pytest.raises(rk.RequestError, match=re.escape(says)) as error:
+            resolve.lock("civitai:7")
+    assert "\n" not in str(error.value)

@@ -1,11 +1,13 @@
 """Pickled checkpoints: refused, or read without running anything."""
 
+import codecs
 import errno
 import os
 import pathlib
 import pickle
 import shutil
 import subprocess
+import zipfile
 
 import pytest
 import torch
@@ -211,3 +213,99 @@ def test_a_disk_that_is_full(large, tmp_path, monkeypatch):
         assert not list((disk / "converted").iterdir())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+# What is said → a checkpoint that asks for more memory than its file holds.
+OVERSIZED = {
+    "asks for 4.0 TB and is": {"a": torch.zeros(1).expand(10**6, 10**6)},
+    "asks for 4.0 GB and is": {str(n): torch.zeros(1).expand(10**3, 10**4) for n in range(100)},
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("says", OVERSIZED)
+def test_a_pickle_that_asks_for_more_than_its_file_is_refused_at_once(
+    tmp_path, monkeypatch, says, legacy
+):
+    path = tmp_path / "bomb.ckpt"
+    torch.save(OVERSIZED[says], path, _use_new_zipfile_serialization=not legacy)
+    monkeypatch.setenv(ALLOW_PICKLE, "1")
+    with pytest.raises(rk.RequestError, match=says):
+        resolve.fetch(resolve.lock(str(path)))
+
+
+def rewritten(path, old, new):
+    """A checkpoint with other bytes in its pickle."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            assert old in content or not name.endswith(".pkl")
+            archive.writestr(name, content.replace(old, new) if name.endswith(".pkl") else content)
+
+
+class Call:
+    """Pickles as a call of anything with these arguments."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+# A tuple of two of one tuple, 64 levels deep: its hash takes 2⁶⁴ steps. Opcodes: a dictionary with
+# it as a key, a set of it.
+NESTED = b")" + b"2\x86" * 64
+
+
+def test_storages_longer_than_their_files_are_refused(tmp_path):
+    path = tmp_path / "short.ckpt"
+    torch.save({"a": torch.zeros(300)}, path)
+    rewritten(path, b"M,\x01", b"M,\xff")  # 300 → 65,324, the storage's length and the tensor's
+    with pytest.raises(rk.RequestError, match=r"a storage of 261\.3 kB and holds 1\.2 kB"):
+        converted(path, "0" * 64)
+
+
+CALLS = [
+    pickle.dumps({"a": Call(bytearray, 10**13)}, 2),
+    pickle.dumps({"a": Call(torch.FloatTensor, 10**6, 10**6)}, 2),
+    pickle.dumps({"a": Call(codecs.encode, Call(codecs.encode, "a", "hex"), "hex")}, 2),
+    b"\x80\x02}" + NESTED + b"Ns.",
+    b"\x80\x02cbuiltins\nset\n]" + NESTED + b"a\x85R.",
+]
+
+
+@pytest.mark.parametrize("content", CALLS, ids=range(len(CALLS)))
+def test_calls_that_allocate_or_never_end_are_refused(tmp_path, content):
+    path = tmp_path / "calls.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", content)
+        archive.writestr("a/version", "3")
+    with pytest.raises(rk.RequestError, match=r"asks for|damaged|more than tensors"):
+        converted(path, "0" * 64)
+
+
+def test_a_zip_bomb_is_refused(tmp_path):
+    path = tmp_path / "packed.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(200_000_000))
+    with pytest.raises(rk.RequestError, match=r"unpacks to 200\.0 MB and is 194\.\d kB long"):
+        converted(path, "0" * 64)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint16,
+              torch.float8_e4m3fn, torch.bool]
+)  # fmt: skip
+def test_honest_tensors_of_every_kind_pass(tmp_path, dtype, legacy):
+    if legacy and dtype in (torch.uint16, torch.float8_e4m3fn):
+        pytest.skip("torch writes, and does not read, such old files")
+    one = torch.ones(4096, 4096 // dtype.itemsize).to(dtype)
+    path = tmp_path / "honest.ckpt"
+    content = {"a": one, "b": one, "c": one[:2].T, "d": torch.nn.Parameter(torch.ones(3)), 1: 2}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    made = load_file(converted(path, "0" * 64))
+    assert sorted(made) == ["a", "b", "c", "d"]
+    assert torch.equal(made["b"], one) and torch.equal(made["c"], one[:2].T)

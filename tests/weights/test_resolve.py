@@ -1,11 +1,13 @@
 import json
 import struct
+import time
 
 import pytest
 
 import realkit as rk
 from realkit.models.lock import lock_model
 from realkit.weights import pickles, resolve
+from realkit.weights.lock import Lock
 
 
 def test_the_fingerprint_is_of_contents_not_of_places(tmp_path, weights):
@@ -124,6 +126,8 @@ def test_pickled_weights_and_a_folder_of_configs_are_refused(tmp_path):
         ("{", "cannot be read as JSON"),
         ("[1]", "holds list"),
         ("[" * 100_000, "cannot be read as JSON"),
+        ('{"a": ' * 101 + "1" + "}" * 101, "nested more than 100 levels deep"),
+        ('{"a": "' + "x" * 64_000_000 + '"}', "it has 64 MB, expected at most 64"),
         ("\udcff", "cannot be read as JSON"),
     ],
 )
@@ -155,3 +159,38 @@ def test_an_empty_folder_and_a_file_without_config(tmp_path, weights):
         lock_model(str(tmp_path))
     with pytest.raises(rk.RequestError, match="holds an upscaler: give it as one, not as a model"):
         lock_model(str(weights / "esrgan-x4" / "model.safetensors"))
+
+
+def test_a_folder_that_is_a_disk_is_refused_before_it_is_hashed(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(10_000):
+        (tmp_path / "photos" / f"{number}.json").touch()
+    (tmp_path / "model.safetensors").write_bytes(packed({"a": tensor()}))
+    began = time.perf_counter()
+    with pytest.raises(rk.RequestError, match="holds more than 10,000 files and folders"):
+        resolve.lock(str(tmp_path))
+    for name in ("/", str(tmp_path.parent)):
+        with pytest.raises(rk.RequestError):
+            resolve.lock(name)
+    assert time.perf_counter() - began < 5
+
+
+def test_a_folder_of_too_many_bytes_is_refused_before_it_is_hashed(tmp_path):
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(300 * 2**30)  # a hole: it takes no room
+    with pytest.raises(rk.RequestError, match="holds 300 GiB of weights and configs, expected"):
+        resolve.lock(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.json", "/etc/passwd", "a/../../b", "a//b", "", ".", "C:/x", "a\\b", "a\0b"]
+)
+def test_no_name_in_a_lock_leads_out_of_its_folder(name):
+    with pytest.raises(rk.RequestError, match="expected a plain path below its folder"):
+        Lock("owner/name", "hub", files={name: "0" * 64})
+
+
+@pytest.mark.parametrize("sha", ["../../x", "", "0" * 63, "A" * 64, "0" * 64 + "\n"])
+def test_no_hash_in_a_lock_is_anything_else(sha):
+    with pytest.raises(rk.RequestError, match="expected 64 hexadecimal digits"):
+        Lock("owner/name", "hub", files={"unet/config.json": sha})

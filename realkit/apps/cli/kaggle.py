@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from realkit.apps.cli.sweeps import exit_code, status_counts
-from realkit.base.errors import RequestError
 
 PATH = click.Path(path_type=Path)
 OUT = click.option(
@@ -83,7 +82,7 @@ def push(
     from realkit.apps.kaggle import client
     from realkit.apps.kaggle import push as kaggle_push
 
-    order = kaggle_push.Order(parameters=_parameters(assignments), **settings)
+    order = kaggle_push.Order(parameters=kaggle_push.written_parameters(assignments), **settings)
     if dry_run:
         kernel, digest = kaggle_push.assemble(
             order, out, order.owner or client.owner(), previous=False
@@ -137,21 +136,3 @@ def _fetch(kernel: str, out: Path) -> None:
     table = read(out).table()
     click.echo(f"{status_counts(table)}; table: {out / 'table.csv'}")
     sys.exit(exit_code(table))
-
-
-def _parameters(assignments: tuple[str, ...]) -> dict[str, Any]:
-    """The values of -p NAME=VALUE by name, each value read as YAML."""
-    import yaml
-
-    parameters: dict[str, Any] = {}
-    for text in assignments:
-        name, sign, value = text.partition("=")
-        if not sign or not name.isidentifier():
-            raise RequestError(f"parameter {name!r}: expected -p NAME=VALUE")
-        if name in parameters:
-            raise RequestError(f"duplicate parameter {name!r}: give it once")
-        try:
-            parameters[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise RequestError(f"parameter {name!r}: its value is not YAML; quote it") from None
-    return parameters

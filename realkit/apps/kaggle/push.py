@@ -6,15 +6,17 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from realkit.apps.kaggle import client, kernel, wheels
 from realkit.apps.kaggle.client import KaggleError, Unreachable
 from realkit.apps.kaggle.kernel import Order
 from realkit.apps.kaggle.wheels import DATASET
-from realkit.base import credentials
+from realkit.base import credentials, yaml_core
 from realkit.base.errors import RequestError, shown
 from realkit.models.spec import MODELS
 from realkit.runs import stopping
@@ -43,6 +45,24 @@ def assemble(order: Order, out: Path, owner: str, previous: bool) -> tuple[str, 
     kernel.check(order)
     kernel.write(_emptied(out / FOLDER / "kernel"), order, owner, book, previous)
     return address, wheels.dataset(_emptied(out / FOLDER / "dataset"), owner)
+
+
+def written_parameters(assignments: Iterable[str]) -> dict[str, Any]:
+    """The values of NAME=VALUE by name, each value read as YAML. Raises RequestError."""
+    parameters: dict[str, Any] = {}
+    for text in assignments:
+        name, sign, value = text.partition("=")
+        if not sign or not name.isidentifier():
+            raise RequestError(f"parameter {name!r}: expected -p NAME=VALUE")
+        if name in parameters:
+            raise RequestError(f"duplicate parameter {name!r}: give it once")
+        try:
+            parameters[name] = yaml_core.parsed(value)
+        except yaml_core.TooLarge as error:
+            raise RequestError(f"parameter {name!r}: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise RequestError(f"parameter {name!r}: its value is not YAML; quote it") from None
+    return parameters
 
 
 def _sweep(order: Order) -> dict[str, Any]:

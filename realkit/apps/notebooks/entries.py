@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -26,13 +25,16 @@ from typing_extensions import TypedDict
 from realkit.apps.notebooks.parameters import UNKNOWN, assigned, check_value, parameters_cell
 from realkit.base import credentials
 from realkit.base.errors import RequestError, one_line, shown
-from realkit.base.files import UniqueKeyLoader
+from realkit.base.files import yaml_file
 from realkit.models.identity import ID_VERSION
 
 ENTRIES = "entries"  # folder of the entries' own folders, in each of which lie:
 MADE = "notebook.ipynb"  # the notebook as executed
 LOG = "log.txt"  # what it and its kernel printed
 BEGAN = ".began.json"  # what its results held before its present parameters and code
+
+MOST_ENTRIES = 10_000
+MOST_CHARACTERS = 200_000_000  # of shared parameters, over all entries
 
 OUT = "out"  # the parameter that says where results go; the sweep sets it
 SWEEP = "Sweep of notebooks"
@@ -156,7 +158,9 @@ def read_entries(source: str | Path | Mapping[str, Any]) -> list[Entry]:
     if isinstance(source, Mapping):
         settings, base = dict(source), Path.cwd()
     else:
-        settings, base = _yaml(Path(source)), Path(source).parent
+        expected = "`notebook:` and `entries:`"
+        settings = yaml_file(Path(source), f"Sweep file {str(source)!r}", expected)
+        base = Path(source).parent
     for key in settings:
         if key not in File.model_fields:
             raise _unknown("key", key, File.model_fields, "the sweep of notebooks")
@@ -179,23 +183,8 @@ def read_entries(source: str | Path | Mapping[str, Any]) -> list[Entry]:
         raise RequestError(
             f"{SWEEP}: it has no entries, expected at least one name with its parameters"
         )
+    _check_count(parameters, file)
     return [_entry(name, own, file, notebooks) for name, own in parameters.items()]
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    where = f"Sweep file {str(path)!r}"
-    try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)
-    except OSError as error:
-        raise RequestError(f"{where} cannot be read: {one_line(error)}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RequestError(f"{where} is not YAML: {one_line(error)}") from error
-    if not isinstance(settings, dict):
-        raise RequestError(
-            f"{where} holds {type(settings).__name__}, expected keys such as `notebook:` and"
-            " `entries:`"
-        )
-    return {str(key): value for key, value in settings.items()}
 
 
 def _check_writable(settings: Mapping[str, Any]) -> None:
@@ -212,6 +201,24 @@ def _check_writable(settings: Mapping[str, Any]) -> None:
         raise RequestError(
             f"{SWEEP}: it holds a secret, which would be stored in every notebook: set HF_TOKEN or"
             " CIVITAI_TOKEN instead"
+        )
+
+
+def _check_count(parameters: Mapping[str, Any], file: File) -> None:
+    """Raise RequestError for entries whose notebooks would fill a disk: each holds the parameters
+    that all share."""
+    if len(parameters) > MOST_ENTRIES:
+        raise RequestError(
+            f"{SWEEP}: it has {len(parameters):,} entries, expected at most {MOST_ENTRIES:,}: each"
+            " runs a notebook in a process of its own"
+        )
+    shared = {name: value for name, value in file.parameters.items() if name != file.per}
+    size = len(json.dumps(shared, default=str, skipkeys=True)) * len(parameters)
+    if size > MOST_CHARACTERS:
+        raise RequestError(
+            f"{SWEEP}: {len(parameters):,} entries repeat its shared parameters,"
+            f" {size / 1e6:,.0f} million characters in all, expected at most"
+            f" {MOST_CHARACTERS / 1e6:.0f} million: put long texts into a file"
         )
 
 

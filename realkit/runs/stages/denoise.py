@@ -103,10 +103,12 @@ def _rows(stage: str, model: Model, job: Job, denoised: Denoised) -> list[Output
         "scheduler": denoised.scheduler,
     }
     outputs = []
-    pictures = zip(job.planned, denoised.latents, denoised.truncated, strict=True)
-    for item, latents, truncated in pictures:
+    pictures = zip(job.planned, denoised.latents, denoised.cut_tokens, strict=True)
+    for item, latents, cut in pictures:
         row: Row = {"id": item.artifact(stage), "parent": item.parent(stage)}
-        row |= {"truncated_tokens": truncated} | shared
+        row |= {"truncated_tokens": cut.get("prompt", {}).get("cut", 0)} | shared
+        if cut:
+            row["cut_tokens"] = cut
         if latents.isfinite().all():
             outputs.append(Output(row | {"status": "ok"}, save({"latents": latents.contiguous()})))
         else:

@@ -11,7 +11,7 @@ from realkit.base.measure import Stopwatch
 from realkit.models.identity import name_of
 from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, jobs_of_one
 from realkit.runs.stages.artifacts import read_picture
-from realkit.scorers.score import determined_score, load_scorer, uses_prompt
+from realkit.scorers.score import cut_tokens, determined_score, load_scorer, uses_prompt
 from realkit.scorers.table import Rate
 from realkit.weights.lock import Lock
 
@@ -55,4 +55,6 @@ class Score:
             raise FloatingPointError(f"scorer {job.tool} gave {value}")
         row = {"id": job.artifacts[0], "parent": item.ids.image, "status": "ok", **job.facts}
         measured = {"value": value, "score_s": scoring.seconds, "device": device.type}
+        if cut := cut_tokens(job.tool.name, item.cell.prompt):
+            measured["cut"] = cut
         return [Output(row | measured)]

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, StrictInt, StrictStr, ValidationError
+
 from realkit.base import credentials
 from realkit.base.cache import cache_folder, sha256
-from realkit.base.errors import RequestError
-from realkit.weights.lock import SINGLE, Lock
+from realkit.base.errors import RequestError, one_line, shown
+from realkit.weights.lock import SHA256, SINGLE, Lock
 from realkit.weights.pickles import allow_pickle
 from realkit.weights.reference import (
     CIVITAI_QUERY,
@@ -27,6 +29,23 @@ LOGIN = (
     "Make one at civitai.com/user/account and set CIVITAI_TOKEN (environment, Kaggle or Colab"
     " secrets)"
 )
+
+
+class _File(BaseModel):
+    """What is read of a file in the API's answer."""
+
+    name: StrictStr
+    type: StrictStr | None = None
+    metadata: dict[str, Any] | None = None
+    hashes: dict[str, Any] | None = None
+    downloadUrl: StrictStr | None = None
+
+
+class _Version(BaseModel):
+    """What is read of a version in the API's answer."""
+
+    id: StrictInt
+    files: list[_File] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,7 @@ def look_up(ref: Reference, sha: str = "") -> Published:
     Raises RequestError.
     """
     version = _ask(f"model-versions/{ref.revision}", ref) if ref.revision else _newest(ref)
+    _check(version, ref)
     owner = str(version.get("modelId", ref.name))
     if ref.name and ref.revision and owner != ref.name:
         raise RequestError(
@@ -103,12 +123,35 @@ def look_up(ref: Reference, sha: str = "") -> Published:
     return _published(str(version["id"]), (primary or safe or files)[0], ref)
 
 
+def _check(version: dict[str, Any], ref: Reference) -> None:
+    """Raise RequestError for an answer of another form than the API's, and for a hash or a name
+    that no file here can have."""
+    try:
+        files = _Version.model_validate(version).files or []
+    except ValidationError as error:
+        raise RequestError(
+            f"{ref} cannot be looked up: the answer is not what Civitai's API gives"
+            f" ({one_line(error, 120)}). Try again later"
+        ) from None
+    for file in files:
+        sha = _sha(file.model_dump())
+        if sha and not SHA256.fullmatch(sha):
+            raise RequestError(
+                f"{ref} is published with the SHA-256 {shown(sha)}: expected 64 hexadecimal"
+                " digits. Take another version, or download the file and give its path"
+            )
+
+
 def _published(version: str, file: dict[str, Any], ref: Reference) -> Published:
     described = f"{civitai_endpoint()}/api/download/models/{version}{written_query(describe(file))}"
     stem = _sha(file) or f"civitai-{version}"
     if not _sha(file) and ref.query:  # several files of a version may lie in the cache
         stem += "-" + hashlib.sha256(written_query(ref.query).encode()).hexdigest()[:8]
     url = file.get("downloadUrl") or described
+    if Path(file["name"]).suffix not in FILES:
+        raise RequestError(
+            f"{ref} is the file {shown(file['name'])}: expected one of {', '.join(FILES)}"
+        )
     return Published(version, file["name"], _sha(file), url, stem)
 
 
@@ -130,10 +173,12 @@ def _meets(file: dict[str, Any], query: tuple[tuple[str, str], ...]) -> bool:
 
 
 def _newest(ref: Reference) -> dict[str, Any]:
-    versions: list[dict[str, Any]] = _ask(f"models/{ref.name}", ref).get("modelVersions") or []
+    versions = _ask(f"models/{ref.name}", ref).get("modelVersions") or []
+    if not isinstance(versions, list):
+        versions = [{}]  # `_check` refuses it
     if not versions:
         raise RequestError(f"{ref} has no version that can be downloaded: take another model")
-    return versions[0]
+    return versions[0] if isinstance(versions[0], dict) else {}
 
 
 def _sha(file: dict[str, Any]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib import resources
 from pathlib import Path
 
 from realkit.base import cache
+from realkit.base.cache import GIB
 from realkit.base.errors import RequestError
 from realkit.base.files import json_object
 from realkit.weights import checkpoints
@@ -15,6 +17,9 @@ from realkit.weights.lock import SINGLE, Lock
 from realkit.weights.pickles import allow_pickles, check_safetensors, plain_file
 from realkit.weights.reference import existing_path, parse
 from realkit.weights.sources import inputs
+
+MOST_ENTRIES = 10_000  # files and folders below the folder of a model
+MOST_BYTES = 256 * GIB  # of the files that are read and hashed
 
 
 def local(text: str) -> Path | None:
@@ -53,7 +58,7 @@ def lock(ref: str, path: Path, variant: str = "", weights: bool = False) -> Lock
     if path.is_file():
         check_safetensors(path)
         return Lock(ref, "file", files={SINGLE: cache.sha256(path)})
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    names = _names(ref, path)
     index = {}
     if "model_index.json" in names:
         index = json_object(path / "model_index.json")
@@ -64,10 +69,36 @@ def lock(ref: str, path: Path, variant: str = "", weights: bool = False) -> Lock
             f"Folder {ref!r} holds no weights: expected a diffusers folder with .safetensors files"
         )
     allow_pickles(f"Folder {ref!r}", heavy)
+    size = sum((path / name).stat().st_size for name in names)
+    if size > MOST_BYTES:
+        raise RequestError(
+            f"Folder {ref!r} holds {size / GIB:,.0f} GiB of weights and configs, expected at most"
+            f" {MOST_BYTES / GIB:.0f}: give the folder of one model"
+        )
     for name in heavy:
         check_safetensors(path / name)
     files = {name: cache.sha256(path / name) for name in names}
     return Lock(ref, "folder", variant=variant, files=files)
+
+
+def _names(ref: str, path: Path) -> list[str]:
+    """The files below a folder, sorted. Raises RequestError for more than a model's folder has: a
+    home folder or a whole disk would be read for hours."""
+    names = []
+    count = 0
+    for folder, folders, files in os.walk(path):
+        count += len(folders) + len(files)
+        if count > MOST_ENTRIES:
+            raise RequestError(
+                f"Folder {ref!r} holds more than {MOST_ENTRIES:,} files and folders: give the"
+                " folder of one model"
+            )
+        for name in files:
+            file = Path(folder, name)
+            with contextlib.suppress(PermissionError):  # of a link that may not be followed
+                if file.is_file():
+                    names.append(file.relative_to(path).as_posix())
+    return sorted(names)
 
 
 def locked_path(locked: Lock) -> Path:

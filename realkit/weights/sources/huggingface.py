@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from realkit.base import credentials
 from realkit.base.cache import cache_folder, note, sha256
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, shown
 from realkit.base.files import json_object
 from realkit.weights.folders import PICKLED, WEIGHTS, chosen, variants
-from realkit.weights.lock import SINGLE, Lock
+from realkit.weights.lock import SINGLE, Lock, check_name
 from realkit.weights.pickles import allow_pickle, allow_pickles
 from realkit.weights.reference import Reference, parse
 from realkit.weights.sources import disk, hub_failures, inputs
 
 T = TypeVar("T")
+COMMIT = re.compile(r"[0-9a-f]{0,64}")
 
 
 def lock(ref: Reference, variant: str, weights: bool) -> Lock:
@@ -173,8 +175,14 @@ def _listing(name: str, revision: str) -> tuple[str, dict[str, str]]:
             reason = hub_failures.unreachable(name, error.reason)
             raise RequestError(f"Hub model {name!r} cannot be reached: {reason}") from None
         return listing
+    if not COMMIT.fullmatch(info.sha or ""):
+        raise RequestError(
+            f"Hub model {name!r} is at commit {shown(info.sha)}: expected hexadecimal digits. Try"
+            " again later"
+        )
     listed = {}
     for item in info.siblings or []:
+        check_name(item.rfilename, name)
         listed[item.rfilename] = str(item.lfs.sha256) if item.lfs else ""
     note(_note_path(name, revision), json.dumps([info.sha or "", listed]))
     return info.sha or "", listed

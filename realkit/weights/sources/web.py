@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import requests
 
 STEP = 1 << 16  # bytes read at once; a cut loses at most these
+SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")  # of an address that may name a file here
 TIMEOUT_S = (15, 60)  # to connect, and between two reads
 
 
@@ -40,7 +42,8 @@ def fetch(locked: Lock) -> Path:
 
 def _cached(url: str) -> Path:
     name = hashlib.sha256(url.encode()).hexdigest()[:32]
-    path = cache_folder("files") / f"{name}{Path(urlsplit(url).path).suffix or SINGLE}"
+    suffix = Path(urlsplit(url).path).suffix
+    path = cache_folder("files") / f"{name}{suffix if SUFFIX.fullmatch(suffix) else SINGLE}"
     if not path.is_file():
         download(url, path, called=credentials.scrub(url))
     return check_download(path)
@@ -141,7 +144,8 @@ def _stream(url: str, part: Path, called: str, token: str | None, login: str) ->
                 return False
         else:
             size = 0  # the server sends everything again
-        missing = int(answer.headers.get("Content-Length") or 0)
+        length = answer.headers.get("Content-Length", "")
+        missing = int(length) if re.fullmatch("[0-9]{1,18}", length) else 0
         room(part.parent, missing, called)
         mark.write_text(etag, encoding="utf-8")
         received = _append(answer, part, size, missing, called)
