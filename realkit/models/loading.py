@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base.device import device_for, dtype_for, out_of_memory
 from realkit.base.errors import RequestError, one_line
-from realkit.models import ladder
+from realkit.models import ladder, loras
 from realkit.models.decoder import Decoder
 from realkit.models.ladder import LADDERS, checked_rung
 from realkit.models.lock import ModelLock, lock_model
 from realkit.models.model import Model
-from realkit.models.parts import class_at, load_part, load_vae, merge_lora
+from realkit.models.parts import class_at, load_part, load_vae
 from realkit.weights import checkpoints, resolve
 from realkit.weights.checkpoints import KINDS
 from realkit.weights.reference import CONFIG
@@ -108,6 +108,7 @@ def _placed(tool: Any, rung: str | None, rungs: tuple[str, ...], on: torch.devic
 def _pipeline(lock: ModelLock, pipeline: Any, number: torch.dtype, with_vae: bool) -> Any:
     """The pipeline in main memory, with the entry's parts and LoRAs."""
     family, spec = lock.family, lock.spec
+    lora_files = lock.lora_files()
     index = resolve.read_json(lock.configs, "model_index.json")
     accepted = modules(pipeline)
     components: dict[str, Any] = dict(family.absent)
@@ -128,8 +129,7 @@ def _pipeline(lock: ModelLock, pipeline: Any, number: torch.dtype, with_vae: boo
         pipe = pipeline.from_single_file(path, **{**shipped, **components, **common})
     else:
         pipe = pipeline.from_pretrained(path, use_safetensors=True, **components, **common)
-    for ref, lora_lock in lock.loras.items():
-        merge_lora(pipe, ref, resolve.fetch(lora_lock), spec.loras[ref])
+    loras.merge(pipe, family.denoiser, [(file, spec.loras[file.label]) for file in lora_files])
     return pipe
 
 

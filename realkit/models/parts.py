@@ -1,9 +1,8 @@
-"""Parts of a model: the VAE, other parts that replace its own, and LoRAs merged into it."""
+"""Parts of a model: the VAE, and other parts that replace its own."""
 
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realkit.base import files
@@ -70,19 +69,6 @@ def load_part(name: str, of: Lock, number: torch.dtype, locked: ModelLock, index
     config = str(resolve.fetch(locked.configs) / name)
     common = {"dtype": number, "local_files_only": True}
     return part_class.from_single_file(str(path), config=config, **common)
-
-
-def merge_lora(pipe: Any, ref: str, path: Path, weight: float) -> None:
-    """Merge a LoRA into the weights once: denoising and offloading then need no care for it."""
-    from safetensors.torch import load_file
-
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        raise RequestError(f"LoRA {ref!r} needs the package peft: pip install peft") from None
-    pipe.load_lora_weights(load_file(path), adapter_name="one")
-    pipe.fuse_lora(lora_scale=weight)
-    pipe.unload_lora_weights()
 
 
 def vae_dtype(config: dict[str, Any], number: torch.dtype) -> torch.dtype:
