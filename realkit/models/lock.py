@@ -251,6 +251,7 @@ def _with_config(spec: ModelSpec, main: Lock) -> ModelSpec:
     Raises RequestError where the tensors leave it open, and where a part is missing.
     """
     path = resolve.fetch(main)
+    checkpoints.refuse_scaled(f"Single file {spec.source!r}", checkpoints.header(path)[0])
     if not spec.config:
         kind = checkpoints.identify(path)
         if kind == "sd2" and not spec.prediction:
