@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from realkit.base.errors import RequestError
 from realkit.models.families import PART_CLASSES
 from realkit.models.lock import ModelLock
 from realkit.models.parts import class_at, vae_class
+from realkit.models.tracing import traced_tensors
 from realkit.weights import checkpoints, resolve
 from realkit.weights.lock import Lock
 
@@ -93,7 +94,7 @@ def check(lock: ModelLock, pipeline: Any, with_vae: bool) -> None:
         if part == lock.family.vae and (lock.family.refines or not (with_vae or lock.main.single)):
             continue
         if part not in lock.spec.parts:
-            network = _network(lock, part, value, resolve.fetch(lock.configs) / part)
+            network = _network(lock, part, value, _configured(lock, part))
             networks |= {part: network} if network is not None else {}
     if lock.main.single:
         _check_file(_owner(lock, lock.main), resolve.fetch(lock.main), networks, accepted)
@@ -111,7 +112,7 @@ def check_vae(lock: ModelLock) -> None:
     if vae in lock.parts:
         check_part(lock, vae, lock.parts[vae], None)
         return
-    network = _network(lock, vae, None, resolve.fetch(lock.configs) / vae)
+    network = _network(lock, vae, None, _configured(lock, vae))
     path, owner = resolve.fetch(lock.main), _owner(lock, lock.main)
     if lock.main.single:
         held = _header(path)
@@ -139,6 +140,18 @@ def check_part(lock: ModelLock, part: str, source: Lock, indexed: Any) -> None:
         return
     converted = _converted(owner, part, network, held)
     _unread(owner, held.keys() - _used(owner, part, converted, expected, held))
+
+
+def _configured(lock: ModelLock, part: str) -> Path:
+    """The folder of a part's config. Raises RequestError where the model lacks its network."""
+    folder = resolve.fetch(lock.configs) / part
+    network = part in {*PREFIXES, lock.family.denoiser, lock.family.vae}
+    if network and not (folder / "config.json").is_file():
+        raise RequestError(
+            f"{_owner(lock, lock.configs)} lacks its {part} ({part}/config.json): name it in the"
+            " `parts` of a catalogue entry, or download the model again"
+        )
+    return folder
 
 
 def _owner(lock: ModelLock, source: Lock) -> str:
@@ -255,40 +268,6 @@ def _converted_tower(network: Any, traced: dict[str, torch.Tensor]) -> dict[str,
     if wrapped:
         return tower
     return {name.removeprefix("text_model."): value for name, value in tower.items()}
-
-
-def traced_tensors(shapes: Shapes) -> dict[str, torch.Tensor]:
-    """Tensors without memory whose results remember, in `sources`, the names they are made of."""
-    import torch
-
-    class Traced(torch.Tensor):
-        @classmethod
-        def __torch_function__(
-            cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            result = super().__torch_function__(function, types, args, kwargs or {})
-            sources: set[str] = set()
-            for value in _flat(args):
-                sources |= getattr(value, "sources", set())
-            for value in _flat([result]):
-                if isinstance(value, cls):
-                    value.sources = sources  # type: ignore[attr-defined]
-            return result
-
-    tensors = {}
-    for name, shape in shapes.items():
-        tensors[name] = torch.empty(shape, device="meta").as_subclass(Traced)
-        tensors[name].sources = {name}  # type: ignore[attr-defined]
-    return tensors
-
-
-def _flat(values: Any) -> Iterator[Any]:
-    """The values of nested lists and tuples."""
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            yield from _flat(value)
-        else:
-            yield value
 
 
 def _used(

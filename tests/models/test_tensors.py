@@ -1,6 +1,7 @@
 """Every tensor of checkpoints and parts is used, or the file is refused before it is loaded."""
 
 import json
+import shutil
 
 import diffusers
 import pytest
@@ -193,6 +194,14 @@ def test_what_a_single_file_lacks_is_named(shelf, monkeypatch, part, start):
         shelf.check_single(monkeypatch, "sd1", held)
 
 
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "unet"])
+def test_what_a_folder_lacks_is_named(shelf, tmp_path, part):
+    shutil.copytree(shelf.folder("sd1"), tmp_path / "mine")
+    shutil.rmtree(tmp_path / "mine" / part)
+    with pytest.raises(rk.RequestError, match=rf"mine': it lacks its {part} \({part}/config"):
+        rk.load(str(tmp_path / "mine"))
+
+
 def test_a_text_encoder_without_the_level_text_model_is_read(shelf, monkeypatch):
     held = shelf.single("sd1")
     shelf.check_single(monkeypatch, "sd1", held)
@@ -204,11 +213,3 @@ def test_a_text_encoder_without_the_level_text_model_is_read(shelf, monkeypatch)
     made = rk.load("mine").pipe.text_encoder.state_dict()
     for name, value in plain.pipe.text_encoder.state_dict().items():
         assert torch.equal(made[name], value), name
-
-
-def test_a_tensor_remembers_what_it_is_made_of():
-    traced = tensors.traced_tensors({"a": (4, 2), "b": (4, 2)})
-    shift, scale = traced["a"].chunk(2, dim=0)
-    assert torch.cat([scale, traced["b"].T.contiguous().T, shift]).sources == {"a", "b"}
-    assert traced["a"][:2, :].clone().detach().sources == {"a"}
-    assert shift.sources == {"a"} and shift.shape == (2, 2)
