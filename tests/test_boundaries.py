@@ -20,7 +20,6 @@ def place(tmp_path):
     os.environ.update(before)
 
 
-# What the fields of a record may hold is not checked yet.
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_hostile_inputs_are_read_or_refused(name, place):
     boundary = CASES[name]

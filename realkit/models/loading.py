@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.device import device_for, dtype_for, out_of_memory
 from realkit.base.errors import RequestError, one_line
-from realkit.models import ladder
+from realkit.models import ladder, loras, tensors
 from realkit.models.decoder import Decoder
 from realkit.models.ladder import LADDERS, checked_rung
 from realkit.models.lock import ModelLock, lock_model
 from realkit.models.model import Model
-from realkit.models.parts import class_at, load_part, load_vae, merge_lora
+from realkit.models.parts import class_at, load_part, load_tower, load_vae
 from realkit.weights import checkpoints, resolve
 from realkit.weights.checkpoints import KINDS
 from realkit.weights.reference import CONFIG
@@ -55,9 +56,11 @@ def load(
     # The class is lazy: it imports what it needs here, before the clock starts.
     pipeline = getattr(diffusers, family.pipeline)
     quiet()
+    with_vae = decoder and not family.refines
+    with _one_line_errors(lock):
+        tensors.check(lock, pipeline, with_vae)
     began = time.perf_counter()
     with _one_line_errors(lock):
-        with_vae = decoder and not family.refines
         pipe = ladder.climbing_load(lambda: _pipeline(lock, pipeline, number, with_vae))
         rung = _placed(pipe, rung, rungs, on)
     load_s = time.perf_counter() - began
@@ -94,7 +97,9 @@ def load_decoder(
     class_at(lock.family.vae_class)  # imports what it needs, before any clock starts
     quiet()
     with _one_line_errors(lock):
-        vae = ladder.climbing_load(lambda: load_vae(lock, number))
+        tensors.check_vae(lock)
+        with _one_line_errors(lock, lock.family.vae):
+            vae = ladder.climbing_load(lambda: load_vae(lock, number))
         rung = _placed(vae, rung, rungs, on)
     return Decoder(vae, lock.spec.family, on, rung)
 
@@ -108,6 +113,7 @@ def _placed(tool: Any, rung: str | None, rungs: tuple[str, ...], on: torch.devic
 def _pipeline(lock: ModelLock, pipeline: Any, number: torch.dtype, with_vae: bool) -> Any:
     """The pipeline in main memory, with the entry's parts and LoRAs."""
     family, spec = lock.family, lock.spec
+    lora_files = lock.lora_files()
     index = resolve.read_json(lock.configs, "model_index.json")
     accepted = modules(pipeline)
     components: dict[str, Any] = dict(family.absent)
@@ -115,21 +121,25 @@ def _pipeline(lock: ModelLock, pipeline: Any, number: torch.dtype, with_vae: boo
     components |= {part: None for part, ref in spec.parts.items() if not ref}
     for part, part_lock in lock.parts.items():
         if part != family.vae:
-            components[part] = load_part(part, part_lock, number, lock, index.get(part))
+            with _one_line_errors(lock, part):
+                components[part] = load_part(part, part_lock, number, lock, index.get(part))
     class_at(family.vae_class)
     if family.vae in accepted:
-        components[family.vae] = load_vae(lock, number) if with_vae else None
+        with _one_line_errors(lock, family.vae):
+            components[family.vae] = load_vae(lock, number) if with_vae else None
     path = str(resolve.fetch(lock.main))
     common = {"dtype": number, "local_files_only": True}
     if lock.main.single:
         kind = spec.config.removeprefix(CONFIG)
         shipped = checkpoints.arguments(kind) if kind in KINDS else {}
         common["config"] = str(resolve.fetch(lock.configs))
+        for part in checkpoints.towers_without_level(resolve.fetch(lock.main)) - components.keys():
+            kind_of_tower = class_at(".".join(index[part]))
+            components[part] = load_tower(part, Path(path), number, lock, kind_of_tower)
         pipe = pipeline.from_single_file(path, **{**shipped, **components, **common})
     else:
         pipe = pipeline.from_pretrained(path, use_safetensors=True, **components, **common)
-    for ref, lora_lock in lock.loras.items():
-        merge_lora(pipe, ref, resolve.fetch(lora_lock), spec.loras[ref])
+    loras.merge(pipe, family.denoiser, [(file, spec.loras[file.label]) for file in lora_files])
     return pipe
 
 
@@ -141,15 +151,19 @@ def modules(pipeline: Any) -> set[str]:
 
 
 @contextmanager
-def _one_line_errors(lock: ModelLock) -> Iterator[None]:
-    """Word a library's error in one line that names the model. Out of memory passes, to climb."""
+def _one_line_errors(lock: ModelLock, part: str = "") -> Iterator[None]:
+    """Word a library's error in one line that names the model, or the file of a part of it that
+    comes from elsewhere. Out of memory passes, to climb."""
     try:
         yield
     except LIBRARY_ERRORS as error:
         if isinstance(error, RequestError) or out_of_memory(error):
             raise
+        owner, source = f"Model {lock.name!r}", lock.main
+        if part in lock.parts:
+            owner, source = f"Part {part!r} of model {lock.name!r}", lock.parts[part]
         raise RequestError(
-            f"Model {lock.name!r} does not load from {lock.main.ref!r}: {one_line(error, 300)}"
+            f"{owner} does not load from {source.ref!r}: {one_line(error, 300)}"
         ) from error
 
 

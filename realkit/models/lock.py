@@ -11,7 +11,12 @@ from realkit.models.spec import Leg, ModelSpec, Settings, identify
 from realkit.weights import checkpoints, resolve
 from realkit.weights.checkpoints import KINDS
 from realkit.weights.lock import Lock
+from realkit.weights.lora import LoraFile, merged_whole_before, read_header
 from realkit.weights.reference import CONFIG
+
+# Repositories of the catalogue's LoRAs, known to have been merged whole from the first: planning
+# need not fetch them.
+PUBLISHED = ("ByteDance/Hyper-SD/", "latent-consistency/lcm-lora-")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class ModelLock:
     loras: dict[str, Lock]
     config: Lock | None = None
     then: ModelLock | None = None
+    # The version of the LoRA reader, where it changes what the LoRAs mean; 1 is diffusers' own.
+    lora: int = 1
 
     @property
     def family(self) -> Family:
@@ -47,6 +54,8 @@ class ModelLock:
             weights = self.spec.loras
             loras = self.loras.items()
             prints["loras"] = sorted([lock.fingerprint, weights[ref]] for ref, lock in loras)
+        if self.lora != 1:
+            prints["lora"] = self.lora
         if absent := sorted(part for part, ref in self.spec.parts.items() if not ref):
             prints["without"] = absent
         return prints
@@ -94,6 +103,8 @@ class ModelLock:
         }
         if self.config:
             data["config"] = self.config.to_json()
+        if self.lora != 1:
+            data["lora"] = self.lora
         if self.then:
             data["then"] = {"name": self.then.name, **self.then.to_json()}
         return data
@@ -111,7 +122,20 @@ class ModelLock:
             loras={ref: Lock.from_json(lock) for ref, lock in data.get("loras", {}).items()},
             config=Lock.from_json(data["config"]) if "config" in data else None,
             then=cls.from_json(data["then"]["name"], data["then"]) if "then" in data else None,
+            lora=data.get("lora", 1),
         )
+
+    def lora_files(self) -> list[LoraFile]:
+        """The headers of the LoRAs, on this disk. Raises RequestError for a file that is no LoRA,
+        and for one that realkit read only in part when the lock was made."""
+        files = [read_header(resolve.fetch(lock), ref) for ref, lock in self.loras.items()]
+        for file in files:
+            if self.lora == 1 and not _read_as_before(file):
+                raise RequestError(
+                    f"LoRA {file.label!r} was read only in part when this results folder was made:"
+                    " use a new results folder"
+                )
+        return files
 
 
 def lock_model(reference: str) -> ModelLock:
@@ -151,7 +175,18 @@ def lock_model(reference: str) -> ModelLock:
                 " OWNER/NAME/FILE.safetensors"
             )
     then = _second(name, spec.then) if spec.then else None
-    return ModelLock(name, spec, main, parts, scheduler, loras, config, then)
+    files = (
+        read_header(resolve.fetch(lora), ref)
+        for ref, lora in loras.items()
+        if not ref.startswith(PUBLISHED)
+    )
+    version = 1 if all(_read_as_before(file) for file in files) else 2
+    return ModelLock(name, spec, main, parts, scheduler, loras, config, then, lora=version)
+
+
+def _read_as_before(file: LoraFile) -> bool:
+    """Whether a LoRA means what it meant to the kit's first reader, so that ids stay."""
+    return file.label.startswith(PUBLISHED) or merged_whole_before(file)
 
 
 def _second(name: str, leg: Leg) -> ModelLock:
@@ -218,6 +253,7 @@ def _with_config(spec: ModelSpec, main: Lock) -> ModelSpec:
     Raises RequestError where the tensors leave it open, and where a part is missing.
     """
     path = resolve.fetch(main)
+    checkpoints.refuse_scaled(f"Single file {spec.source!r}", checkpoints.header(path)[0])
     if not spec.config:
         kind = checkpoints.identify(path)
         if kind == "sd2" and not spec.prediction:

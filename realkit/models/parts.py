@@ -1,4 +1,4 @@
-"""Parts of a model: the VAE, other parts that replace its own, and LoRAs merged into it."""
+"""Parts of a model: the VAE, and other parts that replace its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from realkit.base import files
 from realkit.base.errors import RequestError
 from realkit.models.families import PART_CLASSES
 from realkit.models.lock import ModelLock
-from realkit.weights import resolve
+from realkit.weights import checkpoints, resolve
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ def class_at(path: str) -> Any:
     return getattr(module, name)
 
 
+def vae_class(locked: ModelLock, folder: Path) -> str:
+    """The dotted name of a VAE's class: TAESD's where its config says so, else the family's."""
+    config = files.json_object(folder / "config.json")
+    return TINY if config.get("_class_name") == "AutoencoderTiny" else locked.family.vae_class
+
+
 def load_vae(locked: ModelLock, number: torch.dtype) -> Any:
     """The VAE, from the part that replaces it or from the main reference.
 
@@ -44,8 +50,7 @@ def load_vae(locked: ModelLock, number: torch.dtype) -> Any:
     else:
         folder = resolve.fetch(locked.configs) / family.vae
     config = files.json_object(folder / "config.json")
-    tiny = config.get("_class_name") == "AutoencoderTiny"
-    kind = class_at(TINY if tiny else family.vae_class)
+    kind = class_at(vae_class(locked, folder))
     common = {"dtype": vae_dtype(config, number), "local_files_only": True}
     if source.single:
         return kind.from_single_file(str(resolve.fetch(source)), config=str(folder), **common)
@@ -72,17 +77,25 @@ def load_part(name: str, of: Lock, number: torch.dtype, locked: ModelLock, index
     return part_class.from_single_file(str(path), config=config, **common)
 
 
-def merge_lora(pipe: Any, ref: str, path: Path, weight: float) -> None:
-    """Merge a LoRA into the weights once: denoising and offloading then need no care for it."""
-    from safetensors.torch import load_file
+def load_tower(part: str, path: Path, number: torch.dtype, locked: ModelLock, kind: Any) -> Any:
+    """A text encoder of a single file whose names lack the level `text_model`, which diffusers
+    does not read."""
+    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+    from safetensors import safe_open
 
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        raise RequestError(f"LoRA {ref!r} needs the package peft: pip install peft") from None
-    pipe.load_lora_weights(load_file(path), adapter_name="one")
-    pipe.fuse_lora(lora_scale=weight)
-    pipe.unload_lora_weights()
+    tensors = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            if checkpoints.with_level(name) != name:
+                tensors[checkpoints.with_level(name)] = file.get_tensor(name)
+    return create_diffusers_clip_model_from_ldm(
+        kind,
+        tensors,
+        subfolder=part,
+        config=str(resolve.fetch(locked.configs)),
+        torch_dtype=number,
+        local_files_only=True,
+    )
 
 
 def vae_dtype(config: dict[str, Any], number: torch.dtype) -> torch.dtype:

@@ -47,6 +47,18 @@ SUPPORTED = (
     "supported are whole checkpoints of Stable Diffusion 1, 2, 3 medium and 3.5 medium, SDXL and"
     " its refiner, in the original layout; for any other, give a catalogue entry a `config` folder"
 )
+# Marks of numbers that mean something only with their scales
+SCALED = re.compile(
+    r"(^|\.)(scaled_fp8|comfy_quant)$|scale_(weight|input)$|(weight|input)_scale(_inv|_2)?$"
+    r"|\.(SCB|absmax|quant_map|nested_absmax|nested_quant_map|qweight|qzeros|scales|zeros)$"
+    r"|quant_state"
+)
+# Where files descended from NovelAI's leave out the level `text_model` of CLIP's names
+TOWERS = {
+    "cond_stage_model.transformer.": "text_encoder",
+    "conditioner.embedders.0.transformer.": "text_encoder",
+}
+LEVEL = "text_model."
 EMBEDDING = "a textual inversion embedding: give it to a model, not as one"
 # Other files, by a pattern that one of their tensors' names matches: the first match counts
 OTHERS = {
@@ -112,12 +124,38 @@ def identify(path: Path) -> str:
     return kind_of(keys, shapes, name=f"File {path.name!r}")
 
 
-def header(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
-    """The names of a .safetensors file's tensors and their shapes, without reading them."""
+def with_level(name: str) -> str:
+    """A tensor's name with the level `text_model` that some files leave out of their text
+    encoder's."""
+    for prefix in TOWERS:
+        rest = name.removeprefix(prefix)
+        if rest != name and rest.startswith(("embeddings.", "encoder.", "final_layer_norm.")):
+            return prefix + LEVEL + rest
+    return name
+
+
+def towers_without_level(path: Path) -> set[str]:
+    """The text encoders ("text_encoder") whose names in a file lack the level `text_model`."""
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        names = [name for name in file.keys() if with_level(name) != name]  # noqa: SIM118
+    towers = set()
+    for prefix, part in TOWERS.items():
+        if any(name.startswith(prefix) for name in names):
+            towers.add(part)
+    return towers
+
+
+def header(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
+    """The names of a .safetensors file's tensors and their shapes, without reading them. Names of
+    a text encoder have the level `text_model`, whether the file's have it or not."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        shapes = {}
+        for key in file.keys():  # noqa: SIM118
+            shapes[with_level(key)] = tuple(file.get_slice(key).get_shape())
     return list(shapes), shapes
 
 
@@ -129,6 +167,16 @@ def missing(kind: str, keys: Iterable[str]) -> list[str]:
         if not keys & {key, key.replace("first_stage_model.", "vae.")}:
             parts.append(part)
     return parts
+
+
+def refuse_scaled(owner: str, names: Iterable[str]) -> None:
+    """Raise RequestError for numbers that mean something only when multiplied with scales; `owner`
+    begins its line."""
+    if scaled := sorted(name for name in names if SCALED.search(name)):
+        raise RequestError(
+            f"{owner} is quantised with scales ({len(scaled)} tensors such as {scaled[0]!r}), which"
+            " is not supported: take it in float16, or in fp8 without scales"
+        )
 
 
 def folder(kind: str) -> Path:

@@ -16,7 +16,11 @@ from realkit.weights import pickle_sizes
 from realkit.weights.folders import WEIGHTS
 
 ALLOW_PICKLE = "REALKIT_ALLOW_PICKLE"  # environment: "1" reads pickled checkpoints too
-TENSORS_UNDER = ("state_dict", "params_ema", "params", "model")  # keys that hold a checkpoint
+# Keys that hold a checkpoint, all that spandrel knows. The first that a file has counts: a new key
+# goes last, so that a file keeps its meaning.
+TENSORS_UNDER = (
+    "state_dict", "params_ema", "params", "model", "params-ema", "net", "model_state_dict",
+)  # fmt: skip
 DEEPEST = 4  # levels of such keys; a pickle can contain itself
 _PICKLES = ContextVar("pickles", default=False)
 
@@ -157,7 +161,8 @@ def _tensors(path: Path) -> dict[str, Any]:
 
 
 def _inner(content: Any) -> dict[Any, Any] | None:
-    """The dictionary below one of TENSORS_UNDER; "state_dict" also beside loose tensors."""
+    """The dictionary below one of TENSORS_UNDER, or below a file's only key; "state_dict" also
+    beside loose tensors."""
     import torch
 
     if not isinstance(content, dict):
@@ -166,7 +171,8 @@ def _inner(content: Any) -> dict[Any, Any] | None:
     for key in TENSORS_UNDER[:1] if flat else TENSORS_UNDER:
         if isinstance(content.get(key), dict):
             return content[key]
-    return None
+    only = next(iter(content.values())) if len(content) == 1 else None
+    return only if isinstance(only, dict) else None
 
 
 def _read(path: Path) -> Any:

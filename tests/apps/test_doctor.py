@@ -24,7 +24,7 @@ P100, T4, A100 = (
 VERSIONS = {
     "torch": "2.10.0+cu128", "torchvision": "0.25.0+cu128", "diffusers": "0.42.1",
     "transformers": "5.23.0", "accelerate": "1.15.0",
-    "open_clip_torch": "3.3.0", "spandrel": "0.4.2", "ipywidgets": "8.1.5", "peft": "0.18.0",
+    "open_clip_torch": "3.3.0", "spandrel": "0.4.2", "ipywidgets": "8.1.5",
     "xformers": None, "basicsr": None, "realesrgan": None,
 }  # fmt: skip
 REQUIRED = {
@@ -308,12 +308,6 @@ def test_imports_that_fail():
         "failure",
     )
     assert found.what == "import torch fails: OSError: libcudart"
-
-
-@pytest.mark.parametrize("peft", [None, "0.14.0"])
-def test_no_peft(peft):
-    found = the_one(replace(GOOD, versions=versions(peft=peft)))
-    assert "LCM, Hyper-SD" in found.what and found.fix == 'pip install --upgrade "peft>=0.17"'
 
 
 def test_xformers_and_the_optional_engine():

@@ -77,6 +77,10 @@ def test_pickles_are_refused_unless_asked_for(tmp_path, monkeypatch, suffix):
         lambda t: t,
         lambda t: {"state_dict": t},
         lambda t: {"params_ema": t},
+        lambda t: {"params-ema": t, "iteration": 5},
+        lambda t: {"net": t, "epoch": 3},
+        lambda t: {"model_state_dict": t, "optimizer": {}},
+        lambda t: {"weights of a name nobody knows": t},
         lambda t: {"state_dict": t, "epoch": 3, "rate": torch.ones(())},
     ],
 )

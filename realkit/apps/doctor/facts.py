@@ -25,7 +25,7 @@ from realkit.base.measure import or_else, ram_free
 from realkit.base.place import Place, place_here, within
 from realkit.weights.sources.inputs import KINDS, roots
 
-OPTIONAL = ("peft", "xformers", "basicsr", "realesrgan")
+OPTIONAL = ("xformers", "basicsr", "realesrgan")
 HUB_S = 3.0
 
 

@@ -90,12 +90,6 @@ def imports(facts: Facts) -> Judgements:
 
 
 def optional(facts: Facts) -> Judgements:
-    peft = facts.versions.get("peft")
-    if version_of(facts, "peft") < (0, 17):
-        what = (
-            f"peft {peft or 'is not installed'}: models that are a LoRA (LCM, Hyper-SD) do not load"
-        )
-        yield "warning", what, 'pip install --upgrade "peft>=0.17"'
     if facts.versions.get("xformers") and facts.gpus and first_capability(facts) < (7, 0):
         what = f"xformers has no kernels for {facts.gpus[0].name}: attention that uses it dies"
         yield "warning", what, "pip uninstall -y xformers"

@@ -23,7 +23,7 @@ DATASET = "realkit-wheels"
 OFFLINE = (
     "accelerate", "anyio", "click", "diffusers", "einops", "ftfy", "h11", "hf-xet", "httpcore2",
     "httpx2", "huggingface_hub", "idna", "importlib_metadata", "lazy-importer", "nvidia-ml-py",
-    "open_clip_torch", "peft", "regex", "safetensors", "spandrel", "timm", "tokenizers", "torchsde",
+    "open_clip_torch", "regex", "safetensors", "spandrel", "timm", "tokenizers", "torchsde",
     "trampoline", "transformers", "truststore", "wcwidth", "zipp",
 )  # fmt: skip
 DOWNLOAD = (

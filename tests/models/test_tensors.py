@@ -1,0 +1,215 @@
+"""Every tensor of checkpoints and parts is used, or the file is refused before it is loaded."""
+
+import json
+import shutil
+
+import diffusers
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+import realkit as rk
+from realkit.catalog.lookup import Table
+from realkit.models import tensors
+from realkit.models.lock import lock_model
+from realkit.models.spec import MODELS, ModelSpec
+from realkit.weights import checkpoints
+from tests import miniatures, originals
+
+SINGLE = ("sd1", "sd2-base", "sdxl", "sdxl-refiner", "sd3", "sd35-medium")
+HARMLESS = {
+    "model_ema.decay": (), "alphas_cumprod": (1000,), "denoiser.sigmas": (1000,),
+    "first_stage_model.loss.logvar": (), "global_step": (),
+    "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
+    "cond_stage_model.model.transformer.resblocks.23.ln_1.weight": (8,),
+    "conditioner.embedders.1.model.logit_scale": (), "v_pred": (0,),
+    "cond_stage_model.transformer.text_projection.weight": (8, 8),
+}  # fmt: skip
+DAMAGE = st.sampled_from(["extra", "extra in a network", "missing", "misshapen"])
+
+
+class Shelf:
+    """Models written once, and the catalogue entry `mine` of one of them."""
+
+    def __init__(self, root):
+        self.root, self.made = root, {}
+
+    def folder(self, kind):
+        if ("folder", kind) not in self.made:
+            self.made["folder", kind] = miniatures.miniature(kind, self.root / f"{kind}-folder")
+        return self.made["folder", kind]
+
+    def single(self, kind):
+        if kind not in self.made:
+            miniatures.configs(kind, self.root / kind)
+            self.made[kind] = load_file(miniatures.single(kind, self.root / f"{kind}.safetensors"))
+        return self.made[kind]
+
+    def lock(self, monkeypatch, kind, source, **more):
+        lines = ["[mine]", f'source = "{source}"', f'family = "{miniatures.KINDS[kind]}"']
+        lines += [f"{key} = {value}" for key, value in more.items()]
+        (self.root / "models.toml").write_text("\n".join(lines))
+        monkeypatch.setenv("REALKIT_CATALOG", str(self.root))
+        monkeypatch.setitem(MODELS.__dict__, "_entries", dict(Table("model", ModelSpec)))
+        return lock_model("mine")
+
+    def check_single(self, monkeypatch, kind, held):
+        save_file(held, self.root / "one.safetensors")
+        config = json.dumps(str(self.root / kind))
+        lock = self.lock(monkeypatch, kind, self.root / "one.safetensors", config=config)
+        check(lock)
+
+    def check_part(self, monkeypatch, part, held):
+        save_file(held, self.root / "part.safetensors")
+        parts = f'{{ {part} = "{self.root}/part.safetensors" }}'
+        check(self.lock(monkeypatch, "sd1", self.folder("sd1"), parts=parts))
+
+
+def check(lock):
+    tensors.check(lock, getattr(diffusers, lock.family.pipeline), True)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    return Shelf(tmp_path_factory.mktemp("shelf"))
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def damaged(held, damage, data):
+    """The tensors with one more, one less, or one of another shape, drawn at random."""
+    held = dict(held)
+    needed = sorted(name for name in held if not tensors.HARMLESS.search(name))
+    name = data.draw(st.sampled_from(needed))
+    word = data.draw(st.text("abcdefgh.", min_size=1, max_size=9))
+    if damage == "extra":
+        held[f"{word}.weights"] = torch.ones(3)
+    elif damage == "extra in a network":
+        start, _, end = name.rpartition(".")
+        held[f"{start}.{word.replace('.', '_')}_{end}"] = torch.ones(3)
+    elif damage == "missing":
+        del held[name]
+    else:
+        held[name] = torch.cat([held[name]] * 2, data.draw(st.integers(0, held[name].ndim - 1)))
+    return held
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_a_whole_single_file_passes_with_what_training_left(shelf, monkeypatch, kind):
+    held = shelf.single(kind)
+    extra = {name: torch.zeros(shape) for name, shape in HARMLESS.items()}
+    shelf.check_single(monkeypatch, kind, held | extra)
+
+
+@pytest.mark.parametrize("kind", miniatures.KINDS)
+def test_a_whole_folder_passes(shelf, monkeypatch, kind):
+    check(shelf.lock(monkeypatch, kind, shelf.folder(kind)))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(kind=st.sampled_from(SINGLE), damage=DAMAGE, data=st.data())
+def test_a_wrong_tensor_of_a_single_file_is_never_silent(
+    shelf, monkeypatch_module, kind, damage, data
+):
+    held = shelf.single(kind)
+    if kind == "sdxl-refiner":  # whose VAE is not loaded
+        held = {k: v for k, v in held.items() if not k.startswith("first_stage_model.")}
+    held = damaged(held, damage, data)
+    with pytest.raises(rk.RequestError, match=r"one\.safetensors'") as said:
+        shelf.check_single(monkeypatch_module, kind, held)
+    assert "\n" not in str(said.value)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(kind=st.sampled_from(["sd1", "sdxl", "sd3", "cascade"]), damage=DAMAGE, data=st.data())
+def test_a_wrong_tensor_of_a_folder_is_never_silent(shelf, monkeypatch_module, kind, damage, data):
+    folder = shelf.folder(kind)
+    path = data.draw(st.sampled_from(sorted(folder.rglob("*.safetensors"))))
+    whole = path.read_bytes()
+    try:
+        save_file(damaged(load_file(path), damage, data), path, metadata={"format": "pt"})
+        with pytest.raises(rk.RequestError, match=r"^Model 'mine' does not load from ") as said:
+            check(shelf.lock(monkeypatch_module, kind, folder))
+    finally:
+        path.write_bytes(whole)
+    assert path.parent.name in str(said.value) or "has a place for" in str(said.value)
+
+
+def vae_names(names):
+    """sd1's VAE under the names of diffusers, or of the original code, with and without its
+    beginning."""
+    vae = miniatures.networks("sd1").vae
+    if names == "diffusers":
+        return {name: value.contiguous() for name, value in vae.state_dict().items()}
+    blocks, start = len(vae.config.block_out_channels), "" if names == "bare" else f"{names}."
+    held = {}
+    for name, value in vae.state_dict().items():
+        held[start + originals._vae(name, blocks)] = originals._as_convolution(name, value).clone()
+    return held
+
+
+@pytest.mark.parametrize("names", ["diffusers", "bare", "first_stage_model"])
+def test_a_whole_vae_passes(shelf, monkeypatch, names):
+    shelf.check_part(monkeypatch, "vae", vae_names(names))
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(names=st.sampled_from(["diffusers", "bare", "first_stage_model"]), damage=DAMAGE,
+    data=st.data())  # fmt: skip
+def test_a_wrong_tensor_of_a_part_is_never_silent(shelf, monkeypatch_module, names, damage, data):
+    held = damaged(vae_names(names), damage, data)
+    with pytest.raises(rk.RequestError, match=r"^Part 'vae' of model 'mine' does not load from '.*"
+        r"part\.safetensors'"):  # fmt: skip
+        shelf.check_part(monkeypatch_module, "vae", held)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["scaled_fp8", "model.diffusion_model.out.2.scale_weight", "model.diffusion_model.out.2.SCB",
+     "model.diffusion_model.out.2.weight_scale", "model.diffusion_model.out.2.comfy_quant"],
+)  # fmt: skip
+def test_numbers_with_scales_are_refused_before_anything_is_loaded(shelf, monkeypatch, name):
+    held = shelf.single("sd1")
+    with pytest.raises(rk.RequestError, match=r"one\.safetensors' is quantised with scales \(1 t"):
+        shelf.check_single(monkeypatch, "sd1", held | {name: torch.ones(1)})
+
+
+def test_fp8_without_scales_loads(shelf, monkeypatch):
+    held = {name: value.to(torch.float8_e4m3fn) for name, value in shelf.single("sd1").items()}
+    shelf.check_single(monkeypatch, "sd1", held)
+    made, meant = rk.load("mine"), held["model.diffusion_model.input_blocks.0.0.weight"]
+    assert torch.equal(made.pipe.unet.conv_in.weight, meant.float())
+
+
+@pytest.mark.parametrize(("part", "start"), [("vae", "first_"), ("text_encoder", "cond_stage")])
+def test_what_a_single_file_lacks_is_named(shelf, monkeypatch, part, start):
+    held = {k: v for k, v in shelf.single("sd1").items() if not k.startswith(start)}
+    with pytest.raises(rk.RequestError, match=rf"one\.safetensors': it lacks its {part}, all \d+"):
+        shelf.check_single(monkeypatch, "sd1", held)
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "unet"])
+def test_what_a_folder_lacks_is_named(shelf, tmp_path, part):
+    shutil.copytree(shelf.folder("sd1"), tmp_path / "mine")
+    shutil.rmtree(tmp_path / "mine" / part)
+    with pytest.raises(rk.RequestError, match=rf"mine': it lacks its {part} \({part}/config"):
+        rk.load(str(tmp_path / "mine"))
+
+
+def test_a_text_encoder_without_the_level_text_model_is_read(shelf, monkeypatch):
+    held = shelf.single("sd1")
+    shelf.check_single(monkeypatch, "sd1", held)
+    plain = rk.load("mine")
+    bare = {name.replace("transformer.text_model.", "transformer."): v for name, v in held.items()}
+    assert bare.keys() != held.keys()
+    shelf.check_single(monkeypatch, "sd1", bare)
+    assert checkpoints.towers_without_level(shelf.root / "one.safetensors") == {"text_encoder"}
+    made = rk.load("mine").pipe.text_encoder.state_dict()
+    for name, value in plain.pipe.text_encoder.state_dict().items():
+        assert torch.equal(made[name], value), name
