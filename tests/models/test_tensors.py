@@ -112,7 +112,7 @@ def test_a_whole_folder_passes(shelf, monkeypatch, kind):
     check(shelf.lock(monkeypatch, kind, shelf.folder(kind)))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(kind=st.sampled_from(SINGLE), damage=DAMAGE, data=st.data())
 def test_a_wrong_tensor_of_a_single_file_is_never_silent(
     shelf, monkeypatch_module, kind, damage, data
@@ -126,7 +126,8 @@ def test_a_wrong_tensor_of_a_single_file_is_never_silent(
     assert "\n" not in str(said.value)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(kind=st.sampled_from(["sd1", "sdxl", "sd3", "cascade"]), damage=DAMAGE, data=st.data())
 def test_a_wrong_tensor_of_a_folder_is_never_silent(shelf, monkeypatch_module, kind, damage, data):
     folder = shelf.folder(kind)
@@ -159,7 +160,8 @@ def test_a_whole_vae_passes(shelf, monkeypatch, names):
     shelf.check_part(monkeypatch, "vae", vae_names(names))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(names=st.sampled_from(["diffusers", "bare", "first_stage_model"]), damage=DAMAGE,
     data=st.data())  # fmt: skip
 def test_a_wrong_tensor_of_a_part_is_never_silent(shelf, monkeypatch_module, names, damage, data):
