@@ -20,11 +20,11 @@ from tests.hub_server import python, serving
 from tests.miniatures import Shelf, kind_of, loose, networks, own_catalogue, pickled
 
 ENTRIES = {name: spec for name, spec in MODELS.items() if not name.startswith("rehearsal/")}
-# The fast tests load each family and each form of weights (variant, pickled, single file), a LoRA
-# and a replaced part once. The other entries repeat them under other addresses.
+# The fast tests load the older families, pickled and single-file weights, a LoRA and a second leg
+# once. The other entries repeat that under other addresses, or take long.
 FAST = [
-    "sd-1.5-taesd", "dreamlike-photoreal-2", "realistic-vision-6", "hyper-sd15-1step", "sd-2.1",
-    "sdxl-base+refiner", "sdxl-refiner", "sd3-medium", "stable-cascade", "stable-cascade-decoder",
+    "dreamlike-photoreal-2", "realistic-vision-6", "hyper-sd15-1step", "sdxl-base+refiner",
+    "sdxl-refiner", "sd3-medium",
 ]  # fmt: skip
 GROUPS = {
     "fast": FAST,

@@ -116,7 +116,7 @@ SAMPLERS = [
 ]
 
 
-@pytest.mark.parametrize("sampler", thinned(SAMPLERS, ["DPM++ SDE Karras", "Heun", "UniPC"]))
+@pytest.mark.parametrize("sampler", thinned(SAMPLERS, ["DPM++ SDE Karras", "UniPC"]))
 def test_a_redraw_is_image_to_image_of_diffusers_on_the_same_noise(base, picture, sampler):
     ours, theirs = both(base, picture, sampler, 0.5, 10, begun=True)
     assert np.abs(ours - theirs).max() == 0 and np.abs(ours - numbers(picture)).max() > 20
@@ -132,7 +132,7 @@ def test_and_so_it_is_for_sdxl(picture, sampler):
     ("kind", "sampler"),
     thinned(
         [("sd1", "DPM++ 2M"), ("sdxl", "Euler"), ("sd3", "Flow Euler"), ("sd3", "Flow Heun")],
-        [("sd1", "DPM++ 2M"), ("sd3", "Flow Heun")],
+        [("sd3", "Flow Heun")],
     ),
 )
 def test_and_so_it_is_for_the_unchanged_pipelines_of_four_and_sixteen_channels(
