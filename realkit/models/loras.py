@@ -190,7 +190,8 @@ def _same(file: LoraFile, one: Patch, two: Patch) -> None:
     from safetensors import safe_open
 
     with safe_open(file.path, framework="pt") as reader:
-        same = one.names.keys() == two.names.keys() and all(
+        alike = one.names.keys() == two.names.keys() and one.alpha == two.alpha
+        same = alike and all(
             torch.equal(reader.get_tensor(one.names[role]), reader.get_tensor(two.names[role]))
             for role in one.names
         )

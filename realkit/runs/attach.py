@@ -3,6 +3,7 @@ output are copied into a results folder."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 import zlib
@@ -19,7 +20,7 @@ from realkit.models import provenance
 from realkit.models.identity import ID_VERSION
 from realkit.runs import environment
 from realkit.runs.jobs import sha256
-from realkit.runs.records import DRAWN, ROW, RUN, STAGES
+from realkit.runs.records import DRAWN, ROW, RUN, STAGES, last_rows
 from realkit.runs.store import Store
 from realkit.weights.sources import inputs
 
@@ -63,9 +64,14 @@ def _outputs(folder: Traversable, deep: int) -> Iterator[Traversable]:
     if folder.joinpath("rows.jsonl").is_file() and folder.joinpath("runs.jsonl").is_file():
         yield folder
     elif deep:
-        for below in sorted(folder.iterdir(), key=lambda item: item.name):
-            if below.is_dir():
-                yield from _outputs(below, deep - 1)
+        try:
+            inner = sorted(folder.iterdir(), key=lambda item: item.name)
+        except OSError:  # not ours to read
+            return
+        for below in inner:
+            with contextlib.suppress(OSError):
+                if below.is_dir():
+                    yield from _outputs(below, deep - 1)
 
 
 def take(sources: Iterable[Traversable], store: Store, versions: Mapping[str, Any]) -> int:
@@ -91,9 +97,12 @@ def _checked(source: Traversable, versions: Mapping[str, Any]) -> tuple[Traversa
     runs = _lines(source, "runs.jsonl", RUN)
     for run in runs:
         _check_run(run, str(source), versions)
-    last = {row["id"]: row for row in _lines(source, "rows.jsonl", ROW)}
+    try:
+        last = last_rows(_lines(source, "rows.jsonl", ROW))
+    except ValueError as error:
+        raise RequestError(f"attach {str(source)!r}: {error}. {ADVICE}") from None
     for row in last.values():
-        parent = last.get(row.get("parent"))
+        parent = last.get(str(row.get("parent")))
         if parent and STAGES.index(parent["stage"]) >= STAGES.index(row["stage"]):
             raise RequestError(
                 f"attach {str(source)!r}: rows.jsonl is damaged: {row['id']} of the stage"

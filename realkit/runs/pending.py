@@ -22,16 +22,29 @@ def pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
     the source's row says why there is none."""
     rows = store.ok_rows()
 
-    def done(name: str, artifact: str) -> bool:
-        return artifact in rows and (name == "score" or store.has_file(name, artifact))
-
     jobs = [_with_sources(stage.name, job, rows) for job in stage.jobs(planned)]
+    parents: dict[str, str | None] = {}
+    for job in jobs:
+        for artifact, item in zip(job.artifacts, job.planned, strict=True):
+            parents[artifact] = item.parent(stage.name)
+
+    def done(name: str, artifact: str) -> bool:
+        if artifact not in rows:
+            return False
+        if name == "score":  # its number belongs to the picture that its row names
+            return rows[artifact]["parent"] == parents[artifact]
+        return store.has_file(name, artifact)
+
     needed = set(chain.from_iterable(job.artifacts for job in jobs))
     if later := LATER.get(stage.name):
         needed.clear()
         for item in planned:
-            if not any(done(name, getattr(item.ids, field)) for name, field in later):
-                needed.add(item.artifact(stage.name))
+            artifact = item.artifact(stage.name)
+            # Of what a later stage used up, the row is still needed: the table reads it.
+            if artifact not in rows or not any(
+                done(name, getattr(item.ids, field)) for name, field in later
+            ):
+                needed.add(artifact)
     missing = {artifact for artifact in needed if not done(stage.name, artifact)}
     return [job for job in jobs if not missing.isdisjoint(job.artifacts)]
 

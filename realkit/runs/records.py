@@ -6,18 +6,20 @@ Fields that a record does not name are kept as they are: a later version may hav
 
 from __future__ import annotations
 
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    Required,  # pydantic reads Python 3.11's own not
-)
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, TypeAdapter
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic does not read Python 3.11's own
+
+from realkit.catalog.columns import COLUMNS
 
 STAGES = ("denoise", "refine", "decode", "upscale", "score")  # a parent's stage comes before
 DRAWN = STAGES[:-1]  # stages that leave a file
+KINDS = {  # what a stage makes
+    "denoise": "latents", "refine": "latents", "decode": "picture", "upscale": "picture",
+    "score": "number",
+}  # fmt: skip
 OPEN = ConfigDict(extra="allow", strict=True)
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -146,6 +148,8 @@ def _complete_row(row: Row) -> Row:
         needed += ("scorer", "prompt")
     if lacking := [name for name in needed if name not in row]:
         raise ValueError(f"a row {row['status']} of the stage {row['stage']} needs {lacking[0]}")
+    if row["stage"] == "score" and (not row["scorer"] or row["scorer"] in COLUMNS):
+        raise ValueError(f"a scorer named {row['scorer']!r}, which is no scorer's name")
     return row
 
 
@@ -158,3 +162,16 @@ def _complete_run(run: RunRecord) -> RunRecord:
 ROW: TypeAdapter[Any] = TypeAdapter(Annotated[Row, AfterValidator(_complete_row)])
 CELL: TypeAdapter[Any] = TypeAdapter(CellRecord)
 RUN: TypeAdapter[Any] = TypeAdapter(Annotated[RunRecord, AfterValidator(_complete_run)])
+
+
+def last_rows(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The last row of each id, which is the one that counts. Raises ValueError where an id is that
+    of latents and of a picture, or of a score: it would be damage."""
+    last: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        before = last.setdefault(row["id"], row)
+        if KINDS[before["stage"]] != KINDS[row["stage"]]:
+            stages = f"{before['stage']} and of {row['stage']}"
+            raise ValueError(f"rows.jsonl is damaged: {row['id']} is an id of {stages}")
+        last[row["id"]] = row
+    return last

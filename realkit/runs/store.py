@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from realkit.base.errors import RequestError
 from realkit.base.files import Lines, WriteError, write_atomically
+from realkit.runs import records
 from realkit.runs.records import CELL, ROW, RUN
 
 Row = dict[str, Any]
@@ -57,13 +58,17 @@ class Store:
             return False
 
     def pictures(self) -> set[str]:
-        """The ids of the pictures whose files are there."""
-        folder = self.folder / "images"
-        return {path.stem for path in folder.glob("*.png")}
+        """The ids of the pictures whose files are there, and whole."""
+        names = {path.stem for path in (self.folder / "images").glob("*.png")}
+        return {name for name in names if self.has_file("upscale", name)}
 
     def last_rows(self) -> dict[str, Row]:
-        """The last row of each artifact id, which is the one that counts."""
-        return {row["id"]: row for row in self.rows.read()}
+        """The last row of each artifact id, which is the one that counts. Raises RequestError for
+        an id of two kinds of artifacts."""
+        try:
+            return records.last_rows(self.rows.read())
+        except ValueError as error:
+            raise RequestError(f"{self.folder}: {error}. Restore the file") from None
 
     def ok_rows(self) -> dict[str, Row]:
         """The last rows without those that failed."""

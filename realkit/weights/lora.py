@@ -6,12 +6,13 @@ Only the header is read here. Each tensor belongs to exactly one patch, or the f
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realkit.base.errors import RequestError, one_line
+from realkit.base.errors import RequestError, one_line, shown
 from realkit.weights import deltas
 
 # Endings of names → the tensor's role in its formula (deltas.FORMULAS). The longest one counts.
@@ -45,6 +46,7 @@ REFUSED = {
     "base_model.model.": "peft's own layout, whose scale is in a second file",
     "lora_controlnet": "Control-LoRA",
 }  # fmt: skip
+MOST_ALPHA = 1e6  # far above any alpha or rank that is used
 METADATA = "lora_adapter_metadata"  # where diffusers keeps the alphas of peft's layout
 PLAIN = frozenset({"down", "up", "alpha"})
 # Layers that diffusers' reader drops without an error in some spellings
@@ -87,6 +89,8 @@ def read_header(path: Path, label: str) -> LoraFile:
             header = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise RequestError(f"LoRA {label!r} cannot be read: {one_line(error, 120)}") from error
+    if empty := [name for name, shape in shapes.items() if 0 in shape]:
+        raise RequestError(f"LoRA {label!r} holds {empty[0]!r}, which is empty: download it again")
     metadata = _metadata(header, label)
     grouped = _grouped(shapes, label)
     patches = []
@@ -99,7 +103,9 @@ def read_header(path: Path, label: str) -> LoraFile:
             )
         if "alpha" in names and not deltas.has_rank(names):
             raise RequestError(f"LoRA {label!r} holds {names['alpha']!r}, which nothing uses")
-        alpha = None if "alpha" in names else _alpha(metadata, module)
+        alpha = None
+        if metadata and "alpha" not in names and "down" in names:
+            alpha = _alpha(metadata, module, shapes[names["down"]][0], label)
         patches.append(Patch(module, target, names, alpha))
     ranked = [patch for patch in patches if deltas.has_rank(patch.names)]
     without = [patch for patch in ranked if "alpha" not in patch.names]
@@ -190,26 +196,61 @@ def _metadata(header: Mapping[str, str], label: str) -> dict[str, Any]:
     """What diffusers wrote about the adapter: {} where it wrote nothing."""
     try:
         metadata = json.loads(header.get(METADATA) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict):
         raise RequestError(f"LoRA {label!r} has an invalid header: {METADATA} is no JSON object")
     for key, value in metadata.items():
-        if value and key.split(".")[-1] in ("use_dora", "use_rslora", "lora_bias"):
+        name = key.rpartition(".")[2]
+        if value and name in ("use_dora", "use_rslora", "lora_bias"):
             raise RequestError(
-                f"LoRA {label!r} is of a kind that is not supported, {key.split('.')[-1]}: take a"
-                " plain LoRA"
+                f"LoRA {label!r} is of a kind that is not supported, {name}: take a plain LoRA"
             )
+        numbers = [value] if name in ("lora_alpha", "r") else []
+        if name in ("alpha_pattern", "rank_pattern"):
+            numbers = list(value.values()) if isinstance(value, dict) else [None] * bool(value)
+        for number in numbers:
+            if type(number) not in (int, float) or not 0 < number < MOST_ALPHA:
+                raise RequestError(
+                    f"LoRA {label!r} has an invalid header: {METADATA} gives {key} the value"
+                    f" {shown(number)}, expected a positive number"
+                )
     return metadata
 
 
-def _alpha(metadata: Mapping[str, Any], module: str) -> float | None:
-    """The alpha that peft's metadata gives a module, by its pattern or for all; else None."""
+def _alpha(metadata: Mapping[str, Any], module: str, rank: int, label: str) -> float | None:
+    """The alpha that peft's metadata gives a module; None where it says nothing of the module.
+
+    Raises RequestError where its rank is not the tensors' own: peft scales by alpha / rank.
+    """
     part, _, rest = module.partition(".")
-    alpha = metadata.get(f"{part}.lora_alpha")
-    for pattern, value in (metadata.get(f"{part}.alpha_pattern") or {}).items():
-        plain = pattern.removeprefix("^")
-        if rest == plain or (not pattern.startswith("^") and rest.endswith("." + plain)):
-            alpha = value
-            break
-    return float(alpha) if isinstance(alpha, (int, float)) else None
+    prefix = f"{part}." if f"{part}." in PREFIXES else ""
+    own = rest if prefix else module
+    values: dict[str, Any] = {}
+    for name, pattern in (("lora_alpha", "alpha_pattern"), ("r", "rank_pattern")):
+        # `save_lora_adapter` of diffusers writes bare names, with or without the part in the header
+        for before in dict.fromkeys((prefix, "", "unet.", "transformer.")):
+            if before + name in metadata:
+                values[name] = metadata[before + name]
+                values |= _matching(metadata.get(before + pattern), own, name, label)
+                break
+    if len(values) == 2 and values["r"] != rank:
+        raise RequestError(
+            f"LoRA {label!r} states rank {values['r']} for {module!r}, whose tensors have rank"
+            f" {rank}: its scale is unknown, download it again"
+        )
+    return float(values["lora_alpha"]) if "lora_alpha" in values else None
+
+
+def _matching(patterns: Any, module: str, name: str, label: str) -> dict[str, Any]:
+    """The value that the first matching pattern gives a module, by peft's rule
+    (peft.utils.other.get_pattern_key)."""
+    for pattern, value in (patterns or {}).items():
+        try:
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return {name: value}
+        except re.error as error:
+            raise RequestError(
+                f"LoRA {label!r} has an invalid header: {shown(pattern)} is no pattern ({error})"
+            ) from None
+    return {}

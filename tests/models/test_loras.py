@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 
 import pytest
 import torch
@@ -324,3 +325,56 @@ def test_an_error_names_the_lora_and_not_the_base(entry):
     save_file({"lora_unet_double_blocks_0.alpha": torch.ones(())}, path)
     with pytest.raises(rk.RequestError, match=r"^LoRA '.*style\.safetensors' holds"):
         rk.load("mine")
+
+
+QUERY = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+def change_of(tmp_path, header, prefix="unet."):
+    """How much of B·A a file of rank 4 with this header adds to one layer."""
+    pipe = miniatures.networks("sd1")
+    weight = pipe.unet.get_parameter(f"{QUERY}.weight")
+    before = weight.detach().clone()
+    down, up = torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4)
+    name, path = prefix + QUERY, tmp_path / "a.safetensors"
+    tensors = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    save_file(tensors, path, metadata={"lora_adapter_metadata": header})
+    merge(pipe, "sd1", (path, 1.0))
+    return ((weight - before) / (up @ down)).median().item()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "header", "scale"),
+    [
+        ("unet.", {"unet.r": 4, "unet.lora_alpha": 1}, 0.25),
+        ("", {"r": 4, "lora_alpha": 1}, 0.25),
+        ("", {"unet.r": 4, "unet.lora_alpha": 1}, 0.25),
+        ("unet.", {"unet.r": 4, "unet.lora_alpha": 4, "unet.alpha_pattern": {".*to_q": 1}}, 0.25),
+        ("unet.", {"unet.r": 4, "unet.lora_alpha": 4, "unet.alpha_pattern": {"to_k": 1}}, 1.0),
+        ("unet.", {}, 1.0),
+    ],
+)
+def test_the_alpha_that_a_header_states_scales_the_layer(tmp_path, prefix, header, scale):
+    assert change_of(tmp_path, json.dumps(header), prefix) == pytest.approx(scale, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        json.dumps({"unet.lora_alpha": "1"}), json.dumps({"unet.lora_alpha": 10**400}),
+        '{"unet.lora_alpha": NaN}', json.dumps({"unet.alpha_pattern": [1]}), "[" * 100_000,
+        json.dumps({"unet.r": 8, "unet.lora_alpha": 8}),
+        json.dumps({"unet.lora_alpha": 1, "unet.alpha_pattern": {"(": 1}}),
+    ],
+)  # fmt: skip
+def test_a_header_that_states_no_scale_is_refused_by_name(tmp_path, header):
+    with pytest.raises(rk.RequestError, match=r"^LoRA 'a\.safetensors' .*(header|rank)"):
+        change_of(tmp_path, header)
+
+
+def test_a_lora_of_rank_0_is_refused_by_name(tmp_path):
+    name = f"unet.{QUERY}"
+    tensors = {f"{name}.lora_A.weight": torch.ones(0, 8), f"{name}.lora_B.weight": torch.ones(8, 0)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(rk.RequestError, match=r"^LoRA 'a' holds .* which is empty"):
+        read_header(tmp_path / "a.safetensors", "a")

@@ -155,3 +155,26 @@ def test_of_small_every_cell_has_all_it_was_asked_for(finished):
     table = finished.table()
     assert set(table["status"]) == {"ok"} and table["missing"].isna().all()
     assert table[SMALL["scorers"]].notna().all().all()
+
+
+@pytest.mark.parametrize("stage", ["denoise", "decode"])
+def test_a_lost_row_of_any_stage_is_made_again(cheap, stage):
+    without(cheap, lambda row: row["stage"] == stage)
+    assert set(rk.read(cheap).table()["status"]) == {"pending"}
+    assert rk.run(CHEAP, cheap).table()["status"].tolist() == ["ok", "ok"]
+
+
+def test_a_score_of_another_picture_is_no_score_of_this_one(cheap):
+    path = cheap / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    scores = [row for row in rows if row.get("scorer") == "colour-cast"]
+    right = rk.read(cheap).table()["colour-cast"].tolist()
+    scores[0]["parent"] = scores[1]["parent"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = rk.run(CHEAP, cheap).table()
+    assert again["status"].tolist() == ["ok", "ok"] and again["colour-cast"].tolist() == right
+
+
+def test_an_emptied_picture_is_not_ok(cheap):
+    (cheap / rk.read(cheap).table()["image"][0]).write_bytes(b"")
+    assert rk.read(cheap).table()["status"].tolist() == ["pending", "ok"]

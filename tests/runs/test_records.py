@@ -105,6 +105,7 @@ HARM = {
     "a list for an id": lambda row: row | {"id": ["a"]},
     "a run that is no name": lambda row: row | {"run": {"a": 1}},
     "its own ancestor": lambda row: row | {"parent": row["id"]},
+    "a scorer named as a column": lambda row: row | {"scorer": "status"},
     "an endless number": lambda row: row | {"at": float("inf")},
 }
 
@@ -206,3 +207,17 @@ def test_a_wrong_value_in_the_lock_is_one_line(folder, place, wrong):
     (folder / NAME).write_text(json.dumps(data))
     with pytest.raises(rk.RequestError, match=r"sweep\.lock\.json' is damaged|id version None"):
         read_locks(folder)
+
+
+def test_an_id_of_two_kinds_is_damage(folder, tmp_path):
+    rows = records(folder, "rows.jsonl")
+    write(folder, "rows.jsonl", [*rows, rows[0] | {"id": rows[1]["id"]}])
+    for work in (rk.read(folder).table, lambda: rk.run(ONE, tmp_path / "out", attach=folder)):
+        with pytest.raises(rk.RequestError, match=r"is an id of decode and of denoise"):
+            work()
+
+
+def test_attaching_what_cannot_be_listed_is_one_line(tmp_path):
+    for place in ("/proc", "/dev/zero"):
+        with pytest.raises(rk.RequestError, match=r"attach .*: expected a|no results folder"):
+            rk.run(ONE, tmp_path / "out", attach=place)
