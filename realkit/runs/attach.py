@@ -184,7 +184,7 @@ def _copy(source: Traversable, store: Store, row: dict[str, Any]) -> bool:
     if "sha256" in row:
         right = sha256(data) == row["sha256"]
     elif path.suffix == ".png":
-        right = _is_picture(data, row.get("pixels"))
+        right = is_picture(data, row.get("pixels"))
     else:
         right = _is_latents(data)
     if right:
@@ -202,7 +202,8 @@ def _bytes(file: Traversable) -> bytes | None:
         return None
 
 
-def _is_picture(data: bytes, pixels: object) -> bool:
+def is_picture(data: bytes, pixels: object) -> bool:
+    """Whether these bytes are a picture whose pixels have this hash."""
     from PIL import Image
 
     try:

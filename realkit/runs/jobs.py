@@ -126,8 +126,8 @@ class Output:
     record: dict[str, Any] | None = None
 
     def encoded(self, run: str) -> Output:
-        """The same with its picture as PNG bytes, and the hash of its file in its row. A picture's
-        record gains the run and the hash of the pixels, its row that hash."""
+        """The same with its picture as PNG bytes, and the hash of its contents in its row: of a
+        picture's pixels, since its record names the run; of the file of latents."""
         if self.file is None or "sha256" in self.row:
             return self
         if isinstance(self.file, bytes):
@@ -135,8 +135,7 @@ class Output:
         pixels, png = provenance.pixel_hash(self.file), io.BytesIO()
         record = {**(self.record or {}), "run": run, "pixels": pixels}
         provenance.save(provenance.annotate(self.file, record), png)
-        file = png.getvalue()
-        return Output(self.row | {"pixels": pixels, "sha256": sha256(file)}, file)
+        return Output(self.row | {"pixels": pixels}, png.getvalue())
 
 
 class Damaged(OSError):

@@ -41,7 +41,7 @@ class Row(TypedDict, total=False):
     parent: Id | None
     run: str
     at: FiniteFloat
-    sha256: Hash  # of the file
+    sha256: Hash  # of the file of latents
     pixels: str  # hash of a picture's pixels
     error_type: str
     error: str
