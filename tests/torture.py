@@ -101,10 +101,10 @@ class Saboteur:
 def child(folder: Path, engine: object, at: int, seed: int) -> None:
     """One start of the sweep; never returns. What each worker does is noted beside the folder, a
     line a batch as it begins."""
-    from realkit.runs.engines import engine
+    from realkit.runs.engines import engine as batches
 
     saboteur = Saboteur(folder, at, random.Random(seed))
-    attempt = engine.attempt
+    attempt = batches.attempt
 
     def note(stage: str, job) -> None:
         with folder.with_suffix(".work").open("a") as log:
@@ -114,7 +114,7 @@ def child(folder: Path, engine: object, at: int, seed: int) -> None:
         note(stage.name, job)
         return attempt(stage, tool, trouble, job, files, run)
 
-    engine.attempt = noted
+    batches.attempt = noted
     if engine != "process":
         work = engine.work
         engine.work = lambda stage, jobs, read, stop: work(

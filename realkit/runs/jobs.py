@@ -128,7 +128,7 @@ class Output:
     def encoded(self, run: str) -> Output:
         """The same with its picture as PNG bytes, and the hash of its contents in its row: of a
         picture's pixels, since its record names the run; of the file of latents."""
-        if self.file is None or "sha256" in self.row:
+        if self.file is None or not self.row.keys().isdisjoint(("sha256", "pixels")):
             return self
         if isinstance(self.file, bytes):
             return Output(self.row | {"sha256": sha256(self.file)}, self.file)
