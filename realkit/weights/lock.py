@@ -44,8 +44,8 @@ class Lock:
     files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise RequestError for a name that leads out of its folder, and for a hash that is none:
-        both become parts of paths here, and a server or another's folder may have named them."""
+        """Raise RequestError for a name that leads out of its folder, and for an invalid hash. Both
+        become parts of paths, and may come from a server or from somebody else's folder."""
         for name, sha in self.files.items():
             check_name(name, self.ref)
             if not SHA256.fullmatch(sha):

@@ -101,10 +101,10 @@ def holders(record: dict) -> list[dict]:
 
 
 HARM = {
-    "a status that is none": lambda row: row | {"status": "done"},
+    "an unknown status": lambda row: row | {"status": "done"},
     "text for seconds": lambda row: row | {"denoise_s": "fast", "decode_s": "fast"},
     "a list for an id": lambda row: row | {"id": ["a"]},
-    "a run that is no name": lambda row: row | {"run": {"a": 1}},
+    "a mapping for the name of a run": lambda row: row | {"run": {"a": 1}},
     "its own ancestor": lambda row: row | {"parent": row["id"]},
     "a scorer named as a column": lambda row: row | {"scorer": "status"},
     "an endless number": lambda row: row | {"at": float("inf")},
