@@ -109,7 +109,7 @@ class Lines:
                 " lines: restore it"
             ) from error
         try:
-            return checked_lines(content, self._schema, self.path.name)
+            return checked_lines(content, self._schema, str(self.path))
         except RequestError as error:
             raise RequestError(f"{error}: restore the file, or delete that line") from error
 
