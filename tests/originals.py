@@ -77,6 +77,7 @@ def tensors(pipe: Any, kind: str) -> dict[str, Any]:
         found |= {
             f"text_encoders.clip_l.transformer.{key}": value
             for key, value in pipe.text_encoder.state_dict().items()
+            if key != "text_projection.weight"  # the unit matrix, which the loader brings
         }
         return found | {
             f"text_encoders.clip_g.transformer.{key}": value

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # What diffusers, transformers and safetensors raise at files that do not fit.
 LIBRARY_ERRORS = (
-    OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, ImportError,
+    OSError, ValueError, LookupError, RuntimeError, AttributeError, TypeError, ImportError,
+    ArithmeticError, AssertionError,
 )  # fmt: skip
 
 

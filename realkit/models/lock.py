@@ -8,7 +8,7 @@ from typing import Any
 from realkit.base.errors import RequestError
 from realkit.models.families import FAMILIES, OF_PIPELINE, PART_CLASSES, Family
 from realkit.models.spec import Leg, ModelSpec, Settings, identify
-from realkit.weights import checkpoints, resolve
+from realkit.weights import checkpoints, header, resolve
 from realkit.weights.checkpoints import KINDS
 from realkit.weights.lock import Lock
 from realkit.weights.lora import LoraFile, merged_whole_before, read_header
@@ -253,7 +253,8 @@ def _with_config(spec: ModelSpec, main: Lock) -> ModelSpec:
     Raises RequestError where the tensors leave it open, and where a part is missing.
     """
     path = resolve.fetch(main)
-    checkpoints.refuse_scaled(f"Single file {spec.source!r}", checkpoints.header(path)[0])
+    tensors = header.read(path)
+    header.check_numbers(f"Single file {spec.source!r}", tensors)
     if not spec.config:
         kind = checkpoints.identify(path)
         if kind == "sd2" and not spec.prediction:
@@ -265,7 +266,7 @@ def _with_config(spec: ModelSpec, main: Lock) -> ModelSpec:
         spec = spec.model_copy(update={"config": CONFIG + kind})
     kind = spec.config.removeprefix(CONFIG)
     if kind in KINDS:
-        parts = checkpoints.missing(kind, checkpoints.header(path)[0])
+        parts = checkpoints.missing(kind, checkpoints.shapes_of(tensors))
         if missing := [part for part in parts if part not in spec.parts]:
             raise RequestError(
                 f"Single file {spec.source!r} lacks {', '.join(missing)}: name them in the `parts`"

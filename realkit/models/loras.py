@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError
 from realkit.weights import deltas
+from realkit.weights.header import quoted
 from realkit.weights.lora import LoraFile, Patch
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _placed(
         raise RequestError(
             f"LoRA {file.label!r} does not fit the model: {len(homeless)} of its"
             f" {len(file.shapes)} tensors are for layers that the model lacks, such as"
-            f" {', '.join(map(repr, homeless[:2]))}: take a LoRA made for this kind of model"
+            f" {', '.join(map(quoted, homeless[:2]))}: take a LoRA made for this kind of model"
         )
     return changes
 
@@ -198,8 +199,8 @@ def _same(file: LoraFile, one: Patch, two: Patch) -> None:
     if not same:
         names = [next(iter(patch.names.values())) for patch in (two, one)]
         raise RequestError(
-            f"LoRA {file.label!r} holds both {names[0]!r} and {names[1]!r}, which are for the same"
-            " layer and differ: expected one of them"
+            f"LoRA {file.label!r} holds both {quoted(names[0])} and {quoted(names[1])}, which are"
+            " for the same layer and differ: expected one of them"
         )
 
 
@@ -216,9 +217,11 @@ def _check_shape(file: LoraFile, patch: Patch, expected: tuple[int, ...]) -> Non
     except (RuntimeError, ValueError, IndexError):
         shape = None
     if alpha not in ((), (1,)) or shape is None or not deltas.fits(shape, expected):
-        sizes = ", ".join(f"{name!r} {list(file.shapes[name])}" for name in patch.names.values())
+        sizes = ", ".join(
+            f"{quoted(name)} {list(file.shapes[name])}" for name in patch.names.values()
+        )
         raise RequestError(
-            f"LoRA {file.label!r} does not fit the model: {first!r} changes a tensor of shape"
+            f"LoRA {file.label!r} does not fit the model: {quoted(first)} changes a tensor of shape"
             f" {list(expected)}, and the file holds {sizes}: take a LoRA made for this kind of"
             " model"
         )
@@ -231,16 +234,11 @@ def _difference(reader: Any, change: Change) -> torch.Tensor:
     file, patch = change.file, change.patch
     tensors = {role: reader.get_tensor(name) for role, name in patch.names.items()}
     for role, name in patch.names.items():
-        if role != "alpha" and not tensors[role].is_floating_point():
-            raise RequestError(
-                f"LoRA {file.label!r} holds {name!r} as {str(tensors[role].dtype)[6:]}: a quantised"
-                " LoRA is not supported, take one in float16 or float32"
-            )
         tensors[role] = tensors[role].to(torch.float32)
         if not torch.isfinite(tensors[role]).all():
             raise RequestError(
-                f"LoRA {file.label!r} holds {name!r}, in which some numbers are not finite: the"
-                " file is damaged, download it again"
+                f"LoRA {file.label!r} holds {quoted(name)}, in which some numbers are not finite:"
+                " the file is damaged, download it again"
             )
     alpha = tensors.pop("alpha").item() if "alpha" in tensors else patch.alpha
     return deltas.delta(tensors, alpha)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError
-from realkit.models.families import PART_CLASSES
+from realkit.models import configs
 from realkit.models.lock import ModelLock
-from realkit.models.parts import class_at, vae_class
 from realkit.models.tracing import traced_tensors
-from realkit.weights import checkpoints, resolve
+from realkit.weights import checkpoints, folders, header, resolve
+from realkit.weights.header import HARMLESS, quoted
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Names of tensors that no network needs: what training left, constants, ids that are counted anew
-HARMLESS = re.compile(
-    r"^model_ema\.|^optimizer|^(betas|alphas_cumprod|alphas_cumprod_prev|log_one_minus_alphas_cumprod"
-    r"|sqrt_\w+|posterior_\w+|lvlb_weights|logvar|scale_factor|global_step|v_pred|ztsnr)$"
-    r"|^(denoiser|model_sampling)\.(log_)?sigmas$"
-    r"|^(first_stage_model\.)?loss\.|(^|\.)(position_ids|logit_scale|attn_mask|num_batches_tracked)$"
-    # Stable Diffusion 2 reads its text encoder's last layer but one
-    r"|^cond_stage_model\.model\.(transformer\.resblocks\.23\.|text_projection$)"
-    # the first tower's pooled output is not used
-    r"|^(cond_stage_model|conditioner\.embedders\.0)\.(transformer\.)?text_projection(\.weight)?$"
-    # Stable Diffusion 3's loader sets the first tower's projection to the unit matrix
-    r"|^text_encoders\.clip_l\.transformer\.text_projection\.weight$"
-)
 # Parts → how a single file's names begin
 PREFIXES = {
     "vae": ("first_stage_model.", "vae."),
@@ -69,6 +56,9 @@ OPEN_CLIP = {
         "conditioner.embedders.0.model.",
     )
 }  # fmt: skip
+# The first tower's projection in Stable Diffusion 3's files, the unit matrix in published ones
+# (diffusers.loaders.single_file_utils.create_diffusers_clip_model_from_ldm)
+UNIT = "text_encoders.clip_l.transformer.text_projection.weight"
 # Names in folders → names in the networks of today
 RENAMED = (
     (r"^text_model\.", ""),
@@ -87,6 +77,8 @@ def check(lock: ModelLock, pipeline: Any, with_vae: bool) -> None:
     index = resolve.read_json(lock.configs, "model_index.json")
     accepted = set(inspect.signature(pipeline.__init__).parameters)
     networks: dict[str, Any] = {}
+    held: dict[str, Shapes] = {}
+    whole = _held(lock, "") if lock.main.single else {}
     for part, value in index.items():
         named = isinstance(value, list) and len(value) == 2 and all(value)
         if not named or part not in accepted or part in lock.family.absent:
@@ -94,13 +86,17 @@ def check(lock: ModelLock, pipeline: Any, with_vae: bool) -> None:
         if part == lock.family.vae and (lock.family.refines or not (with_vae or lock.main.single)):
             continue
         if part not in lock.spec.parts:
-            network = _network(lock, part, value, _configured(lock, part))
-            networks |= {part: network} if network is not None else {}
-    if lock.main.single:
-        _check_file(_owner(lock, lock.main), resolve.fetch(lock.main), networks, accepted)
+            tensors = whole or _held(lock, part)
+            network = configs.network(lock, part, value, configs.folder(lock, part), tensors)
+            if network is not None:
+                networks[part], held[part] = network, tensors
+    if whole:
+        _check_file(_owner(lock, lock.main), whole, networks, accepted)
+        if UNIT in whole and "text_encoder" in networks:
+            _check_unit(_owner(lock, lock.main), resolve.fetch(lock.main))
     else:
         for part, network in networks.items():
-            _check_folder(_owner(lock, lock.main), resolve.fetch(lock.main) / part, part, network)
+            _check_folder(_owner(lock, lock.main), held[part], part, network)
     for part, part_lock in lock.parts.items():
         if with_vae or part != lock.family.vae:
             check_part(lock, part, part_lock, index.get(part))
@@ -112,28 +108,26 @@ def check_vae(lock: ModelLock) -> None:
     if vae in lock.parts:
         check_part(lock, vae, lock.parts[vae], None)
         return
-    network = _network(lock, vae, None, _configured(lock, vae))
-    path, owner = resolve.fetch(lock.main), _owner(lock, lock.main)
+    owner, held = _owner(lock, lock.main), _held(lock, vae)
+    network = configs.network(lock, vae, None, configs.folder(lock, vae), held)
     if lock.main.single:
-        held = _header(path)
         _used(owner, vae, _converted(owner, vae, network, held), _shapes(network), held)
     else:
-        _check_folder(owner, path / vae, vae, network)
+        _check_folder(owner, held, vae, network)
 
 
 def check_part(lock: ModelLock, part: str, source: Lock, indexed: Any) -> None:
     """The same for a part that replaces the model's own; its errors name the part's file."""
-    path = resolve.fetch(source)
     owner = f"Part {part!r} of model {lock.name!r} does not load from {source.ref!r}: it"
-    configs = resolve.fetch(lock.configs) / part if source.single else path
-    network = _network(lock, part, indexed, configs)
+    held = _shapes_in(owner, source, "")
+    folder = resolve.fetch(lock.configs) / part if source.single else resolve.fetch(source)
+    network = configs.network(lock, part, indexed, folder, held)
     if network is None:
         return
     if not source.single:
-        _check_folder(owner, path, part, network)
+        _check_folder(owner, held, part, network)
         return
-    held, expected = _header(path), _shapes(network)
-    checkpoints.refuse_scaled(owner, held)
+    expected = _shapes(network)
     if len(expected.keys() & held.keys()) * 2 >= len(expected):  # in the names of diffusers
         _missing(owner, part, expected, held)
         _unread(owner, held.keys() - expected.keys())
@@ -142,57 +136,34 @@ def check_part(lock: ModelLock, part: str, source: Lock, indexed: Any) -> None:
     _unread(owner, held.keys() - _used(owner, part, converted, expected, held))
 
 
-def _configured(lock: ModelLock, part: str) -> Path:
-    """The folder of a part's config. Raises RequestError where the model lacks its network."""
-    folder = resolve.fetch(lock.configs) / part
-    network = part in {*PREFIXES, lock.family.denoiser, lock.family.vae}
-    if network and not (folder / "config.json").is_file():
-        raise RequestError(
-            f"{_owner(lock, lock.configs)} lacks its {part} ({part}/config.json): name it in the"
-            " `parts` of a catalogue entry, or download the model again"
-        )
-    return folder
-
-
 def _owner(lock: ModelLock, source: Lock) -> str:
     return f"Model {lock.name!r} does not load from {source.ref!r}: it"
 
 
-def _network(lock: ModelLock, part: str, indexed: Any, folder: Path) -> torch.nn.Module | None:
-    """A part's network on the meta device; None for a tokenizer and the like."""
-    import torch
-    from accelerate import init_empty_weights
+def _held(lock: ModelLock, part: str) -> Shapes:
+    """The tensors of a part's folder, or those of a single file."""
+    return _shapes_in(_owner(lock, lock.main), lock.main, "" if lock.main.single else f"{part}/")
 
-    if part == lock.family.vae:
-        kind = class_at(vae_class(lock, folder))
-    else:
-        named = isinstance(indexed, list) and all(indexed)
-        library, name = indexed if named else PART_CLASSES[part]
-        if library not in ("diffusers", "transformers"):
-            return None
-        kind = class_at(f"{library}.{name}")
-    if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
-        return None
-    with init_empty_weights(include_buffers=True):
-        if hasattr(kind, "config_class") and kind.config_class is not None:
-            return kind(kind.config_class.from_pretrained(folder))  # type: ignore[no-any-return]
-        return kind.from_config(kind.load_config(folder))  # type: ignore[attr-defined, no-any-return]
+
+def _shapes_in(owner: str, source: Lock, within: str) -> Shapes:
+    """The tensors of a single file, or of those files of a folder that a loader reads. Raises
+    RequestError for numbers that are no weights."""
+    path = resolve.fetch(source)
+    shapes: dict[str, tuple[int, ...]] = {}
+    names = [""] if source.single else folders.weights(source.files, source.variant, within)
+    for name in names:
+        tensors = header.read(path / name)
+        header.check_numbers(owner, tensors)
+        shapes |= checkpoints.shapes_of(tensors)
+    return shapes
 
 
 def _shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
-def _header(path: Path) -> Shapes:
-    return checkpoints.header(path)[1]
-
-
-def _check_folder(owner: str, folder: Path, part: str, network: torch.nn.Module) -> None:
+def _check_folder(owner: str, held: Shapes, part: str, network: torch.nn.Module) -> None:
     """The weights of a part's folder, in one file or several, against its network."""
-    held: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        held |= _header(path)
-    checkpoints.refuse_scaled(owner, held)
     held = {_renamed(name): shape for name, shape in held.items()}
     expected = {_renamed(name): shape for name, shape in _shapes(network).items()}
     for name in _tied(network) - held.keys():
@@ -202,12 +173,10 @@ def _check_folder(owner: str, folder: Path, part: str, network: torch.nn.Module)
 
 
 def _check_file(
-    owner: str, path: Path, networks: Mapping[str, torch.nn.Module], accepted: Iterable[str]
+    owner: str, held: Shapes, networks: Mapping[str, torch.nn.Module], accepted: Iterable[str]
 ) -> None:
     """A single file against all networks that are made of it. Tensors of parts that come from
     elsewhere, or are left out, are not counted."""
-    held = _header(path)
-    checkpoints.refuse_scaled(owner, held)
     used: set[str] = set()
     for part, network in networks.items():
         converted = _converted(owner, part, network, held)
@@ -217,6 +186,22 @@ def _check_file(
         if part in accepted:
             elsewhere += PREFIXES[part]
     _unread(owner, {name for name in held if not name.startswith(elsewhere)} - used)
+
+
+def _check_unit(owner: str, path: Path) -> None:
+    """Raise RequestError for a projection that is not the unit matrix that the loader takes for
+    it."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        projection = file.get_tensor(UNIT).float()
+    unit = torch.eye(*projection.shape) if projection.ndim == 2 else torch.empty(0)
+    if projection.shape != unit.shape or not torch.allclose(projection, unit, atol=1e-3):
+        raise RequestError(
+            f"{owner} holds {UNIT!r}, which is not the unit matrix of Stable Diffusion 3 and would"
+            " not be read: give its text_encoder as a folder in the `parts` of a catalogue entry"
+        )
 
 
 def _converted(
@@ -283,8 +268,8 @@ def _used(
     for source, count in numbers.items():
         if count != prod(held[source]):
             raise RequestError(
-                f"{owner} holds {source!r} of its {part} in shape {list(held[source])}, of which"
-                f" the network takes {count} numbers: they do not belong together"
+                f"{owner} holds {quoted(source)} of its {part} in shape {list(held[source])}, of"
+                f" which the network takes {count} numbers: they do not belong together"
             )
     return set(numbers)
 
@@ -308,20 +293,20 @@ def _missing(owner: str, part: str, expected: Shapes, held: Mapping[str, Any]) -
         what = f"{len(missing)} of the {len(expected)} tensors of its {part}"
         if len(missing) == len(expected):
             what = f"its {part}, all {len(expected)} tensors"
-        raise RequestError(f"{owner} lacks {what}, such as {missing[0]!r}: download it again")
+        raise RequestError(f"{owner} lacks {what}, such as {quoted(missing[0])}: download it again")
     for name, shape in expected.items():
         own = tuple(getattr(held[name], "shape", held[name]))
         if own != shape:
             raise RequestError(
-                f"{owner} holds {name!r} of its {part} in shape {list(own)}, and the config expects"
-                f" {list(shape)}: they do not belong together"
+                f"{owner} holds {quoted(name)} of its {part} in shape {list(own)}, and the config"
+                f" expects {list(shape)}: they do not belong together"
             )
 
 
 def _unread(owner: str, names: Iterable[str]) -> None:
     """Raise RequestError for tensors that nothing uses, harmless ones apart."""
     if unread := sorted(name for name in names if not HARMLESS.search(name)):
-        examples = ", ".join(map(repr, unread[:2]))
+        examples = ", ".join(map(quoted, unread[:2]))
         raise RequestError(
             f"{owner} holds {len(unread)} tensors that none of its networks has a place for, such"
             f" as {examples}: the file is of another kind of model"

@@ -20,7 +20,7 @@ from realkit.upscalers.identity import determined_upscale, lock_upscaler, redraw
 from realkit.upscalers.resample import Resampler
 from realkit.upscalers.settings import Settings
 from realkit.upscalers.tool import LoadRequest, Tool
-from realkit.weights import pickles, resolve
+from realkit.weights import folders, header, pickles, resolve
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -153,6 +153,9 @@ def _load(
         try:
             with pickles.reading_pickles():
                 path = resolve.fetch(lock)
+            names = [""] if lock.single else folders.weights(lock.files, lock.variant)
+            for name in names:
+                header.check_numbers(f"{file!r}", header.read(path / name))
         except RequestError as error:
             raise RequestError(f"Upscaler {part.name!r}: {error}") from None
     by = redraws_with(part, model) if part.engine.redraws else None

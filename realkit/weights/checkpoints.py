@@ -16,7 +16,7 @@ from typing import Any
 
 from realkit.base.errors import RequestError
 from realkit.base.files import json_object
-from realkit.weights import clip_tokenizer
+from realkit.weights import clip_tokenizer, header
 
 CONFIGS = Path(str(resources.files("realkit.catalog"))) / "configs"
 NETWORK = "model.diffusion_model."
@@ -46,12 +46,6 @@ KINDS = _kinds()
 SUPPORTED = (
     "supported are whole checkpoints of Stable Diffusion 1, 2, 3 medium and 3.5 medium, SDXL and"
     " its refiner, in the original layout; for any other, give a catalogue entry a `config` folder"
-)
-# Marks of numbers that mean something only with their scales
-SCALED = re.compile(
-    r"(^|\.)(scaled_fp8|comfy_quant)$|scale_(weight|input)$|(weight|input)_scale(_inv|_2)?$"
-    r"|\.(SCB|absmax|quant_map|nested_absmax|nested_quant_map|qweight|qzeros|scales|zeros)$"
-    r"|quant_state"
 )
 # Where files descended from NovelAI's leave out the level `text_model` of CLIP's names
 TOWERS = {
@@ -91,37 +85,34 @@ ALONE = {
 }
 
 
-def kind_of(
-    keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]], *, name: str = "The file"
-) -> str:
+def kind_of(shapes: Mapping[str, tuple[int, ...]], *, name: str = "The file") -> str:
     """The kind of a checkpoint, by its tensors' names and shapes alone: a key of KINDS.
 
     Stable Diffusion 2 is read as "sd2", the 768 pixel v-prediction model: the 512 pixel epsilon
     model "sd2-base" has the same tensors. Raises RequestError with what the file holds instead;
     `name` begins its line.
     """
-    keys = list(keys)
     network = {}
-    for key in keys:
-        if key.startswith(NETWORK) and key in shapes:
-            network[key.removeprefix(NETWORK)] = shapes[key]
-    other = _first(OTHERS, keys)
+    for key, shape in shapes.items():
+        if key.startswith(NETWORK):
+            network[key.removeprefix(NETWORK)] = shape
+    other = _first(OTHERS, shapes)
     if not other and network:
         kind = _network_kind(network)
         if kind in KINDS:
             return kind
         other = kind
-    other = other or _first(ALONE, keys) or _embedding(keys, shapes)
+    other = other or _first(ALONE, shapes) or _embedding(shapes)
     if not other:
-        other = f"unknown tensors ({_names(keys)})" if keys else "no tensors"
+        other = f"unknown tensors ({_names(shapes)})" if shapes else "no tensors"
     raise RequestError(f"{name} holds {other}; {SUPPORTED}")
 
 
 def identify(path: Path) -> str:
     """The kind of a .safetensors checkpoint, by its header alone. Raises RequestError where it is
     not supported."""
-    keys, shapes = header(path)
-    return kind_of(keys, shapes, name=f"File {path.name!r}")
+    shapes = shapes_of(header.read(path))
+    return kind_of(shapes, name=f"File {path.name!r}")
 
 
 def with_level(name: str) -> str:
@@ -136,10 +127,7 @@ def with_level(name: str) -> str:
 
 def towers_without_level(path: Path) -> set[str]:
     """The text encoders ("text_encoder") whose names in a file lack the level `text_model`."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        names = [name for name in file.keys() if with_level(name) != name]  # noqa: SIM118
+    names = [name for name in header.read(path).shapes if with_level(name) != name]
     towers = set()
     for prefix, part in TOWERS.items():
         if any(name.startswith(prefix) for name in names):
@@ -147,16 +135,10 @@ def towers_without_level(path: Path) -> set[str]:
     return towers
 
 
-def header(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
-    """The names of a .safetensors file's tensors and their shapes, without reading them. Names of
-    a text encoder have the level `text_model`, whether the file's have it or not."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        shapes = {}
-        for key in file.keys():  # noqa: SIM118
-            shapes[with_level(key)] = tuple(file.get_slice(key).get_shape())
-    return list(shapes), shapes
+def shapes_of(tensors: header.Header) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's tensors. Names of a text encoder have the level `text_model`, whether
+    the file's have it or not."""
+    return {with_level(name): shape for name, shape in tensors.shapes.items()}
 
 
 def missing(kind: str, keys: Iterable[str]) -> list[str]:
@@ -167,16 +149,6 @@ def missing(kind: str, keys: Iterable[str]) -> list[str]:
         if not keys & {key, key.replace("first_stage_model.", "vae.")}:
             parts.append(part)
     return parts
-
-
-def refuse_scaled(owner: str, names: Iterable[str]) -> None:
-    """Raise RequestError for numbers that mean something only when multiplied with scales; `owner`
-    begins its line."""
-    if scaled := sorted(name for name in names if SCALED.search(name)):
-        raise RequestError(
-            f"{owner} is quantised with scales ({len(scaled)} tensors such as {scaled[0]!r}), which"
-            " is not supported: take it in float16, or in fp8 without scales"
-        )
 
 
 def folder(kind: str) -> Path:
@@ -212,7 +184,7 @@ def _network_kind(network: Mapping[str, tuple[int, ...]]) -> str:
     return f"an unknown network ({first[1]} input channels, first width {first[0]}{text})"
 
 
-def _first(table: Mapping[str, str], keys: list[str]) -> str | None:
+def _first(table: Mapping[str, str], keys: Iterable[str]) -> str | None:
     """The meaning of the table's first pattern that a tensor's name matches."""
     for pattern, meaning in table.items():
         if any(re.search(pattern, key) for key in keys):
@@ -220,12 +192,11 @@ def _first(table: Mapping[str, str], keys: list[str]) -> str | None:
     return None
 
 
-def _embedding(keys: list[str], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def _embedding(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """One or two tensors as wide as a text encoder are a textual inversion embedding."""
-    if not 0 < len(keys) <= 2:
+    if not 0 < len(shapes) <= 2:
         return None
-    for key in keys:
-        shape = shapes.get(key, ())
+    for shape in shapes.values():
         if len(shape) not in (1, 2) or shape[-1] not in (768, 1024, 1280):
             return None
     return EMBEDDING

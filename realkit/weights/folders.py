@@ -4,6 +4,7 @@ pipeline, by variant."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -87,6 +88,16 @@ def canonical(name: str, variant: str) -> str:
     if match := INDEX.match(path.name):
         return str(path.with_name(f"{match['stem']}.{match['kind']}.index.json"))
     return name
+
+
+def weights(names: Iterable[str], variant: str, within: str = "") -> list[str]:
+    """The weight files right in a folder `within` of a locked one, by their plain names."""
+    files = []
+    for name in names:
+        here = name.startswith(within) and "/" not in name.removeprefix(within)
+        if here and name.endswith((*WEIGHTS, *PICKLED)):
+            files.append(canonical(name, variant))
+    return files
 
 
 def _weights(names: list[str], variant: str) -> tuple[list[str], str]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base.errors import RequestError, one_line, shown
-from realkit.weights import deltas
+from realkit.weights import deltas, header
+from realkit.weights.header import quoted
 
 # Endings of names → the tensor's role in its formula (deltas.FORMULAS). The longest one counts.
 ROLES = {
@@ -81,28 +82,30 @@ class LoraFile:
 def read_header(path: Path, label: str) -> LoraFile:
     """The patches of a LoRA file. Raises RequestError, which names the file, for a tensor of an
     unknown or unsupported method, and for one without its counterpart."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="np") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            header = file.metadata() or {}
+        file = header.read(path)
     except (OSError, SafetensorError) as error:
         raise RequestError(f"LoRA {label!r} cannot be read: {one_line(error, 120)}") from error
+    shapes = file.shapes
     if empty := [name for name, shape in shapes.items() if 0 in shape]:
-        raise RequestError(f"LoRA {label!r} holds {empty[0]!r}, which is empty: download it again")
-    metadata = _metadata(header, label)
+        raise RequestError(
+            f"LoRA {label!r} holds {quoted(empty[0])}, which is empty: download it again"
+        )
+    metadata = _metadata(file.metadata, label)
     grouped = _grouped(shapes, label)
+    _check_numbers(grouped.values(), file.formats, label)
     patches = []
     for (module, target), names in grouped.items():
         if frozenset(names) - {"alpha"} not in deltas.FORMULAS:
             first = next(iter(names.values()))
             raise RequestError(
-                f"LoRA {label!r} holds {first!r} without its counterpart ({len(names)} of the"
-                f" tensors that {module!r} needs): the file is incomplete, download it again"
+                f"LoRA {label!r} holds {quoted(first)} without its counterpart ({len(names)} of the"
+                f" tensors that {quoted(module)} needs): the file is incomplete, download it again"
             )
         if "alpha" in names and not deltas.has_rank(names):
-            raise RequestError(f"LoRA {label!r} holds {names['alpha']!r}, which nothing uses")
+            raise RequestError(f"LoRA {label!r} holds {quoted(names['alpha'])}, which nothing uses")
         alpha = None
         if metadata and "alpha" not in names and "down" in names:
             alpha = _alpha(metadata, module, shapes[names["down"]][0], label)
@@ -111,10 +114,25 @@ def read_header(path: Path, label: str) -> LoraFile:
     without = [patch for patch in ranked if "alpha" not in patch.names]
     if 0 < len(without) < len(ranked):
         raise RequestError(
-            f"LoRA {label!r} holds no alpha for {without[0].module!r}, and one for other layers:"
-            " the file is incomplete, download it again"
+            f"LoRA {label!r} holds no alpha for {quoted(without[0].module)}, and one for other"
+            " layers: the file is incomplete, download it again"
         )
     return LoraFile(label, path, tuple(patches), shapes)
+
+
+def _check_numbers(
+    groups: Iterable[Mapping[str, str]], formats: Mapping[str, str], label: str
+) -> None:
+    """Raise RequestError for numbers that are no weights as they stand. An alpha may be whole."""
+    for names in groups:
+        for role, name in names.items():
+            number = formats[name]
+            whole = role == "alpha" and number.startswith(("I", "U"))
+            if number not in header.FLOATING and not whole:
+                raise RequestError(
+                    f"LoRA {label!r} holds {quoted(name)} in {number}: a quantised LoRA is not"
+                    " supported, take one in float16 or float32"
+                )
 
 
 def merged_whole_before(file: LoraFile) -> bool:
@@ -170,13 +188,13 @@ def _grouped(names: Iterable[str], label: str) -> dict[tuple[str, str], dict[str
         for part, method in REFUSED.items():
             if part in name:
                 raise RequestError(
-                    f"LoRA {label!r} is of a kind that is not supported, {method} ({name!r}): take"
-                    " a LoRA, LoCon, LoHa or LoKr"
+                    f"LoRA {label!r} is of a kind that is not supported, {method} ({quoted(name)}):"
+                    " take a LoRA, LoCon, LoHa or LoKr"
                 )
         ending = max((end for end in ROLES if name.endswith(end)), key=len, default="")
         if not ending:
             raise RequestError(
-                f"LoRA {label!r} holds {name!r}, which belongs to no known format: expected a"
+                f"LoRA {label!r} holds {quoted(name)}, which belongs to no known format: expected a"
                 " LoRA, LoCon, LoHa or LoKr in the names of kohya, LyCORIS, peft or diffusers"
             )
         module = name.removesuffix(ending).replace(".processor.", ".")
@@ -185,8 +203,8 @@ def _grouped(names: Iterable[str], label: str) -> dict[tuple[str, str], dict[str
         group = grouped.setdefault((module, target), {})
         if role in group:
             raise RequestError(
-                f"LoRA {label!r} holds both {group[role]!r} and {name!r}, which are for the same"
-                " layer: expected one of them"
+                f"LoRA {label!r} holds both {quoted(group[role])} and {quoted(name)}, which"
+                " are for the same layer: expected one of them"
             )
         group[role] = name
     return grouped
@@ -236,8 +254,8 @@ def _alpha(metadata: Mapping[str, Any], module: str, rank: int, label: str) -> f
                 break
     if len(values) == 2 and values["r"] != rank:
         raise RequestError(
-            f"LoRA {label!r} states rank {values['r']} for {module!r}, whose tensors have rank"
-            f" {rank}: its scale is unknown, download it again"
+            f"LoRA {label!r} states rank {values['r']} for {quoted(module)}, whose tensors have"
+            f" rank {rank}: its scale is unknown, download it again"
         )
     return float(values["lora_alpha"]) if "lora_alpha" in values else None
 

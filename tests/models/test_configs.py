@@ -137,7 +137,7 @@ def test_original_names_and_shapes_become_those_of_the_networks(large):
 def test_a_full_size_checkpoint_is_told_by_its_header(large):
     kind, made = large
     shapes = {key: tuple(value.shape) for key, value in tensors(made, kind).items()}
-    assert kind_of(shapes, shapes) == {"sd2-base": "sd2"}.get(kind, kind)
+    assert kind_of(shapes) == {"sd2-base": "sd2"}.get(kind, kind)
     assert checkpoints.missing(kind, shapes) == []
     for part, key in KINDS[kind].parts.items():
         assert checkpoints.missing(kind, shapes.keys() - {key}) == [part]
@@ -366,7 +366,7 @@ HEADERS = {
 @pytest.mark.parametrize("said", HEADERS)
 def test_what_is_no_checkpoint_says_what_it_is(said):
     with pytest.raises(RequestError, match=f"^The file holds {said}") as caught:
-        kind_of(HEADERS[said], HEADERS[said])
+        kind_of(HEADERS[said])
     assert "; supported are whole checkpoints of Stable Diffusion 1, 2" in str(
         caught.value
     ) and "\n" not in str(caught.value)
@@ -381,7 +381,7 @@ def test_a_pruned_relative_is_not_taken_for_its_kind(large):
         if not key.startswith((NET + "middle_block", NET + "joint_blocks.23."))
     }
     with pytest.raises(RequestError, match="an unknown network"):
-        kind_of(fewer, fewer)
+        kind_of(fewer)
 
 
 def test_a_file_is_named_and_only_its_header_is_read(tmp_path):

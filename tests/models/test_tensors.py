@@ -183,6 +183,44 @@ def test_numbers_with_scales_are_refused_before_anything_is_loaded(shelf, monkey
         shelf.check_single(monkeypatch, "sd1", held | {name: torch.ones(1)})
 
 
+@pytest.mark.parametrize("number", [torch.int8, torch.bool, torch.complex64, torch.int64])
+@pytest.mark.parametrize("source", ["single", "folder", "part"])
+def test_numbers_that_are_no_weights_are_refused_by_name(shelf, monkeypatch, source, number):
+    name = {"single": "model.diffusion_model.out.2.weight", "folder": "conv_out.weight"}
+    name = name.get(source, "decoder.conv_out.weight")
+    kind = str(number).split(".")[1]
+    kind = {"int8": "I8", "bool": "BOOL", "complex64": "C64", "int64": "I64"}[kind]
+    with pytest.raises(rk.RequestError, match=rf"holds 1 tensors .*{name}' in {kind}: expected fl"):
+        if source == "single":
+            held = shelf.single("sd1")
+            shelf.check_single(monkeypatch, "sd1", held | {name: held[name].to(number)})
+        elif source == "part":
+            held = vae_names("diffusers")
+            shelf.check_part(monkeypatch, "vae", held | {name: held[name].to(number)})
+        else:
+            path = shelf.folder("sd1") / "unet/diffusion_pytorch_model.safetensors"
+            whole, held = path.read_bytes(), load_file(path)
+            try:
+                save_file(held | {name: held[name].to(number)}, path)
+                check(shelf.lock(monkeypatch, "sd1", shelf.folder("sd1")))
+            finally:
+                path.write_bytes(whole)
+
+
+def test_a_projection_that_sd3_would_not_read_is_refused(shelf, monkeypatch):
+    held, name = shelf.single("sd3"), tensors.UNIT
+    width = held["text_encoders.clip_l.transformer.text_model.final_layer_norm.weight"].shape[0]
+    shelf.check_single(monkeypatch, "sd3", held | {name: torch.eye(width)})
+    with pytest.raises(rk.RequestError, match="is not the unit matrix of Stable Diffusion 3"):
+        shelf.check_single(monkeypatch, "sd3", held | {name: torch.ones(width, width)})
+
+
+def test_a_long_name_is_cut(shelf, monkeypatch):
+    with pytest.raises(rk.RequestError) as said:
+        shelf.check_single(monkeypatch, "sd1", shelf.single("sd1") | {"x" * 5_000: torch.zeros(2)})
+    assert len(str(said.value)) < 400
+
+
 def test_fp8_without_scales_loads(shelf, monkeypatch):
     held = {name: value.to(torch.float8_e4m3fn) for name, value in shelf.single("sd1").items()}
     shelf.check_single(monkeypatch, "sd1", held)
@@ -203,6 +241,53 @@ def test_what_a_folder_lacks_is_named(shelf, tmp_path, part):
     shutil.rmtree(tmp_path / "mine" / part)
     with pytest.raises(rk.RequestError, match=rf"mine': it lacks its {part} \({part}/config"):
         rk.load(str(tmp_path / "mine"))
+
+
+def changed(shelf, tmp_path, name, **values):
+    """A copy of a whole folder with other values in one of its configs."""
+    shutil.copytree(shelf.folder("sd1"), tmp_path / "mine")
+    path = tmp_path / "mine" / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return str(tmp_path / "mine")
+
+
+def test_a_weight_that_only_an_unread_file_holds_is_missing(shelf, tmp_path):
+    shutil.copytree(shelf.folder("sd1"), tmp_path / "mine")
+    path = tmp_path / "mine/unet/diffusion_pytorch_model.safetensors"
+    held = load_file(path)
+    alone = {"conv_out.weight": held.pop("conv_out.weight")}
+    save_file(held, path)
+    save_file(alone, path.with_name("more.safetensors"))
+    with pytest.raises(rk.RequestError, match=r"it lacks 1 of the \d+ tensors of its unet, such"):
+        rk.load(str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize("lacking", ["vocab.json", "merges.txt", ""])
+def test_a_tokenizer_without_its_words_is_named(shelf, tmp_path, lacking):
+    shutil.copytree(shelf.folder("sd1"), tmp_path / "mine")
+    if lacking:
+        (tmp_path / "mine/tokenizer" / lacking).unlink()
+        (tmp_path / "mine/tokenizer/tokenizer.json").unlink(missing_ok=True)
+    else:
+        shutil.rmtree(tmp_path / "mine/tokenizer")
+    with pytest.raises(rk.RequestError, match=r"its tokenizer has no vocabulary \(tokenizer/voc"):
+        rk.load(str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("unet/config.json", {"layers_per_block": 10**6}, "layers_per_block the value 1000000"),
+        ("unet/config.json", {"down_block_types": ["DownBlock2D"] * 10**5}, "down_block_types the"),
+        ("unet/config.json", {"attention_head_dim": 0}, "of its unet describes no network"),
+        ("text_encoder/config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers the value"),
+        ("vae/config.json", {"norm_num_groups": "many"}, "of its vae describes no network"),
+    ],
+)
+def test_a_config_that_asks_for_too_much_builds_nothing(shelf, tmp_path, name, values, said):
+    folder = changed(shelf, tmp_path, name, **values)
+    with pytest.raises(rk.RequestError, match=said):
+        rk.load(folder)
 
 
 def test_a_text_encoder_without_the_level_text_model_is_read(shelf, monkeypatch):

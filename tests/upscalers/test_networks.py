@@ -293,18 +293,26 @@ def test_a_truncated_file_is_one_line(tmp_path, weights, suffix):
     assert "\n" not in str(error.value)
 
 
-def test_a_pth_is_the_same_network(tmp_path, weights):
+@pytest.mark.parametrize("key", ["params_ema", "params-ema", "net"])
+def test_a_pth_is_the_same_network(tmp_path, weights, key):
     from safetensors.torch import load_file
 
-    source = weights / "esrgan-x4" / "model.safetensors"
-    torch.save({"params_ema": load_file(source)}, tmp_path / "mine.pth")
-    image = scene(48)
-    assert (
-        apart(
-            rk.upscale(image, str(tmp_path / "mine.pth"), 192), rk.upscale(image, str(source), 192)
-        ).max()
-        == 0
-    )
+    source = weights / "compact-x4" / "model.safetensors"
+    torch.save({key: load_file(source), "iteration": 5}, tmp_path / "mine.pth")
+    image = scene(24)
+    made = rk.upscale(image, str(tmp_path / "mine.pth"), 96)
+    assert apart(made, rk.upscale(image, str(source), 96)).max() == 0
+
+
+@pytest.mark.parametrize("number", [torch.int8, torch.complex64])
+def test_weights_that_are_no_floating_point_are_refused_by_name(tmp_path, weights, number):
+    from safetensors.torch import load_file, save_file
+
+    held = load_file(weights / "compact-x4" / "model.safetensors")
+    name = next(name for name, value in held.items() if value.ndim == 4)
+    save_file(held | {name: held[name].to(number)}, tmp_path / "mine.safetensors")
+    with pytest.raises(rk.RequestError, match=rf"mine\.safetensors' holds 1 tensors .*{name}' in"):
+        rk.upscale(noise(8, 8), str(tmp_path / "mine.safetensors"), 32)
 
 
 def test_another_network_than_the_entry_says_is_one_line(tmp_path, weights, monkeypatch):
