@@ -49,6 +49,8 @@ def one_line(error: BaseException, most: int = 500) -> str:
         text = "; ".join(_problem(item) for item in error.errors(include_url=False))
     else:
         text = str(error)
+    if "set_int_max_str_digits" in text:  # Python's advice is to a programmer
+        text = "it holds a number of thousands of digits"
     return " ".join(credentials.scrub(text).split())[:most]
 
 

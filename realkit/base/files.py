@@ -44,7 +44,7 @@ def json_object(path: Path) -> dict[str, Any]:
             raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
-            f"{str(path)!r} cannot be read as JSON: {error}. Download it again"
+            f"{str(path)!r} cannot be read as JSON: {one_line(error, 200)}. Download it again"
         ) from error
     if not isinstance(content, dict):
         raise RequestError(

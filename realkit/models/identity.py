@@ -15,13 +15,12 @@ if TYPE_CHECKING:
     from realkit.models.request import Request
 
 ID_VERSION = 1  # raised when the meaning of an id changes
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def name_of(stage: str, determined: Mapping[str, Any]) -> str:
     """The id of an artifact: 16 hex digits of a SHA-256 over its stage and what determines it."""
-    canonical = json.dumps(
-        [ID_VERSION, stage, determined], sort_keys=True, ensure_ascii=False, separators=(",", ":")
-    )
+    canonical = CANONICAL.encode([ID_VERSION, stage, determined])
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

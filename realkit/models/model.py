@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError
 from realkit.base.measure import Stopwatch
+from realkit.base.notices import say_once
+from realkit.models import notices
 from realkit.models.decoder import Decoder
 from realkit.models.families import LegInput
 from realkit.models.identity import denoise_determined
@@ -114,6 +116,8 @@ class Model(Placed):
         settings = {setting: checked(setting, value) for setting, value in settings.items()}
         request = completed(self.name, self.spec, settings)
         check_legs(request, self.locked)
+        for line in notices.unread(notices.texts([request]), {self.name: self.locked}):
+            say_once(line)
         latents = climbing(self, lambda: self.denoise([request]).latents)
         decoder = self
         if second := self.second:

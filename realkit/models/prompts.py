@@ -21,7 +21,7 @@ EDITING = re.compile(rf"\[.*:{NUMBER}\]", re.DOTALL)
 WORDS = {
     "escape": re.compile(r"\\[()\[\]{}\\]"),
     "choice": re.compile(r"\{[^{}]*\}"),
-    "wildcard": re.compile(r"__[@~]?(?:[^\W_]|\*)[\w./*@~-]{0,200}?__"),
+    "wildcard": re.compile(r"__[@~]?(?:[^\W_]|\*)[\w./*@~+-]{0,200}?__"),
     "network": re.compile(r"<\w{1,50}:[^>]{1,500}>"),
     "BREAK": re.compile(r"\bBREAK\b"),
     "AND": re.compile(r"\bAND\b"),

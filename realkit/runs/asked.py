@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from realkit.base.errors import RequestError
@@ -67,7 +66,7 @@ def before(store: Store) -> dict[str, set[str]]:
         cells = sweep.cells(read_locks(store.folder).specs)
     except RequestError:  # of a later kit, or edited: the rows alone tell
         return asked
-    of_sweep = {_settings(asdict(cell)) for cell in cells}
+    of_sweep = {_settings(vars(cell)) for cell in cells}
     for record in records:
         if _settings(record["cell"]) in of_sweep:
             asked[record["id"]].update(sweep.scorers)

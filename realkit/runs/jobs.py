@@ -13,7 +13,7 @@ from realkit.models import provenance
 from realkit.models.lock import ModelLock
 from realkit.runs.store import Row
 from realkit.sweeps.cell import Cell
-from realkit.sweeps.ids import Ids
+from realkit.sweeps.ids import Ids, cell_id
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class Planned:
     cell: Cell
     ids: Ids
     batch: int
+
+    @property
+    def id(self) -> str:
+        """The name of the cell."""
+        return cell_id(vars(self.cell), self.ids.image)
 
     def artifact(self, stage: str) -> str:
         """The id of the file that a stage makes for this cell. One leg alone leaves latents."""

@@ -29,7 +29,6 @@ from realkit.runs.writer import Desk
 from realkit.scorers.score import lock_scorer
 from realkit.sweeps import notices
 from realkit.sweeps.check import check_pictures, check_scorers, sweep_of
-from realkit.sweeps.ids import cell_id
 from realkit.sweeps.sweep import Sweep
 
 
@@ -80,7 +79,7 @@ def run(
         asked.upgrade(store)
         limit = batch or workers.batch_limit(cells[0].width * cells[0].height)
         planned = planned_cells(cells, locks, store, limit)
-        wanted = {cell_id(item.cell, item.ids): frozenset(sweep.scorers) for item in planned}
+        wanted = {item.id: frozenset(sweep.scorers) for item in planned}
         name, machine = next(iter(workers.environments.items()))
         what = {"asked": {"cells": list(wanted), "scorers": list(sweep.scorers)}}
         store.runs.append([environment.run_record(name, machine) | what])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from realkit.base import cache
 from realkit.base.errors import RequestError
@@ -17,7 +16,7 @@ from realkit.samplers.table import SAMPLERS
 from realkit.sweeps import check, cost
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.cost import BYTES_A_PIXEL
-from realkit.sweeps.ids import Ids, cell_id, ids, of_cell
+from realkit.sweeps.ids import Ids, ids, of_cell
 from realkit.sweeps.sweep import Sweep
 from realkit.upscalers import identity, upscale
 from realkit.upscalers.chain import Chain
@@ -81,9 +80,9 @@ def planned_cells(cells: list[Cell], locks: Locks, store: Store, limit: int) -> 
     planned, new = [], {}
     for cell, names in cells_ids:
         planned.append(item := Planned(cell, names, batch_of[names.latents]))
-        name = cell_id(cell, names)
+        name = item.id
         if name not in present:
-            new[name] = {"id": name} | asdict(item)
+            new[name] = {"id": name, "cell": vars(cell), "ids": vars(names), "batch": item.batch}
     if new:
         store.add_cells(new.values())
     return planned

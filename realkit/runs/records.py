@@ -13,6 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, TypeAdapter
 from typing_extensions import TypedDict  # pydantic does not read Python 3.11's own
 
 from realkit.catalog.columns import COLUMNS
+from realkit.sweeps.ids import cell_id
 
 STAGES = ("denoise", "refine", "decode", "upscale", "score")  # a parent's stage comes before
 DRAWN = STAGES[:-1]  # stages that leave a file
@@ -159,8 +160,17 @@ def _complete_run(run: RunRecord) -> RunRecord:
     return run
 
 
+def _own_cell(record: CellRecord) -> CellRecord:
+    """The record, if its id is that of its settings. A later version's may count more fields."""
+    if record["cell"].keys() <= CellSettings.__annotations__.keys():
+        own = cell_id(record["cell"], record["ids"]["image"])
+        if record["id"] != own:
+            raise ValueError(f"a cell {record['id']} whose settings and picture make it {own}")
+    return record
+
+
 ROW: TypeAdapter[Any] = TypeAdapter(Annotated[Row, AfterValidator(_complete_row)])
-CELL: TypeAdapter[Any] = TypeAdapter(CellRecord)
+CELL: TypeAdapter[Any] = TypeAdapter(Annotated[CellRecord, AfterValidator(_own_cell)])
 RUN: TypeAdapter[Any] = TypeAdapter(Annotated[RunRecord, AfterValidator(_complete_run)])
 
 

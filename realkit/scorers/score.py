@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import pictures
 from realkit.base.errors import RequestError, shown
+from realkit.base.notices import say_once
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
 from realkit.scorers.engines import ENGINES, Engine
@@ -74,6 +75,8 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
     values = {}
     for name in [scorers] if isinstance(scorers, str) else scorers:
         name = find(SCORERS, name)
+        if cut := cut_tokens(name, prompt):
+            say_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
         values[name] = _loaded(name, str(determined_score(name)))(image, prompt)
     return values
 

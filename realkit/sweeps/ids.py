@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from realkit.models.identity import denoise_determined, name_of
@@ -39,12 +39,13 @@ def ids(cell: Cell, lock: ModelLock, upscaler: Mapping[str, Any] | None) -> Ids:
     return Ids(latents, decoded, image, begun)
 
 
-def cell_id(cell: Cell, names: Ids) -> str:
-    settings = asdict(cell)
+def cell_id(settings: Mapping[str, Any], image: str) -> str:
+    """The name of a cell: of its settings, and of its final picture."""
+    hashed = dict(settings)
     for name in ("dtype", "strength"):  # younger than the ids: hashed only where they are set
-        if settings[name] is None:
-            del settings[name]
-    return name_of("cell", {"settings": settings, "image": names.image})
+        if hashed.get(name) is None:
+            hashed.pop(name, None)
+    return name_of("cell", {"settings": hashed, "image": image})
 
 
 def settings_of(cell: Cell, chain: Chain) -> Settings:

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,7 +130,8 @@ class Sweep(BaseModel):
             self._check_recommended()
 
     def _check_count(self) -> None:
-        """Raise RequestError for more than MOST_CELLS combinations, before any cell is made."""
+        """Raise RequestError for more than MOST_CELLS combinations, before any cell is made, and
+        for more values than its sweep file could hold."""
         lengths = {axis: len(getattr(self, axis)) for axis in AXES}
         count = math.prod(lengths.values())
         if count > MOST_CELLS:
@@ -139,6 +139,13 @@ class Sweep(BaseModel):
             raise RequestError(
                 f"The sweep has {count:,} cells ({factors}), expected at most {MOST_CELLS:,}: make"
                 " it smaller, or several sweeps of it"
+            )
+        listed = itertools.chain.from_iterable(self._axes())
+        nodes = sum(map(_nodes, listed)) - (lengths["seeds"] if self._counts_seeds() else 0)
+        if nodes > yaml_core.MOST_NODES - 100:
+            raise RequestError(
+                f"The sweep lists {nodes:,} values, and a sweep file holds"
+                f" {yaml_core.MOST_NODES:,}: make several sweeps of it"
             )
 
     def _check_recommended(self) -> None:
@@ -163,9 +170,13 @@ class Sweep(BaseModel):
     def to_yaml(self) -> str:
         """The sweep as a file that `from_yaml` reads; seeds 0 to N - 1 as N."""
         arguments = json.loads(self.model_dump_json(exclude_defaults=True))
-        if len(self.seeds) > 1 and self.seeds == list(range(len(self.seeds))):
+        if self._counts_seeds():
             arguments["seeds"] = len(self.seeds)
         return yaml_core.dumped(arguments)
+
+    def _counts_seeds(self) -> bool:
+        """Whether the seeds are 0 to N - 1, so that their number says them all."""
+        return len(self.seeds) > 1 and self.seeds == list(range(len(self.seeds)))
 
     def cells(self, specs: Mapping[str, ModelSpec] | None = None) -> list[Cell]:
         """All distinct cells, in the order of the axes. `specs` holds entries already locked."""
@@ -190,6 +201,13 @@ class Sweep(BaseModel):
         cells = self.cells()
         names = {cell.model for cell in cells}
         return cost.describe(cells, {name: identify(name)[1] for name in names}, self.scorers)
+
+
+def _nodes(value: Any) -> int:
+    """The nodes of YAML that a value of an axis is."""
+    if isinstance(value, dict):
+        return 1 + sum(1 + _nodes(item) for item in value.values())
+    return 1 + (len(value) if isinstance(value, tuple) else 0)
 
 
 def _axis(axis: str, value: Any) -> list[Any]:
@@ -282,7 +300,7 @@ def _cell(settings: dict[str, Any], spec: ModelSpec, equal_nfe: bool) -> Cell:
                 " comparison"
             )
         settings = settings | {"steps": SAMPLERS[sampler].steps_within(budget)}
-    completed = asdict(request.completed(settings["model"], spec, settings))
+    completed = vars(request.completed(settings["model"], spec, settings))
     upscaler, target = settings["upscaler"], settings["target"]
     if upscaler is None:
         return Cell(**completed, nfe_budget=budget)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from realkit.base import measure, pictures
 from realkit.base.device import device_for
 from realkit.base.errors import RequestError, shown
+from realkit.base.notices import say_once
 from realkit.base.pictures import FITS, Fit
-from realkit.models import provenance
+from realkit.models import notices, provenance
 from realkit.models.lock import ModelLock
 from realkit.upscalers.chain import Chain, Part
 from realkit.upscalers.identity import determined_upscale, lock_upscaler, redraws_with
@@ -197,6 +198,7 @@ def upscale(
     checked = chain.settings({"prompt": prompt, "seed": seed, **settings})
     chain = chain.redrawn_by(checked.model)
     determined = determined_upscale(chain, checked)
+    _say_unread(chain, checked)
     grey, image = pictures.is_grey(image), plain
     size = pictures.target_size(image.size, to, fit)
     colours = pictures.under_transparency(image) if image.mode == "RGBA" else image
@@ -209,6 +211,17 @@ def upscale(
     if image.mode == "RGBA":
         enlarged.putalpha(pictures.resized(image.getchannel("A"), size))
     return provenance.annotate(enlarged, _record(image, enlarged, chain, checked, determined))
+
+
+def _say_unread(chain: Chain, settings: Settings) -> None:
+    """Say, once, what of the prompt the chain's models will not read."""
+    if "prompt" not in chain.uses or not settings.prompt:
+        return
+    texts = dict.fromkeys([(settings.prompt, False), (settings.negative or "", True)])
+    locks = [redraws_with(part, None) for part in chain.parts if part.engine.redraws]
+    models = {lock.name: lock for lock in locks if lock}
+    for line in notices.unread({name: texts for name in models or [str(chain)]}, models):
+        say_once(line)
 
 
 @lru_cache(maxsize=1)

@@ -32,6 +32,7 @@ FORMS = [
     ("a {2$$red|blue} cube", "choice {2$$red|blue}"),
     ("a __colour__ cube", "wildcard __colour__"),
     ("a __*__ cube", "wildcard __*__"),
+    ("a __red+blue__ cube", "wildcard __red+blue__"),
     ("____, __ __, __.__", ""),
     ("a __deep/place-2__ cube", "wildcard __deep/place-2__"),
     ("a cube <lora:film:0.7>", "network <lora:film:0.7>"),

@@ -212,6 +212,28 @@ def test_a_wrong_value_in_the_lock_is_one_line(folder, place, wrong):
         read_locks(folder)
 
 
+@pytest.mark.parametrize("harm", ["prompt", "image", "id"])
+def test_a_cell_whose_id_is_not_that_of_its_settings_is_damage(folder, tmp_path, harm):
+    (cell,) = records(folder, "cells.jsonl")
+    if harm == "id":
+        cell["id"] = "0" * 16
+    elif harm == "image":
+        cell["ids"]["image"] = "0" * 16
+    else:
+        cell["cell"]["prompt"] = "a red cubf"
+    write(folder, "cells.jsonl", [cell])
+    for use in (lambda: rk.read(folder).table(), lambda: rk.run(ONE, folder)):
+        with pytest.raises(rk.RequestError, match=r"cells\.jsonl line 1 is damaged \(a cell \w+ w"):
+            use()
+
+
+def test_a_cell_of_a_later_version_may_count_more(folder):
+    (cell,) = records(folder, "cells.jsonl")
+    cell["cell"]["clip_skip"] = 2
+    write(folder, "cells.jsonl", [cell])
+    assert len(rk.read(folder).table()) == 1
+
+
 def test_an_id_of_two_kinds_is_damage(folder, tmp_path):
     rows = records(folder, "rows.jsonl")
     write(folder, "rows.jsonl", [*rows, rows[0] | {"id": rows[1]["id"]}])

@@ -67,6 +67,23 @@ def test_a_run_says_it_once_and_the_table_holds_it(tmp_path, capsys):
     assert list(again["unread"]) == list(table["unread"])
 
 
+def test_a_call_says_it_once(capsys):
+    model, words = rk.load("rehearsal/base"), "a (blue) cube " * 30
+    image = model(words, sampler="Euler", steps=1, size=64)
+    model(words, sampler="Euler", steps=1, size=64, seed=1)
+    rk.score(image, words, "rehearsal/clip")
+    rk.upscale(image, "rehearsal/redraw", 128, "a [blue] cube", steps=2, strength=0.5)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" in 'a ")[0] for line in said] == [
+        "unread: 1 prompt with forms of the web interfaces, taken as plain words here: emphasis"
+        " (blue)",
+        "unread: 1 prompt longer than a model reads: 75 of 152 tokens cut for rehearsal/base",
+        "unread: 120 tokens cut for rehearsal/clip",
+        "unread: 1 prompt with forms of the web interfaces, taken as plain words here: emphasis"
+        " [blue]",
+    ]
+
+
 def test_generate_says_it(tmp_path):
     from click.testing import CliRunner
 

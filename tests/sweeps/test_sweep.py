@@ -169,7 +169,7 @@ def test_python_and_yaml_give_the_same_sweep(tmp_path):
         ("", "holds NoneType"),
         ("\x00", "is not YAML"),
         ("prompts: !!timestamp 2024-12-01", "is not YAML"),
-        ("seeds: " + "9" * 5000, "is not YAML: Exceeds the limit"),
+        ("seeds: " + "9" * 5000, "is not YAML: it holds a number of thousands of digits"),
         ("a: " + "[" * 5000, "nested more than 100 levels"),
         ("seeds: [1:30]", "seed '1:30'"),
         ("models: &a [*a]", "'a' holds itself"),
@@ -360,3 +360,12 @@ def test_what_cannot_matter_is_counted_once():
         "1 pictures to denoise"
         in rk.Sweep(**GOOD, guidance=[0, 0.5, 1], negatives=["", "dark"]).describe()
     )
+
+
+def test_a_sweep_that_its_own_file_could_not_hold_is_refused(tmp_path):
+    prompts = [f"cube {number}" for number in range(59_800)]
+    (tmp_path / "s.yaml").write_text(rk.Sweep(models="rehearsal/base", prompts=prompts).to_yaml())
+    assert rk.Sweep.from_yaml(tmp_path / "s.yaml").prompts == prompts
+    with pytest.raises(rk.RequestError, match="lists 60,011 values, and a sweep file holds 60,000"):
+        rk.Sweep(models="rehearsal/base", prompts=[f"cube {number}" for number in range(60_000)])
+    assert len(rk.Sweep(models="rehearsal/base", prompts="a", seeds=100_000).seeds) == 100_000

@@ -41,17 +41,14 @@ def generate(
     from realkit.models import loading
     from realkit.models.request import checked, completed
     from realkit.models.spec import identify
-    from realkit.sweeps import notices
 
     # Settings and file are checked first: loading a model takes a minute.
     values = {"prompt": prompt, **settings}
     model_name, spec = identify(model)
     settings_checked = {name: checked(name, values[name]) for name in values}
-    request = completed(model_name, spec, settings_checked)
+    completed(model_name, spec, settings_checked)
     check_writable(out, *PICTURES)
     loaded = loading.load(model, dtype=dtype, device=device, rung=rung)
-    for line in notices.unread([request], {request.model: loaded.locked}):
-        click.echo(line, err=True)
     save_picture(loaded(prompt, **settings), out)
 
 
