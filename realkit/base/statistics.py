@@ -1,23 +1,27 @@
-"""Intervals of means: the arithmetic that plots, verdicts and benchmarks share."""
+"""Intervals of means, alone and in families: the arithmetic that plots, verdicts and benchmarks
+share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-TAILS = (0.025, 0.975)  # of a 95 % interval
+CONFIDENCE = 0.95
 DRAWS = 10_000  # bootstrap samples
 WIDEST = 3.0  # times Student's t: the bootstrap-t's cap
+JOINT = 8  # clusters from which contrasts are corrected jointly, by max-T; below, by Holm
+POWER = 0.8  # of the smallest effect that a sample is said to find
+MOST_CLUSTERS = 1_000_000  # more are not worth a figure
 DRAWN_VALUES = 10_000_000  # at most this many at once; beyond 1,000 clusters fewer draws suffice
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval; `low` and `high` are nan for fewer than two clusters."""
+    """A mean with its interval; `low` and `high` are nan for fewer than two clusters."""
 
     mean: float
     low: float
@@ -25,8 +29,23 @@ class Interval(NamedTuple):
     clusters: int
 
 
-def mean_interval(values: ArrayLike, clusters: ArrayLike | None = None) -> Interval:
-    """The mean of (N,) finite values over clusters, with its 95 % interval.
+class Contrast(NamedTuple):
+    """A mean difference in a family of them. `low`, `high` and `p` are corrected for the family,
+    and nan for fewer than two clusters; the interval holds zero where p > 1 - confidence."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    clusters: int
+    deviation: float  # between clusters
+    width: float  # half of the interval over the standard error: the mean of its two ends
+
+
+def mean_interval(
+    values: ArrayLike, clusters: ArrayLike | None = None, confidence: float = CONFIDENCE
+) -> Interval:
+    """The mean of (N,) finite values over clusters, with its interval.
 
     `clusters` names the cluster of each value, such as its prompt; each counts once, by its own
     mean. Without it every value is a cluster. For a paired comparison the values are differences.
@@ -43,11 +62,143 @@ def mean_interval(values: ArrayLike, clusters: ArrayLike | None = None) -> Inter
     mean = float(means.mean()) if count else float("nan")
     if count < 2:
         return Interval(mean, float("nan"), float("nan"), count)
-    standard_error = means.std(ddof=1) / np.sqrt(count)
-    student = stdtrit(count - 1, TAILS[1])
-    lower, upper = _bootstrap_t(means)
-    below, above = np.clip((upper, -lower), student, WIDEST * student) * standard_error
+    below, above = _ends(means, confidence) * _standard_error(means)
     return Interval(mean, float(mean - below), float(mean + above), count)
+
+
+def family(differences: ArrayLike, confidence: float = CONFIDENCE) -> list[Contrast]:
+    """The means of (N, K) differences, K contrasts of N clusters, corrected for being K.
+
+    nan stands where a contrast lacks a cluster. Alone, a contrast has the interval of
+    `mean_interval`. In a family it is wider by the factor at which the largest of all K stays below
+    its own limit in a share `confidence` of random sign flips of the clusters' deviations (max-T,
+    stepped down: Westfall & Young 1993; Romano & Wolf 2005). Below JOINT clusters a sign flip has
+    too few outcomes: there each p is corrected by Holm (1979), and each interval likewise.
+    """
+    values = np.asarray(differences, float)
+    alone = [_alone(values[:, k], confidence) for k in range(values.shape[1])]
+    counts = [contrast.clusters for contrast in alone]
+    known = [k for k, count in enumerate(counts) if count >= 2]
+    if len(known) < 2:
+        return alone
+    reach = np.array([_reach(alone[k]) for k in known])
+    order = np.argsort(-reach, kind="stable")  # the clearest first
+    ranked = [known[place] for place in order]
+    if min(counts[k] for k in known) >= JOINT:
+        factors, p = _max_t(values[:, ranked], reach[order], confidence)
+    else:
+        factors, p = _holm([alone[k] for k in ranked], reach[order], confidence)
+    corrected = list(alone)
+    for k, factor, own in zip(ranked, factors, np.maximum.accumulate(p), strict=True):
+        mean, low, high = alone[k].mean, alone[k].low, alone[k].high
+        corrected[k] = alone[k]._replace(
+            low=float(mean - (mean - low) * factor),
+            high=float(mean + (high - mean) * factor),
+            p=float(max(own, alone[k].p)),
+            width=alone[k].width * float(factor),
+        )
+    return corrected
+
+
+def smallest_effect(contrast: Contrast) -> float:
+    """The smallest true difference that so many clusters show, beyond zero, four times in five."""
+    if contrast.clusters < 2:
+        return float("nan")
+    error = contrast.deviation / np.sqrt(contrast.clusters)
+    return float((contrast.width + ndtri(POWER)) * error)
+
+
+def clusters_needed(contrast: Contrast, margin: float | None = None) -> int | None:
+    """How many clusters of the same kind would settle it, four times in five: an interval beyond
+    zero, or within ± margin. None where neither can be told."""
+    if contrast.clusters < 2:
+        return None
+    distances = [abs(contrast.mean)]
+    if margin is not None:
+        distances.append(margin - abs(contrast.mean))
+    distance = max(distances)
+    if distance <= 0:
+        return None
+    needed = ((contrast.width + ndtri(POWER)) * contrast.deviation / distance) ** 2
+    return int(np.ceil(needed)) if needed < MOST_CLUSTERS else None
+
+
+def _alone(column: NDArray[np.float64], confidence: float) -> Contrast:
+    """A contrast without correction."""
+    values = column[np.isfinite(column)]
+    mean, low, high, count = mean_interval(values, confidence=confidence)
+    if count < 2:
+        return Contrast(mean, low, high, float("nan"), count, float("nan"), float("nan"))
+    error = _standard_error(values)
+    width = (high - low) / 2 / error if error else float(stdtrit(count - 1, (1 + confidence) / 2))
+    contrast = Contrast(mean, low, high, 0.0, count, float(values.std(ddof=1)), float(width))
+    # Student's statistic, smaller where the interval is wider than Student's.
+    student = stdtrit(count - 1, (1 + confidence) / 2)
+    return contrast._replace(p=float(2 * stdtr(count - 1, -_reach(contrast) * student)))
+
+
+def _reach(contrast: Contrast) -> float:
+    """How many times its own half width a mean is from zero: above 1 the interval is beyond it."""
+    half = contrast.mean - contrast.low if contrast.mean > 0 else contrast.high - contrast.mean
+    if half == 0:
+        return 0.0 if contrast.mean == 0 else float("inf")
+    return abs(contrast.mean) / half
+
+
+def _max_t(
+    values: NDArray[np.float64], reach: NDArray[np.float64], confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(factor, p) of contrasts in the order of their reach, the clearest first."""
+    there = np.isfinite(values)
+    counts = there.sum(0)
+    deviations = np.where(there, values - np.nanmean(values, 0), 0.0)
+    squares = (deviations**2).sum(0)
+    rng = np.random.default_rng(0)
+    draws = min(DRAWS, DRAWN_VALUES // max(values.shape))
+    flips = rng.integers(0, 2, (draws, len(values)), np.int8) * 2.0 - 1.0
+    means = flips @ deviations / counts
+    # A flip changes no square: only the mean that is taken off.
+    variances = np.maximum(squares - counts * means**2, 0.0) / (counts - 1)
+    limits = stdtrit(counts - 1, (1 + confidence) / 2) * np.sqrt(variances / counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        flipped = np.where(means == 0, 0.0, np.abs(means) / limits)
+    # At each step the largest of those that are not yet settled.
+    largest = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
+    factors = np.maximum(np.quantile(largest, confidence, axis=0), 1.0)
+    p = ((largest >= reach).sum(0) + 1) / (draws + 1)
+    return _stepped(factors, reach), p
+
+
+def _holm(
+    contrasts: list[Contrast], reach: NDArray[np.float64], confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same by Holm's steps."""
+    degrees = np.array([contrast.clusters - 1 for contrast in contrasts])
+    left = len(contrasts) - np.arange(len(contrasts))
+    limits = stdtrit(degrees, 1 - (1 - confidence) / 2 / left)
+    factors = limits / stdtrit(degrees, (1 + confidence) / 2)
+    p = np.minimum(1.0, left * np.array([contrast.p for contrast in contrasts]))
+    return _stepped(factors, reach), p
+
+
+def _stepped(factors: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Factors step by step; from the first contrast that is not beyond zero on, that one's."""
+    settled = reach > factors
+    first = len(reach) if settled.all() else int(np.argmin(settled))
+    factors = factors.copy()
+    factors[first:] = factors[min(first, len(factors) - 1)]
+    return factors
+
+
+def _standard_error(means: NDArray[np.float64]) -> float:
+    return float(means.std(ddof=1) / np.sqrt(len(means)))
+
+
+def _ends(means: NDArray[np.float64], confidence: float) -> NDArray[np.float64]:
+    """How many standard errors an interval reaches below and above its mean."""
+    student = stdtrit(len(means) - 1, (1 + confidence) / 2)
+    lower, upper = _bootstrap_t(means, confidence)
+    return np.clip((upper, -lower), student, WIDEST * student)
 
 
 def _cluster_means(values: NDArray[np.float64], clusters: ArrayLike | None) -> NDArray[np.float64]:
@@ -57,8 +208,8 @@ def _cluster_means(values: NDArray[np.float64], clusters: ArrayLike | None) -> N
     return np.bincount(index, values) / np.bincount(index)
 
 
-def _bootstrap_t(means: NDArray[np.float64]) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % quantiles of (resampled mean - mean) / resampled standard error."""
+def _bootstrap_t(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """The outer quantiles of (resampled mean - mean) / resampled standard error."""
     count = len(means)
     draws = min(DRAWS, DRAWN_VALUES // count)
     samples = np.random.default_rng(0).choice(means, (draws, count))
@@ -67,5 +218,6 @@ def _bootstrap_t(means: NDArray[np.float64]) -> tuple[float, float]:
     if not len(samples):
         return 0.0, 0.0
     errors = samples.std(axis=1, ddof=1) / np.sqrt(count)
-    lower, upper = np.quantile((samples.mean(axis=1) - means.mean()) / errors, TAILS)
+    tails = (1 - confidence) / 2, (1 + confidence) / 2
+    lower, upper = np.quantile((samples.mean(axis=1) - means.mean()) / errors, tails)
     return float(lower), float(upper)
