@@ -21,6 +21,7 @@ _NAMES = {
     "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.chain",
     "score": "scorers.score", "SCORERS": "scorers.table",
     "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.before_after",
+    "compare": "analysis.compare",
 }  # fmt: skip
 _MODULES = {
     "plots": "analysis.plots", "verdicts": "analysis.verdicts", "rehearsal": "rehearsal",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from realkit.analysis import plots as plots
     from realkit.analysis import verdicts as verdicts
     from realkit.analysis.before_after import before_after as before_after
+    from realkit.analysis.compare import compare as compare
     from realkit.apps.notebooks import bootstrap as bootstrap
     from realkit.apps.notebooks.sweep import sweep_notebooks as sweep_notebooks
     from realkit.base.errors import RequestError as RequestError

@@ -3,10 +3,12 @@ real repositories publish theirs."""
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import tomllib
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,7 +96,13 @@ def configs(kind: str, folder: Path, *, t5: bool = False) -> Path:
 
 
 def networks(kind: str, *, t5: bool = False, seed: int = PIPELINE) -> SimpleNamespace:
-    """The networks of a kind by the names of their parts: of a seed, the same weights each time."""
+    """The networks of a kind by the names of their parts: of a seed, the same weights each time.
+    They are the caller's own to change."""
+    return copy.deepcopy(_networks(kind, t5, seed))
+
+
+@lru_cache(maxsize=4)
+def _networks(kind: str, t5: bool, seed: int) -> SimpleNamespace:
     import diffusers
     import torch
     import transformers

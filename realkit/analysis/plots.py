@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from realkit.analysis.forest import verdicts as verdicts
 from realkit.base.errors import RequestError, one_line
 from realkit.base.statistics import mean_interval
 

@@ -1,15 +1,81 @@
-"""Paired verdicts on restored pictures."""
+"""What better, worse, equivalent and undecided mean; and verdicts on restored pictures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from realkit.analysis.metrics import Metric
+from realkit.analysis.pairs import Pairs
 from realkit.base.errors import RequestError, shown
-from realkit.base.statistics import Interval, mean_interval
+from realkit.base.statistics import Contrast, family
 from realkit.scorers.likeness import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LEAST_PROMPTS = 6  # fewer decide nothing
+LEAST_BATCHES = 3  # of times and memory, whose unit is the batch: each is a mean over its pictures
+LARGEST_SHARE = 0.5  # of a difference, that one prompt may carry
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One contrast: a word, and why."""
+
+    a: Any
+    b: Any
+    metric: Metric
+    pairs: Pairs
+    contrast: Contrast
+    word: str
+    reason: str
+    needed: int | None
+    smallest: float  # difference that would have been found
+    turns: str
+
+
+def least(metric: Metric) -> int:
+    """The fewest units that decide anything."""
+    return LEAST_BATCHES if metric.relative else LEAST_PROMPTS
+
+
+def judged(
+    contrast: Contrast, differences: dict[Any, float], metric: Metric, problem: str = ""
+) -> tuple[str, str]:
+    """(verdict, reason) of a contrast: the only place that says what better and equivalent mean."""
+    units = metric.units
+    if contrast.clusters < 2:
+        return "undecided", problem or f"one {metric.unit_of_mean} has no interval"
+    beyond = contrast.low > 0 or contrast.high < 0
+    limit = metric.limit
+    within = limit is not None and -limit <= contrast.low and contrast.high <= limit
+    if contrast.clusters < least(metric):
+        few = f"{contrast.clusters} {units}, and fewer than {least(metric)} decide nothing"
+        return "undecided", few
+    if beyond:
+        share, unit = _largest_share(differences, contrast.mean)
+        if share <= LARGEST_SHARE:
+            better = (contrast.mean > 0) == (metric.better == "higher")
+            reason = "" if limit is None or abs(contrast.mean) > limit else "less than the margin"
+            return ("better" if better else "worse"), reason
+        if not within:
+            return (
+                "undecided",
+                f"one of {contrast.clusters} {units} carries {share:.0%} of it: {unit}",
+            )
+    if within:
+        return "equivalent", ""
+    if not any(differences.values()):
+        return "undecided", "all values are equal, and the metric has no margin"
+    return "undecided", "the interval holds zero"
+
+
+def _largest_share(differences: dict[Any, float], mean: float) -> tuple[float, str]:
+    """The share of a difference that its strongest unit carries, and the unit's name."""
+    total = mean * len(differences)
+    unit = max(differences, key=lambda name: differences[name] / total)
+    return differences[unit] / total, shown(str(unit).partition("\n")[0])
 
 
 def check_baseline(frame: pd.DataFrame, baseline: str) -> None:
@@ -26,8 +92,8 @@ def restoration_verdict(frame: pd.DataFrame, baseline: str = "bicubic") -> pd.Da
     """How much better than the baseline each upscaler restores, one row an upscaler and measure.
 
     `gain` is the mean difference, paired by picture, above 0 where the upscaler is better; `low` to
-    `high` is its 95 % interval (`base.statistics.mean_interval`), not corrected for the number of
-    rows. `verdict` is better, worse, or unclear: the interval holds 0, or there is one picture. A
+    `high` is its 95 % interval (`base.statistics.family`), corrected for the upscalers of a
+    measure. `verdict` is better, worse or undecided, as `judged` says; the picture is the unit. A
     picture with infinite PSNR is left out of its pair. Raises RequestError where the baseline
     restored no picture.
     """
@@ -48,10 +114,13 @@ def restoration_verdict(frame: pd.DataFrame, baseline: str = "bicubic") -> pd.Da
         values = done.pivot_table(index="picture", columns="upscaler", values=measure, sort=False)
         values = values.astype(float).reindex(columns=names)
         quality = _quality(values, MEASURES[measure].better)
-        for name in names:
-            if name != baseline:
-                gain = mean_interval((quality[name] - quality[baseline]).dropna())
-                rows.append((name, measure, *gain, _word(gain)))
+        others = [name for name in names if name != baseline]
+        gains = quality[others].sub(quality[baseline], axis=0)
+        metric = Metric(measure, "higher", "", unit_of_mean="picture")
+        contrasts = family(gains.to_numpy()) if others else []
+        for name, contrast in zip(others, contrasts, strict=True):
+            word, _ = judged(contrast, gains[name].dropna().to_dict(), metric)
+            rows.append((name, measure, *contrast[:3], contrast.clusters, word))
     columns = ["upscaler", "measure", "gain", "low", "high", "pictures", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -63,11 +132,3 @@ def _quality(values: pd.DataFrame, better: str) -> pd.DataFrame:
     if better == "lower":
         return -values
     return values
-
-
-def _word(gain: Interval) -> str:
-    if gain.low > 0:
-        return "better"
-    if gain.high < 0:
-        return "worse"
-    return "unclear"

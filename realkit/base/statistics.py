@@ -39,7 +39,7 @@ class Contrast(NamedTuple):
     p: float
     clusters: int
     deviation: float  # between clusters
-    width: float  # half of the interval over the standard error: the mean of its two ends
+    width: float  # half of the interval over that of Student's t alone
 
 
 def mean_interval(
@@ -100,27 +100,39 @@ def family(differences: ArrayLike, confidence: float = CONFIDENCE) -> list[Contr
     return corrected
 
 
-def smallest_effect(contrast: Contrast) -> float:
+def smallest_effect(contrast: Contrast, confidence: float = CONFIDENCE) -> float:
     """The smallest true difference that so many clusters show, beyond zero, four times in five."""
     if contrast.clusters < 2:
         return float("nan")
-    error = contrast.deviation / np.sqrt(contrast.clusters)
-    return float((contrast.width + ndtri(POWER)) * error)
+    return _shown_by(contrast, contrast.clusters, confidence)
 
 
-def clusters_needed(contrast: Contrast, margin: float | None = None) -> int | None:
+def clusters_needed(
+    contrast: Contrast, margin: float | None = None, confidence: float = CONFIDENCE
+) -> int | None:
     """How many clusters of the same kind would settle it, four times in five: an interval beyond
     zero, or within ± margin. None where neither can be told."""
     if contrast.clusters < 2:
         return None
-    distances = [abs(contrast.mean)]
-    if margin is not None:
-        distances.append(margin - abs(contrast.mean))
-    distance = max(distances)
-    if distance <= 0:
-        return None
-    needed = ((contrast.width + ndtri(POWER)) * contrast.deviation / distance) ** 2
-    return int(np.ceil(needed)) if needed < MOST_CLUSTERS else None
+    distance = max(abs(contrast.mean), (margin or 0.0) - abs(contrast.mean))
+    few, many = 1, 2
+    while _shown_by(contrast, many, confidence) > distance:
+        few, many = many, 2 * many
+        if many > MOST_CLUSTERS:
+            return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        if _shown_by(contrast, middle, confidence) > distance:
+            few = middle
+        else:
+            many = middle
+    return many
+
+
+def _shown_by(contrast: Contrast, clusters: int, confidence: float) -> float:
+    """The smallest difference that so many clusters of the same deviation show."""
+    width = contrast.width * stdtrit(clusters - 1, (1 + confidence) / 2) + ndtri(POWER)
+    return float(width * contrast.deviation / np.sqrt(clusters))
 
 
 def _alone(column: NDArray[np.float64], confidence: float) -> Contrast:
@@ -129,11 +141,11 @@ def _alone(column: NDArray[np.float64], confidence: float) -> Contrast:
     mean, low, high, count = mean_interval(values, confidence=confidence)
     if count < 2:
         return Contrast(mean, low, high, float("nan"), count, float("nan"), float("nan"))
+    student = float(stdtrit(count - 1, (1 + confidence) / 2))
     error = _standard_error(values)
-    width = (high - low) / 2 / error if error else float(stdtrit(count - 1, (1 + confidence) / 2))
-    contrast = Contrast(mean, low, high, 0.0, count, float(values.std(ddof=1)), float(width))
+    width = (high - low) / 2 / (error * student) if error else 1.0
+    contrast = Contrast(mean, low, high, 0.0, count, float(values.std(ddof=1)), width)
     # Student's statistic, smaller where the interval is wider than Student's.
-    student = stdtrit(count - 1, (1 + confidence) / 2)
     return contrast._replace(p=float(2 * stdtr(count - 1, -_reach(contrast) * student)))
 
 

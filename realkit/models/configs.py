@@ -95,7 +95,8 @@ def _check_counts(lock: ModelLock, part: str, config: Mapping[str, Any], held: S
 def _check_tokenizer(lock: ModelLock, part: str, folder: Path) -> None:
     """Raise RequestError for a tokenizer without its vocabulary: transformers makes an empty one
     without a word."""
-    if not any(all((folder / name).is_file() for name in names) for names in VOCABULARIES):
+    there = {path.name for path in folder.glob("*")}
+    if not any(there.issuperset(names) for names in VOCABULARIES):
         raise RequestError(
             f"Model {lock.name!r} does not load: its {part} has no vocabulary ({part}/vocab.json"
             " and merges.txt, tokenizer.json, or spiece.model): download it again"

@@ -25,6 +25,7 @@ TEXTS = (
     "tile",
     "upscale_dtype",
     "image",
+    "card",
 )  # text, even where all are empty
 
 
@@ -70,6 +71,7 @@ class _Lines:
         self._store, self._rows, self._wanted = store, store.last_rows(), wanted
         self._columns = dict(COLUMNS)
         self._pictures = store.pictures()
+        self._cards = {run["run"]: run.get("gpu") or run.get("cpu") for run in store.machines()}
         self._scores: dict[str, Scores] = {}  # of each image
         self.scorers: set[str] = set()
         for row in self._rows.values():
@@ -89,6 +91,7 @@ class _Lines:
         for name, column in self._columns.items():
             if row := rows.get(column.stage):
                 line[name] = row.get(column.field or name)
+        line["card"] = self._cards.get(line.get("run"))
         stages = dict(rows)
         del stages["image"]
         if ids.get("begun"):

@@ -21,6 +21,7 @@ class Scorer(Spec):
     direction: Literal["higher", "lower", "none"]  # which is better
     range: tuple[float, float]
     resize: str  # what the scorer sees of a picture
+    margin: float | None = None  # a difference that does not matter, in its unit; None: not known
     about: str
     tflop: float = 0.0  # 10¹² operations a picture
     version: int = 1

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 import realkit as rk
 from realkit.base.files import Lines, write_atomically
 from realkit.runs.store import Store
+from realkit.sweeps.ids import cell_id
 
 NUMBER = TypeAdapter(dict[str, int])
 ROW = {"id": "0" * 16, "stage": "decode", "status": "ok"}
@@ -19,7 +20,7 @@ SETTINGS = {
 def cell(number: int, batch: int) -> dict:
     name = f"{number:016x}"
     ids = {"latents": name, "decoded": name, "image": name}
-    return {"id": name, "cell": SETTINGS, "ids": ids, "batch": batch}
+    return {"id": cell_id(SETTINGS, name), "cell": SETTINGS, "ids": ids, "batch": batch}
 
 
 def test_a_torn_line_is_not_read_and_is_cut_before_the_next(tmp_path):

@@ -362,10 +362,11 @@ def test_what_cannot_matter_is_counted_once():
     )
 
 
-def test_a_sweep_that_its_own_file_could_not_hold_is_refused(tmp_path):
-    prompts = [f"cube {number}" for number in range(59_800)]
+def test_a_sweep_that_its_own_file_could_not_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("realkit.base.yaml_core.MOST_NODES", 400)
+    prompts = [f"cube {number}" for number in range(280)]
     (tmp_path / "s.yaml").write_text(rk.Sweep(models="rehearsal/base", prompts=prompts).to_yaml())
     assert rk.Sweep.from_yaml(tmp_path / "s.yaml").prompts == prompts
-    with pytest.raises(rk.RequestError, match="lists 60,011 values, and a sweep file holds 60,000"):
-        rk.Sweep(models="rehearsal/base", prompts=[f"cube {number}" for number in range(60_000)])
+    with pytest.raises(rk.RequestError, match="lists 311 values, and a sweep file holds 400"):
+        rk.Sweep(models="rehearsal/base", prompts=[f"cube {number}" for number in range(300)])
     assert len(rk.Sweep(models="rehearsal/base", prompts="a", seeds=100_000).seeds) == 100_000

@@ -1,9 +1,10 @@
-"""`realkit table`, `columns` and `list`: tables of results and of the catalogue."""
+"""`realkit table`, `compare`, `columns` and `list`: tables of results, verdicts, the catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,7 +25,8 @@ Line = tuple[object, ...]
 @click.option(
     "--parquet", type=click.Path(path_type=Path), help="Write the whole table to this file."
 )
-def table(folder: Path, csv: bool, parquet: Path | None) -> None:
+@click.option("--by", help="Group it by these columns, such as model,sampler.")
+def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None:
     """Show the table of a results folder."""
     from realkit.base.files import write_atomically
     from realkit.catalog.columns import COLUMNS
@@ -33,15 +35,43 @@ def table(folder: Path, csv: bool, parquet: Path | None) -> None:
     if parquet:
         check_writable(parquet)
     frame = read(folder).table()
+    if by:
+        from realkit.analysis.aggregate import aggregate
+
+        frame = aggregate(frame, _names(by))
     if parquet:
         write_atomically(parquet, lambda file: frame.to_parquet(file, index=False))
         click.echo(parquet)
     elif csv:
         click.echo(frame.to_csv(index=False), nl=False)
+    elif by:
+        click.echo(frame.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
     else:
         scores = [name for name in frame.columns if name not in COLUMNS]
         text = frame[[*SHOWN, *scores]].to_string(index=False, max_colwidth=44, na_rep="")
         click.echo(text)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--by", required=True, help="What to compare: an axis, or several: model,sampler.")
+@click.option("--metric", help="Scores, seconds, … (default: all scores, and seconds).")
+@click.option("--within", help="Compare in each value of this axis by itself.")
+@click.option("--baseline", help="Compare with this value alone.")
+@click.option("--margin", type=float, help="What does not matter, in the metric's unit or %.")
+@click.option("--confidence", type=float, default=0.95, show_default=True)
+@click.option("--csv", is_flag=True, help="Write the verdicts as CSV to standard output.")
+def compare(folder: Path, by: str, metric: str | None, csv: bool, **options: Any) -> None:
+    """Say what is better, worse or equivalent in a results folder, and how sure that is."""
+    from realkit.analysis.compare import compare as verdicts
+
+    metrics = _names(metric) if metric else None
+    found = verdicts(folder, _names(by), metrics, **options)
+    click.echo(found.to_csv(index=False) if csv else str(found), nl=not csv)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @click.command()

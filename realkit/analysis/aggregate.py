@@ -1,0 +1,73 @@
+"""A table in groups: mean scores with their intervals, median times; and the answer of a run in two
+lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from realkit.analysis import sentences
+from realkit.analysis.compare import MOST_ARMS, verdicts_of
+from realkit.analysis.metrics import metric_of, metrics_of
+from realkit.analysis.pairs import CONDITIONS, labelled
+from realkit.base.errors import RequestError, shown
+from realkit.base.statistics import mean_interval
+from realkit.catalog.columns import COLUMNS
+
+VARIED = ("model", "sampler", "upscaler", "steps", "guidance", "strength", "dtype")
+
+
+def aggregate(df: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """A row for each combination of the columns `by`: its cells, prompts, scores and seconds.
+
+    A score has its mean over prompts, with its 95 % interval in NAME_low and NAME_high, the same
+    that plots draw. `seconds` is the median, empty where cells of different batches, memory rungs
+    or cards would be pooled. Raises RequestError for an unknown column.
+    """
+    for name in by:
+        if name not in df.columns:
+            raise RequestError(
+                f"The table has no column {shown(name)}: expected some of {', '.join(df.columns)}"
+            )
+    scores = [name for name in metrics_of(df) if name not in COLUMNS]
+    keys = pd.DataFrame({name: labelled(df, [name]) for name in by})
+    rows = []
+    for label, part in df.groupby([keys[name] for name in by], sort=False):
+        row = dict(zip(by, label, strict=True))
+        row |= {"cells": len(part), "ok": int((part["status"] == "ok").sum())}
+        row["prompts"] = part["prompt"].nunique()
+        for name in scores:
+            scored = part.dropna(subset=[name])
+            interval = mean_interval(scored[name], scored["prompt"].astype(str))
+            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row["seconds"] = _median_seconds(part)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def answer(df: pd.DataFrame) -> list[str]:
+    """What a run found, in two lines: of its first score, and of its time, for what it varied."""
+    by = [name for name in VARIED if name in df and labelled(df, [name]).nunique() > 1]
+    by = by[:2]
+    while len(by) > 1 and labelled(df, by).nunique() > MOST_ARMS:
+        by = by[:1]
+    if not by or not 2 <= labelled(df, by).nunique() <= MOST_ARMS:
+        return ["Nothing to compare: the run varies no model, sampler, upscaler or setting."]
+    metrics = metrics_of(df)
+    chosen = [*metrics[:1], *(["seconds"] if "seconds" in metrics[1:] else [])]
+    if not chosen:
+        return ["Nothing to compare: no picture has a score or a time."]
+    lines = []
+    for name in chosen:
+        lines.append(sentences.answer(verdicts_of(df, by, metric_of(df, name, None)), by))
+    return lines
+
+
+def _median_seconds(part: pd.DataFrame) -> float:
+    if "seconds" not in part:
+        return float("nan")
+    for name in CONDITIONS:
+        if name in part and part[name].nunique() > 1:
+            return float("nan")
+    return float(part["seconds"].median())

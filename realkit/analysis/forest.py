@@ -1,0 +1,75 @@
+"""The figure of a comparison: each contrast with its interval and its verdict."""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from realkit.base.errors import RequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INKS = {"better": "#1a7f37", "worse": "#b00020", "equivalent": "#1f5fa8", "undecided": "#777777"}
+MOST = 60  # contrasts of one metric
+WIDE = 46  # characters of a label
+
+
+def verdicts(table: pd.DataFrame) -> Figure:
+    """What `rk.compare` returned, a panel a metric: a point for each effect a - b, its interval,
+    the margin as a grey band, and the verdict's word.
+
+    An interval that is far wider than the others is cut at the panel's edge. Raises RequestError
+    for another table, and for more than 60 contrasts of one metric.
+    """
+    from matplotlib import pyplot as plt
+
+    missing = [name for name in ("a", "b", "metric", "effect", "verdict") if name not in table]
+    if missing:
+        raise RequestError(f"The table has no column {missing[0]!r}: give what rk.compare returned")
+    panels = list(table.groupby("metric", sort=False))
+    most = max((len(part) for _, part in panels), default=0)
+    if not 0 < most <= MOST:
+        raise RequestError(f"{most} contrasts of one metric: expected 1 to {MOST} to draw")
+    size = 3.2 + 4.6 * len(panels), 1.2 + 0.3 * most
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for axis, (metric, part) in zip(axes[0], panels, strict=True):
+        _draw(axis, str(metric), part.reset_index(drop=True))
+    return figure
+
+
+def _draw(axis: Axes, metric: str, part: pd.DataFrame) -> None:
+    within = [name for name in part.columns[: list(part.columns).index("a")]]
+    labels = []
+    for place, row in enumerate(part.to_dict("records")):
+        ink = INKS[row["verdict"]]
+        axis.plot([row["low"], row["high"]], [place, place], color=ink, linewidth=1.6)
+        axis.plot(row["effect"], place, "o", color=ink, markersize=4)
+        groups = "".join(f"{row[name]}: " for name in within)
+        labels.append(fill(f"{groups}{row['a']} − {row['b']}".replace("$", r"\$"), WIDE))
+    axis.set_yticks(range(len(part)), labels, fontsize=7)
+    axis.set_ylim(len(part) - 0.4, -0.6)
+    words = axis.secondary_yaxis("right")
+    words.set_yticks(range(len(part)), part["verdict"], fontsize=7)
+    words.tick_params(length=0)
+    for label, word in zip(words.get_yticklabels(), part["verdict"], strict=True):
+        label.set_color(INKS[word])
+    axis.axvline(0, color="black", linewidth=0.8)
+    margins = part["margin"].dropna()
+    if len(margins):
+        axis.axvspan(-margins.iloc[0], margins.iloc[0], color="#dddddd", zorder=0)
+    _limit(axis, part)
+    unit = ", %" if (part["unit"] == "batch").all() else ""
+    axis.set_xlabel(f"{metric}{unit}: a − b", fontsize=8)
+    axis.grid(axis="x", alpha=0.25)
+
+
+def _limit(axis: Axes, part: pd.DataFrame) -> None:
+    """Show three quarters of the intervals whole: one of few prompts would flatten all others."""
+    ends = part[["low", "high"]].abs().max(axis=1).dropna()
+    if ends.empty:
+        return
+    reach = 1.15 * max(float(ends.quantile(0.75)), float(part["effect"].abs().max()), 1e-9)
+    axis.set_xlim(-min(reach, 1.15 * float(ends.max())), min(reach, 1.15 * float(ends.max())))

@@ -1,0 +1,98 @@
+"""What can be compared: a column's unit, which direction is better, and the margin within which two
+values count as equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from realkit.base.errors import RequestError, shown
+from realkit.catalog.columns import COLUMNS
+from realkit.scorers.table import SCORERS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RELATIVE_UNITS = ("s", "GiB")  # compared in percent
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column with a better direction. A relative one is compared by ratios, in percent."""
+
+    name: str
+    better: Literal["higher", "lower"]
+    unit: str
+    relative: bool = False
+    margin: float | None = None  # in the unit; of a relative metric in percent
+    unit_of_mean: str = "prompt"  # what a mean is over: a prompt, a picture, a batch
+
+    def values(self, frame: pd.DataFrame) -> pd.Series:
+        """The column's numbers, of a relative metric their logarithms; nan for anything else."""
+        import pandas as pd
+
+        values = pd.to_numeric(frame[self.name], errors="coerce").astype(float)
+        if self.relative:
+            values = values.where(values > 0).map(np.log)
+        return values.replace([np.inf, -np.inf], np.nan)
+
+    def effect(self, difference: float) -> float:
+        """A difference in the metric's unit: of logarithms, in percent."""
+        return 100 * float(np.expm1(difference)) if self.relative else difference
+
+    @property
+    def units(self) -> str:
+        """The word for several units: "prompts", "batches"."""
+        return f"{self.unit_of_mean}es" if self.unit_of_mean == "batch" else f"{self.unit_of_mean}s"
+
+    @property
+    def limit(self) -> float | None:
+        """The margin as a difference: of logarithms where the metric is relative."""
+        if self.margin is None or not self.relative:
+            return self.margin
+        return float(np.log1p(self.margin / 100))
+
+
+def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
+    """The metric of a column; `margin` in place of its own. Raises RequestError for a column that
+    is missing, empty, no number, or has no better direction."""
+    if name not in frame.columns:
+        known = ", ".join(metrics_of(frame)) or "none"
+        raise RequestError(f"The table has no metric {shown(name)}: expected one of {known}")
+    if margin is not None and not 0 < margin < float("inf"):
+        raise RequestError(f"margin {shown(margin)}: expected a number above 0")
+    if name in COLUMNS:
+        column = COLUMNS[name]
+        relative = column.unit in RELATIVE_UNITS
+        unit = "batch" if relative else "prompt"
+        metric = Metric(name, column.better or "higher", column.unit, relative, margin, unit)
+        better: str = column.better
+    elif name in SCORERS:
+        scorer = SCORERS[name]
+        better = scorer.direction.replace("none", "")
+        direction: Literal["higher", "lower"] = "lower" if better == "lower" else "higher"
+        metric = Metric(name, direction, scorer.unit, margin=margin or scorer.margin)
+    else:  # a scorer of a catalogue that is not here: higher is usual
+        better, metric = "higher", Metric(name, "higher", "", margin=margin)
+    if not better:
+        raise RequestError(
+            f"{name!r} has no better direction: expected one of {', '.join(metrics_of(frame))}"
+        )
+    if metric.values(frame).isna().all():
+        raise RequestError(f"No cell of the table has a number in {name!r}")
+    return metric
+
+
+def metrics_of(frame: pd.DataFrame) -> list[str]:
+    """The metrics of a table that a comparison takes by default: scores with a better direction,
+    then the seconds of a picture."""
+    names = []
+    for name in frame.columns:
+        directed = name in SCORERS and SCORERS[name].direction != "none"
+        if directed and frame[name].notna().any():
+            names.append(name)
+    if "seconds" in frame and frame["seconds"].notna().any():
+        names.append("seconds")
+    return names

@@ -1,0 +1,181 @@
+"""Verdicts in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from realkit.analysis.verdicts import Verdict, least
+
+MOST_NAMED = 12  # lines of one kind; the table has all
+
+
+def number(value: float) -> str:
+    """A number in three digits: "1.25", "−0.4", "1,200"."""
+    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """The same with its sign: "+1.25"."""
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def of_family(verdicts: Sequence[Verdict], by: Sequence[str], place: str = "") -> list[str]:
+    """The lines of the verdicts that were corrected together: a heading, then the clear ones, the
+    equivalent and the undecided. `place` names the value of another axis that they hold for."""
+    if not verdicts:
+        return []
+    metric = verdicts[0].metric
+    arms = _arms(verdicts)
+    units = {verdict.contrast.clusters for verdict in verdicts}
+    prompts = f"{max(verdict.pairs.prompts for verdict in verdicts)} prompts"
+    if metric.relative:
+        prompts += f" in {max(units)} batches"
+    where = f", {place}" if place else ""
+    about = f"{metric.name} by {' and '.join(by)}{where} ({prompts}, {metric.better} is better)"
+    lines = [f"{about}: {_best(verdicts, arms)}"]
+    lines += _clear([verdict for verdict in verdicts if verdict.word in ("better", "worse")])
+    lines += _equivalent([verdict for verdict in verdicts if verdict.word == "equivalent"])
+    lines += _undecided([verdict for verdict in verdicts if verdict.word == "undecided"])
+    return lines + _notes(verdicts)
+
+
+def brackets(confidence: float) -> str:
+    """What the numbers in brackets are."""
+    often = "19 times in 20" if confidence == 0.95 else f"{confidence:.3%}".replace(".000%", "%")
+    return (
+        f"In brackets: where the true difference lies, {often}, for all pairs of a metric together."
+    )
+
+
+def answer(verdicts: Sequence[Verdict], by: Sequence[str]) -> str:
+    """One line: what is best by a metric, as far as the verdicts say."""
+    return f"{verdicts[0].metric.name} by {' and '.join(by)}: {_best(verdicts, _arms(verdicts))}"
+
+
+def html(lines: Sequence[str]) -> str:
+    """Lines as paragraphs, indented ones as a list's items."""
+    parts = []
+    for line in lines:
+        tag = "li" if line.startswith("  ") else "p"
+        parts.append(f"<{tag}>{escape(line.strip())}</{tag}>")
+    return "".join(parts)
+
+
+def _arms(verdicts: Sequence[Verdict]) -> list[Any]:
+    return list(dict.fromkeys(arm for verdict in verdicts for arm in (verdict.a, verdict.b)))
+
+
+def _winner(verdict: Verdict) -> tuple[Any, Any]:
+    """(the better, the worse) of a clear verdict."""
+    return (verdict.a, verdict.b) if verdict.word == "better" else (verdict.b, verdict.a)
+
+
+def _best(verdicts: Sequence[Verdict], arms: Sequence[Any]) -> str:
+    """The arms that no other is better than."""
+    losers = {_winner(verdict)[1] for verdict in verdicts if verdict.word in ("better", "worse")}
+    best = [arm for arm in arms if arm not in losers]
+    if not losers:
+        return f"No verdict says that one of the {len(arms)} is better than another."
+    compared = {frozenset((verdict.a, verdict.b)) for verdict in verdicts}
+    if len(best) == 1 and len(compared) == len(arms) * (len(arms) - 1) // 2:
+        return f"Best of {len(arms)}: {best[0]}."
+    return f"None is better than {', '.join(map(str, best))}."
+
+
+def _clear(verdicts: Sequence[Verdict]) -> list[str]:
+    """A line for each arm that is better than others."""
+    beaten: dict[Any, list[str]] = {}
+    for verdict in verdicts:
+        better, worse = _winner(verdict)
+        small = f", {verdict.reason}" if verdict.reason else ""
+        beaten.setdefault(better, []).append(f"{worse} by {_amount(verdict)}{small}")
+    lines = []
+    for better, others in sorted(beaten.items(), key=lambda item: -len(item[1])):
+        more = f", and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        lines.append(f"  {better} is better than {'; than '.join(others[:MOST_NAMED])}{more}.")
+    return lines
+
+
+def _equivalent(verdicts: Sequence[Verdict]) -> list[str]:
+    lines = []
+    for verdict in verdicts[:MOST_NAMED]:
+        margin = f"{verdict.metric.margin:g}{' %' * verdict.metric.relative}"
+        lines.append(
+            f"  {verdict.a} and {verdict.b} are equivalent within {margin}: {_difference(verdict)}."
+        )
+    return lines + _more(len(verdicts), "equivalent")
+
+
+def _undecided(verdicts: Sequence[Verdict]) -> list[str]:
+    """A line for each undecided pair, or one for all where too few prompts decide none."""
+    few = [
+        verdict for verdict in verdicts if 2 <= verdict.contrast.clusters < least(verdict.metric)
+    ]
+    lines = []
+    if len(few) > 1:
+        needed = [verdict.needed for verdict in few if verdict.needed]
+        units = few[0].metric.units
+        settle = f"; {min(needed)} to {max(needed):,} {units} would settle them" if needed else ""
+        lines.append(f"  {len(few)} pairs are undecided: {few[0].reason}{settle}.")
+        verdicts = [verdict for verdict in verdicts if verdict not in few]
+    for verdict in verdicts[:MOST_NAMED]:
+        units, settle = verdict.metric.units, ""
+        if verdict.needed:
+            settle = f"; about {verdict.needed:,} {units} would settle it"
+        elif verdict.contrast.clusters >= 2:
+            settle = f"; more {units} of this kind would not settle it"
+        lines.append(
+            f"  {verdict.a} against {verdict.b} is undecided: {_difference(verdict)}"
+            f"{verdict.reason}{settle}."
+        )
+    return lines + _more(len(verdicts), "undecided")
+
+
+def _more(count: int, word: str) -> list[str]:
+    return [f"  {count - MOST_NAMED} more are {word}: the table has them."] * (count > MOST_NAMED)
+
+
+def _notes(verdicts: Sequence[Verdict]) -> list[str]:
+    """What a reader must know besides: other settings that differ, signs that turn, cells without
+    a partner."""
+    lines: dict[str, None] = {}
+    for verdict in verdicts:
+        for axis, (a, b) in verdict.pairs.linked.items():
+            lines[f"  {verdict.a} has {axis} {a}, {verdict.b} has {b}: both differ together."] = (
+                None
+            )
+        if verdict.turns:
+            lines[f"  {verdict.a} against {verdict.b} turns with {verdict.turns}."] = None
+    notes = list(lines)[:MOST_NAMED]
+    if left_out := sum(verdict.pairs.left_out for verdict in verdicts):
+        notes.append(
+            f"  Left out: {left_out:,} cells without an equal partner, or without a value."
+        )
+    return notes
+
+
+def _amount(verdict: Verdict) -> str:
+    """The size of a clear difference with its interval: "1.2 (0.4 to 2)", or in percent."""
+    contrast, metric = verdict.contrast, verdict.metric
+    effects = [metric.effect(value) for value in (contrast.mean, contrast.low, contrast.high)]
+    if verdict.word == "worse" and metric.relative:  # of the worse in terms of the better
+        mean, low, high = -contrast.mean, -contrast.high, -contrast.low
+        effects = [metric.effect(value) for value in (mean, low, high)]
+    sizes = [abs(effect) for effect in effects]
+    mean, low, high = sizes[0], min(sizes[1:]), max(sizes[1:])
+    unit = " %" * metric.relative
+    return f"{number(mean)}{unit} ({number(low)} to {number(high)})"
+
+
+def _difference(verdict: Verdict) -> str:
+    """A difference with its interval, and its sign; "" where there is none."""
+    contrast, metric = verdict.contrast, verdict.metric
+    if contrast.clusters < 2:
+        return ""
+    mean, low, high = map(metric.effect, (contrast.mean, contrast.low, contrast.high))
+    unit = " %" * metric.relative
+    end = ", " if verdict.word == "undecided" else ""
+    return f"{signed(mean)}{unit} ({signed(low)} to {signed(high)}){end}"
