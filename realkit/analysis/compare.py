@@ -21,6 +21,7 @@ from realkit.base.statistics import (
     mean_interval,
     smallest_effect,
 )
+from realkit.runs.folder import read
 
 MOST_ARMS = 60  # 1,770 pairs
 COLUMNS = [
@@ -104,8 +105,6 @@ def compare(
 def _frame(df: pd.DataFrame | str | Path) -> pd.DataFrame:
     """A table, read from a results folder where one is given; a copy without its attributes."""
     if isinstance(df, (str, Path)):
-        from realkit.runs.folder import read
-
         df = read(df).table()
     return pd.DataFrame(df).reset_index(drop=True)
 

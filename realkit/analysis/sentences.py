@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import chain
 from typing import Any
 
 from realkit.analysis.verdicts import Verdict, least
@@ -65,7 +66,8 @@ def html(lines: Sequence[str]) -> str:
 
 
 def _arms(verdicts: Sequence[Verdict]) -> list[Any]:
-    return list(dict.fromkeys(arm for verdict in verdicts for arm in (verdict.a, verdict.b)))
+    pairs = [(verdict.a, verdict.b) for verdict in verdicts]
+    return list(dict.fromkeys(chain.from_iterable(pairs)))
 
 
 def _winner(verdict: Verdict) -> tuple[Any, Any]:
@@ -150,9 +152,9 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
         if verdict.turns:
             lines[f"  {verdict.a} against {verdict.b} turns with {verdict.turns}."] = None
     notes = list(lines)[:MOST_NAMED]
-    if left_out := sum(verdict.pairs.left_out for verdict in verdicts):
+    if left_out := max(verdict.pairs.left_out for verdict in verdicts):
         notes.append(
-            f"  Left out: {left_out:,} cells without an equal partner, or without a value."
+            f"  Left out: up to {left_out:,} cells of a pair, without an equal partner or a value."
         )
     return notes
 

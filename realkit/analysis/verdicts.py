@@ -60,10 +60,8 @@ def judged(
             reason = "" if limit is None or abs(contrast.mean) > limit else "less than the margin"
             return ("better" if better else "worse"), reason
         if not within:
-            return (
-                "undecided",
-                f"one of {contrast.clusters} {units} carries {share:.0%} of it: {unit}",
-            )
+            alone = f"one of {contrast.clusters} {units} carries {share:.0%} of it, {unit}"
+            return "undecided", alone
     if within:
         return "equivalent", ""
     if not any(differences.values()):

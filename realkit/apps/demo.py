@@ -11,8 +11,8 @@ import click
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results" / "demo"
 FILES = (
-    "compare.ipynb", "table.csv", "table.parquet", "grid.png", "pareto.png", "upscaled.png",
-    "images",
+    "compare.ipynb", "table.csv", "table.parquet", "verdicts.csv", "verdicts.png", "grid.png",
+    "pareto.png", "upscaled.png", "images",
 )  # fmt: skip
 
 

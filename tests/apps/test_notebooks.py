@@ -85,7 +85,7 @@ def test_compare_runs_and_leaves_its_pictures(tmp_path):
         kernel_name="python3",
         progress_bar=False,
     )
-    assert {"grid.png", "pareto.png", "upscaled.png", "table.csv"} <= {
+    assert {"grid.png", "pareto.png", "upscaled.png", "table.csv", "verdicts.csv"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
 

@@ -252,16 +252,16 @@ def table(**psnr):
 
 def test_a_verdict_is_of_paired_differences():
     frame = table(
-        bicubic=[20.0, 30, 40, 50],
-        lanczos=[21.0, 31.2, 40.9, 51.1],
-        nearest=[19.0, 28, 39, 47],
-        bilinear=[21.0, 29, 41, 49],
+        bicubic=[20.0, 30, 40, 50, 25, 35],
+        lanczos=[21.0, 31.2, 40.9, 51.1, 26, 36.1],
+        nearest=[19.0, 28, 39, 47, 23.5, 33],
+        bilinear=[21.0, 29, 41, 49, 26, 34],
     )
     found = verdicts.restoration_verdict(frame).set_index("upscaler")
     assert found["verdict"].to_dict() == {
         "lanczos": "better",
         "nearest": "worse",
-        "bilinear": "unclear",
+        "bilinear": "undecided",
     } and found.loc["lanczos", "gain"] == pytest.approx(1.05)
     assert (found["low"] < found["gain"]).all() and (found["gain"] < found["high"]).all()
 
@@ -286,7 +286,7 @@ def test_direction_counts_and_one_picture_is_no_verdict():
         and found.loc["colour_shift", "gain"] == -2
     )
     assert list(verdicts.restoration_verdict(table(bicubic=[1.0], lanczos=[2.0]))["verdict"]) == [
-        "unclear"
+        "undecided"
     ]
     with pytest.raises(
         rk.RequestError, match="baseline 'nearest': expected one of bicubic, lanczos"

@@ -1,0 +1,274 @@
+"""Verdicts of planted differences, and a stated answer to every table that has none."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import realkit as rk
+from realkit.analysis.aggregate import aggregate, answer
+from realkit.analysis.metrics import metric_of
+from realkit.analysis.verdicts import judged
+from realkit.apps.cli.main import main
+from realkit.base.statistics import Contrast, mean_interval
+
+METRIC = "rehearsal/clip"
+
+
+def table(effects, prompts=12, seeds=2, spread=1.0, axis="sampler", **more):
+    """A table whose arms differ by planted effects; prompts and seeds differ far more."""
+    rng = np.random.default_rng(0)
+    level = {prompt: rng.normal(60, 15) for prompt in range(prompts)}
+    rows = []
+    for arm, effect in effects.items():
+        for prompt in range(prompts):
+            own = effect + rng.normal(0, spread)
+            for seed in range(seeds):
+                value = level[prompt] + 3 * seed + own + rng.normal(0, spread / 3)
+                settings = {"model": "m", "sampler": "Euler", "steps": 20, "guidance": 5.0}
+                row = settings | {axis: arm, "prompt": f"p{prompt}", "seed": seed, METRIC: value}
+                rows.append(row | {"status": "ok"} | more)
+    return pd.DataFrame(rows)
+
+
+def timed(seconds, batches=4, size=4, **more):
+    """A table of times: each batch of `size` pictures shares its own."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for arm, mean in seconds.items():
+        for batch in range(batches):
+            time = mean * np.exp(rng.normal(0, 0.02))
+            for seed in range(size):
+                rows.append({
+                    "sampler": arm, "steps": 20, "prompt": f"p{batch}", "seed": seed, "run": "r",
+                    "batch": size, "encode_s": 0.1, "denoise_s": time, "seconds": time + 0.1,
+                    "rung": "resident", "device": "cuda", "card": "T4", "status": "ok",
+                } | more)  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def words(found):
+    return {(row.a, row.b): row.verdict for row in found.itertuples()}
+
+
+def test_planted_differences_are_found_and_equal_arms_are_equivalent():
+    found = rk.compare(table({"A": 0.0, "B": 5.0, "C": 0.1}, prompts=40), "sampler")
+    assert words(found) == {("A", "B"): "worse", ("A", "C"): "equivalent", ("B", "C"): "better"}
+    first = found.iloc[0]
+    assert first.low < -5 < first.high < 0 and first.metric == METRIC and first.p_adjusted < 0.001
+    assert (first.n_prompts, first.n_pairs, first.margin) == (40, 80, 2.0)
+    assert found["prompts_needed"].isna().all() and (found["smallest_effect"] > 0).all()
+
+
+def test_the_effect_is_the_mean_over_prompts_of_paired_differences():
+    frame = table({"A": 0.0, "B": 2.0})
+    frame = frame.drop(frame[(frame["prompt"] == "p0") & (frame["seed"] == 1)].index)
+    wide = frame.pivot(index=["prompt", "seed"], columns="sampler", values=METRIC)
+    differences = (wide["A"] - wide["B"]).groupby("prompt").mean()
+    found = rk.compare(frame, "sampler").iloc[0]
+    assert found.effect == pytest.approx(differences.mean())
+    assert (found.low, found.high) == pytest.approx(mean_interval(differences)[1:3])
+    assert found.n_pairs == 23
+
+
+def test_a_metric_that_is_better_when_lower_is_judged_so():
+    frame = table({"A": 0.0, "B": 5.0}).rename(columns={METRIC: "colour-cast"})
+    assert words(rk.compare(frame, "sampler")) == {("A", "B"): "better"}
+
+
+def test_one_prompt_that_carries_the_difference_decides_nothing():
+    frame = table({"A": 0.0, "B": 0.0}, spread=0.01)
+    frame.loc[(frame["sampler"] == "B") & (frame["prompt"] == "p3"), METRIC] += 30
+    found = rk.compare(frame, "sampler", margin=0.5).iloc[0]
+    assert found.verdict == "undecided"
+    # However narrow the interval were, one of twelve prompts has 21 of the 32 points.
+    differences = {f"p{n}": 1.0 for n in range(11)} | {"p11": 21.0}
+    contrast = Contrast(32 / 12, 0.5, 5.0, 0.01, 12, 5.8, 1.0)
+    word, reason = judged(contrast, differences, metric_of(frame, METRIC, None))
+    assert word == "undecided" and "carries 66% of it, 'p11'" in reason
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 5])
+def test_few_prompts_decide_nothing_and_it_is_said_how_many_would(prompts):
+    found = rk.compare(table({"A": 0.0, "B": 50.0}, prompts=prompts), "sampler")
+    assert found["verdict"].tolist() == ["undecided"]
+    if prompts > 1:
+        assert found["prompts_needed"].iloc[0] >= 6 and "fewer than 6" in str(found)
+    else:
+        assert "one prompt has no interval" in str(found)
+
+
+def test_without_a_margin_nothing_is_equivalent():
+    frame = table({"A": 0.0, "B": 0.0}).rename(columns={METRIC: "of my own"})
+    assert words(rk.compare(frame, "sampler", "of my own")) == {("A", "B"): "undecided"}
+    given = rk.compare(frame, "sampler", "of my own", margin=3.0)
+    assert words(given) == {("A", "B"): "equivalent"} and "within 3" in str(given)
+
+
+def test_all_scores_equal():
+    frame = table({"A": 0.0, "B": 0.0}).assign(**{METRIC: 50.0})
+    assert words(rk.compare(frame, "sampler")) == {("A", "B"): "equivalent"}
+    bare = frame.rename(columns={METRIC: "of my own"})
+    found = rk.compare(bare, "sampler", "of my own").iloc[0]
+    assert found.verdict == "undecided" and "all values are equal" in found.reason
+
+
+def test_many_pairs_widen_every_interval():
+    frame = table({"A": 0.0, "B": 1.5})
+    alone = rk.compare(frame, "sampler").iloc[0]
+    more = table({name: 0.0 for name in "CDEFGH"})
+    together = rk.compare(pd.concat([frame, more], ignore_index=True), "sampler")
+    same = together[(together["a"] == "A") & (together["b"] == "B")].iloc[0]
+    assert same.effect == pytest.approx(alone.effect)
+    assert same.high - same.low > 1.2 * (alone.high - alone.low) and len(together) == 28
+
+
+def test_within_gives_each_value_a_family_of_its_own():
+    frame = pd.concat([
+        table({"A": 0.0, "B": 4.0}), table({"A": 4.0, "B": 0.0}).assign(model="n")
+    ], ignore_index=True)  # fmt: skip
+    found = rk.compare(frame, "sampler", within="model")
+    assert found[["model", "verdict"]].to_numpy().tolist() == [["m", "worse"], ["n", "better"]]
+    averaged = rk.compare(frame, "sampler")
+    assert averaged["verdict"].tolist() != ["better"] and "turns with model" in str(averaged)
+
+
+def test_a_baseline_is_compared_with_each_other():
+    frame = table({4: 0.0, 20: 5.0, 30: 5.0}, axis="steps")
+    found = rk.compare(frame, "steps", baseline="30")
+    assert list(zip(found["a"], found["b"], strict=True)) == [(4, 30), (20, 30)]
+    assert list(found["verdict"]) == ["worse", "equivalent"]
+    with pytest.raises(rk.RequestError, match="baseline 7 is no steps of the table: expected one"):
+        rk.compare(frame, "steps", baseline=7)
+
+
+def test_settings_that_differ_together_are_said():
+    frame = table({"A": 0.0, "B": 5.0})
+    frame.loc[frame["sampler"] == "B", "steps"] = 4
+    found = rk.compare(frame, "sampler")
+    assert words(found) == {("A", "B"): "worse"} and "A has steps 20, B has 4" in str(found)
+    frame.loc[(frame["sampler"] == "B") & (frame["seed"] == 1), "steps"] = 8
+    found = rk.compare(frame, "sampler").iloc[0]
+    assert found.verdict == "undecided" and "no cell of one has the steps of any" in found.reason
+
+
+def test_two_axes_are_taken_together():
+    frame = table({"A": 0.0, "B": 5.0})
+    both = pd.concat([frame, frame.assign(model="n")], ignore_index=True)
+    found = rk.compare(both, ["model", "sampler"])
+    assert len(found) == 6 and found.iloc[0].a == "m · A"
+
+
+def test_missing_cells_and_scores_are_left_out_and_counted():
+    frame = table({"A": 0.0, "B": 5.0})
+    frame.loc[frame.index[:3], METRIC] = np.nan
+    frame = frame.drop(frame.index[-2:])
+    found = rk.compare(frame, "sampler")
+    assert found.iloc[0].n_pairs == 19 and found.iloc[0].left_out == 5
+    assert "Left out: up to 5 cells of a pair" in str(found)
+    frame[METRIC] = frame[METRIC].where(frame["sampler"] == "A")
+    found = rk.compare(frame, "sampler").iloc[0]
+    assert found.verdict == "undecided" and "have both values" in found.reason
+
+
+def test_times_are_compared_in_percent_by_batch():
+    found = rk.compare(timed({"A": 1.0, "B": 2.0}), "sampler", "seconds")
+    row = found.iloc[0]
+    assert (row.verdict, row.unit, row.n_units, row.n_prompts) == ("better", "batch", 4, 4)
+    assert row.effect == pytest.approx(-47.6, abs=2) and row.low < row.effect < row.high < 0
+    same = rk.compare(timed({"A": 1.0, "B": 1.001}, batches=8), "sampler", "seconds", margin=10)
+    assert words(same) == {("A", "B"): "equivalent"} and "within 10 %" in str(same)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch", 8), ("rung", "group-offload"), ("card", "P")]
+)
+def test_times_of_unequal_terms_are_left_out(name, value):
+    frame = timed({"A": 1.0, "B": 2.0})
+    frame.loc[(frame["sampler"] == "B") & (frame["prompt"] == "p0"), name] = value
+    found = rk.compare(frame, "sampler", "seconds").iloc[0]
+    assert (found.n_units, found.left_out) == (3, 8)
+    frame.loc[frame["sampler"] == "B", name] = value
+    found = rk.compare(frame, "sampler", "seconds").iloc[0]
+    assert found.verdict == "undecided" and "of equal batch, memory rung and card" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "says"),
+    [
+        (lambda frame: frame.iloc[:0], {}, "The table has no rows"),
+        (lambda frame: frame, {"by": "samplr"}, "no column 'samplr'"),
+        (lambda frame: frame, {"by": "prompt"}, "by 'prompt': expected an axis"),
+        (lambda frame: frame, {"within": "modl"}, "no column 'modl'"),
+        (lambda frame: frame, {"metric": "clap"}, "no metric 'clap': expected one of rehearsal/"),
+        (lambda frame: frame, {"metric": "sampler"}, "no better direction: expected one of"),
+        (lambda frame: frame, {"margin": 0}, "margin 0: expected a number above 0"),
+        (lambda frame: frame, {"confidence": 95}, "confidence 95: expected from 0.5"),
+        (lambda frame: frame[frame["sampler"] == "A"], {}, "has 1 values of sampler"),
+        (lambda frame: frame.assign(**{METRIC: np.nan}), {}, "no score and no times"),
+        (lambda frame: frame.drop(columns="seed"), {}, "no column 'seed'"),
+    ],
+)  # fmt: skip
+def test_a_table_without_an_answer_is_one_line(change, arguments, says):
+    frame = change(table({"A": 0.0, "B": 5.0}))
+    with pytest.raises(rk.RequestError, match=says):
+        rk.compare(frame, **{"by": "sampler"} | arguments)
+
+
+def test_it_prints_as_sentences_and_as_a_table():
+    found = rk.compare(table({"A": 0.0, "<B>": 5.0, "C": 0.5}), "sampler")
+    lines = str(found).splitlines()
+    assert lines[0].startswith(
+        "rehearsal/clip by sampler (12 prompts, higher is better): Best of 3"
+    )
+    assert lines[1].startswith("  <B> is better than A by 4.84 (") and "19 times in 20" in lines[-1]
+    assert "&lt;B&gt; is better" in found._repr_html_() and "<table" in found._repr_html_()
+    assert type(found[found["verdict"] == "better"]) is pd.DataFrame
+    assert max(map(len, lines)) < 200
+
+
+def test_the_figure_shows_each_contrast():
+    found = rk.compare(table({"A": 0.0, "B": 5.0, "C": 0.5}), "sampler")
+    figure = rk.plots.verdicts(found)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["A − B", "A − C", "B − C"]
+    with pytest.raises(rk.RequestError, match=r"no column 'a': give what rk\.compare returned"):
+        rk.plots.verdicts(found[["effect"]])
+
+
+def test_a_group_has_the_interval_that_plots_draw():
+    frame = table({"A": 0.0, "B": 5.0}).assign(seconds=1.0, batch=1)
+    grouped = aggregate(frame, ["sampler"])
+    own = frame[frame["sampler"] == "A"]
+    expected = mean_interval(own[METRIC], own["prompt"])
+    row = grouped.iloc[0]
+    assert (row[METRIC], row[f"{METRIC}_low"], row[f"{METRIC}_high"]) == pytest.approx(expected[:3])
+    assert list(grouped["cells"]) == [24, 24] and list(grouped["seconds"]) == [1.0, 1.0]
+    frame.loc[0, "batch"] = 2
+    assert np.isnan(aggregate(frame, ["sampler"])["seconds"].iloc[0])
+    with pytest.raises(rk.RequestError, match="no column 'x'"):
+        aggregate(frame, ["x"])
+
+
+def test_the_answer_of_a_run_is_two_lines():
+    frame = table({"A": 0.0, "B": 5.0}).assign(seconds=1.0)
+    lines = answer(frame)
+    assert len(lines) == 2 and lines[0] == "rehearsal/clip by sampler: Best of 2: B."
+    assert answer(frame[frame["sampler"] == "A"])[0].startswith(
+        "Nothing to compare: the run varies"
+    )
+    assert answer(frame.drop(columns=["seconds", METRIC]))[0].startswith(
+        "Nothing to compare: no pi"
+    )
+
+
+def test_the_command_line_says_the_same(finished):
+    folder = str(finished.folder)
+    said = CliRunner().invoke(main, ["compare", folder, "--by", "sampler"])
+    assert said.exit_code == 0 and said.stdout == f"{rk.compare(finished.table(), 'sampler')}\n"
+    as_csv = CliRunner().invoke(main, ["compare", folder, "--by", "sampler", "--csv"])
+    assert as_csv.stdout.startswith("a,b,metric,effect,low,high,p_adjusted,verdict")
+    grouped = CliRunner().invoke(main, ["table", folder, "--by", "model,sampler"])
+    assert grouped.exit_code == 0 and "rehearsal/clip_low" in grouped.stdout
+    wrong = CliRunner().invoke(main, ["compare", folder, "--by", "colour"])
+    assert wrong.exit_code == 2 and wrong.stderr.startswith("realkit: The table has no column")
