@@ -143,8 +143,8 @@ def test_as_many_clusters_as_needed_settle_it_four_times_in_five():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
-@pytest.mark.parametrize("count", [6, 8, 12])
+@pytest.mark.parametrize("name", ["normal", "lognormal"])
+@pytest.mark.parametrize("count", [6, 8])
 def test_a_family_without_a_difference_has_one_seldom(monkeypatch, name, count):
     """All pairs of ten equal arms: any false verdict in at most 5 % of 200 sweeps, and error."""
     monkeypatch.setattr(statistics, "DRAWS", 1000)

@@ -126,7 +126,10 @@ def test_a_file_that_keeps_its_ids_is_merged_as_diffusers_does(kind, part, form,
     assert ours.keys() == theirs.keys() and worst <= 1e-5
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form not in READ_BY_DIFFUSERS])
+OTHERS = [form for form in FORMATS if form not in READ_BY_DIFFUSERS]
+
+
+@pytest.mark.parametrize("form", OTHERS)
 def test_any_other_format_has_a_new_id(form, tmp_path):
     pipe = networks("sd1")
     lora_files.write(pipe, "unet", form, tmp_path / "a.safetensors")

@@ -146,6 +146,7 @@ def test_a_read_only_folder_is_one_line_and_can_be_read(disk, undisturbed):
     assert again("rw")
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_back_changes_nothing(tmp_path, undisturbed, monkeypatch):
     ahead = iter([86_400.0, *[0.0] * 10_000])
     now = time.time

@@ -208,6 +208,7 @@ def test_tiles_cover_a_side_and_their_shares_add_to_one(side, tile, overlap):
     assert len(begins) == 1 or np.abs(np.diff(each, axis=1)).max() <= 1.001 / overlap
 
 
+@pytest.mark.slow
 def test_no_seam_is_seen_and_a_hard_cut_would_be(base, tool, monkeypatch):
     """Steps between neighbouring pixels at the edges of tiles and amid what two of them share are
     like those elsewhere."""
