@@ -21,7 +21,7 @@ _NAMES = {
     "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.chain",
     "score": "scorers.score", "SCORERS": "scorers.table",
     "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.before_after",
-    "compare": "analysis.compare",
+    "compare": "analysis.compare", "aggregate": "analysis.aggregate",
 }  # fmt: skip
 _MODULES = {
     "plots": "analysis.plots", "verdicts": "analysis.verdicts", "rehearsal": "rehearsal",
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from realkit import rehearsal as rehearsal
     from realkit.analysis import plots as plots
     from realkit.analysis import verdicts as verdicts
+    from realkit.analysis.aggregate import aggregate as aggregate
     from realkit.analysis.before_after import before_after as before_after
     from realkit.analysis.compare import compare as compare
     from realkit.apps.notebooks import bootstrap as bootstrap

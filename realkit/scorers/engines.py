@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from realkit.scorers import clip, colour
+from realkit.scorers import clip, colour, pixels
 from realkit.scorers.table import Rate
 from realkit.weights.lock import Lock
 
@@ -34,4 +34,5 @@ class Engine:
 ENGINES = {
     "open_clip": Engine(clip.load, clip.check, clip.lock, prompted=True, cut=clip.cut),
     "lab": Engine(colour.load, colour.check),
+    "pixels": Engine(pixels.load, pixels.check),
 }

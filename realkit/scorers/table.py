@@ -22,6 +22,7 @@ class Scorer(Spec):
     range: tuple[float, float]
     resize: str  # what the scorer sees of a picture
     margin: float | None = None  # a difference that does not matter, in its unit; None: not known
+    criterion: Literal["photorealism", "steerability", "efficiency", "none"] = "none"
     about: str
     tflop: float = 0.0  # 10¹² operations a picture
     version: int = 1

@@ -64,7 +64,7 @@ def test_every_notebook_begins_in_the_same_way():
         assert re.findall(r"https://colab\S+/github/([^)]+)\)", read[path][0].source) == [
             f"{place}/blob/main/notebooks/{path.name}"
         ]
-        assert any("out = here.out(out)" in cell.source for cell in read[path])
+        assert any("here.out(out)" in cell.source for cell in read[path])
 
 
 @pytest.mark.slow
@@ -88,6 +88,16 @@ def test_compare_runs_and_leaves_its_pictures(tmp_path):
     assert {"grid.png", "pareto.png", "upscaled.png", "table.csv", "verdicts.csv"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "findings.ipynb",
+        tmp_path / "findings.ipynb",
+        {"folder": str(tmp_path / "out"), "out": str(tmp_path / "found")},
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {
+        "ends.png", "pareto.png", "table.csv", "verdicts.csv", "verdicts.png",
+    }  # fmt: skip
 
 
 @pytest.mark.slow
