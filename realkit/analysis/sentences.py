@@ -93,11 +93,15 @@ def _clear(verdicts: Sequence[Verdict]) -> list[str]:
     for verdict in verdicts:
         better, worse = _winner(verdict)
         small = f", {verdict.reason}" if verdict.reason else ""
-        beaten.setdefault(better, []).append(f"{worse} by {_amount(verdict)}{small}")
+        text = f"than {worse} by {_amount(verdict)}{small}"
+        if verdict.metric.relative:
+            text = f"{_amount(verdict)} less than {worse}{small}"
+        beaten.setdefault(better, []).append(text)
     lines = []
     for better, others in sorted(beaten.items(), key=lambda item: -len(item[1])):
-        more = f", and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-        lines.append(f"  {better} is better than {'; than '.join(others[:MOST_NAMED])}{more}.")
+        verb = "takes" if verdicts[0].metric.relative else "is better"
+        more = f"; and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        lines.append(f"  {better} {verb} {'; '.join(others[:MOST_NAMED])}{more}.")
     return lines
 
 
@@ -143,15 +147,19 @@ def _more(count: int, word: str) -> list[str]:
 def _notes(verdicts: Sequence[Verdict]) -> list[str]:
     """What a reader must know besides: other settings that differ, signs that turn, cells without
     a partner."""
-    lines: dict[str, None] = {}
+    linked: dict[str, dict[Any, list[str]]] = {}
     for verdict in verdicts:
-        for axis, (a, b) in verdict.pairs.linked.items():
-            lines[f"  {verdict.a} has {axis} {a}, {verdict.b} has {b}: both differ together."] = (
-                None
-            )
-        if verdict.turns:
-            lines[f"  {verdict.a} against {verdict.b} turns with {verdict.turns}."] = None
-    notes = list(lines)[:MOST_NAMED]
+        for axis, values in verdict.pairs.linked.items():
+            for arm, value in zip((verdict.a, verdict.b), values, strict=True):
+                arms = linked.setdefault(axis, {}).setdefault(value, [])
+                arms += [str(arm)] * (str(arm) not in arms)
+    notes = []
+    for axis, of_value in linked.items():
+        parts = [f"{value} for {', '.join(arms)}" for value, arms in of_value.items()]
+        notes.append(f"  Besides, {axis} differs: {'; '.join(parts)}.")
+    turning = [verdict for verdict in verdicts if verdict.turns]
+    for verdict in turning[:MOST_NAMED]:
+        notes.append(f"  {verdict.a} against {verdict.b} turns with {verdict.turns}.")
     if left_out := max(verdict.pairs.left_out for verdict in verdicts):
         notes.append(
             f"  Left out: up to {left_out:,} cells of a pair, without an equal partner or a value."

@@ -651,6 +651,7 @@ def test_the_wheels_that_travel_bring_what_they_need():
     assert not {"torch", "torchvision", "numpy"} & names
 
 
+@pytest.mark.slow
 def test_the_wheel_is_the_same_each_time_and_pip_takes_it(tmp_path):
     one, other = (
         wheels.wheel(folder)

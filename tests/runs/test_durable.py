@@ -89,6 +89,7 @@ def test_a_sweep_that_does_not_fit_is_refused_with_the_figures(disk):
     assert not (place / "out" / "rows.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_the_run_in_time_and_it_goes_on(disk, undisturbed, monkeypatch):
     place, _ = disk
     put = Desk.put

@@ -393,6 +393,7 @@ def test_x4_needs_a_prompt_and_a_level_of_noise_that_it_knows():
         chain.settings({"prompt": "a", "noise_level": 351})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", thinned(KINDS, [stability.X4]))
 def test_half_precision_keeps_the_noise_and_memory_is_climbed(folders, kind):
     settings = Settings(prompt="a red cube", steps=2, guidance=2.0)

@@ -196,6 +196,7 @@ def loads(
     return found, ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.says])
 def test_a_failure_is_one_line_that_says_what_to_do(name, ran):
     found = ran.sick[0][name]
@@ -204,6 +205,7 @@ def test_a_failure_is_one_line_that_says_what_to_do(name, ran):
     assert f"some/{name}" in said and len(said) < 400 and "hf_" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.says])
 def test_what_passes_is_waited_for(name, ran):
     assert ran.sick[0][name].get("size") == [64, 64], ran.sick[0][name]
@@ -213,6 +215,7 @@ def test_what_passes_is_waited_for(name, ran):
         )  # what the hub asked for, or as its client does a second more
 
 
+@pytest.mark.slow
 def test_nothing_half_written_or_wrong_is_left(ran):
     assert ran.half == [] and ran.wrong == []
 
@@ -223,6 +226,7 @@ def test_a_healthy_hub_mends_it(name, healed):
     assert healed[0][name].get("size") == [64, 64], healed[0][name]
 
 
+@pytest.mark.slow
 def test_a_command_ends_with_its_line_and_2(ran):
     ended = ran.sick[1]["generate"]
     assert ended["code"] == 2 and [
@@ -231,6 +235,7 @@ def test_a_command_ends_with_its_line_and_2(ran):
     assert "Traceback" not in ended["stderr"]
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_had_in_the_middle_of_a_run_are_a_row_and_1(ran):
     """Locking needs their published hashes alone, so that a run has begun when they are fetched:
     other models go on."""
