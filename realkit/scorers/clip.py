@@ -1,8 +1,9 @@
-"""The CLIP score by open_clip. A source is open_clip's MODEL:WEIGHTS, or a folder."""
+"""CLIP by open_clip: its encoders, and the CLIP score. A source is open_clip's MODEL:WEIGHTS, or a
+folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from realkit.base import device
 from realkit.base.errors import RequestError, one_line
 from realkit.base.files import json_object
-from realkit.scorers.table import Rate
+from realkit.scorers.table import Rate, Scorer
 from realkit.weights import clip_tokenizer, resolve
 from realkit.weights.lock import Lock
 from realkit.weights.sources import disk
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def check(name: str, source: str) -> None:
+def check(name: str, entry: Scorer) -> None:
     """Raise RequestError for a source that open_clip cannot load."""
+    source = entry.source
     path = disk.local(source)
     if path and not path.is_dir():
         raise RequestError(
@@ -71,37 +73,60 @@ def cut(source: str, prompt: str) -> int:
     return max(0, counted[0](prompt) - counted[1])
 
 
-def load(name: str, source: str, locked: Lock | None) -> Rate:
+class Encoders:
+    """A CLIP model's two encoders on the default device, float32. Embeddings have length 1."""
+
+    def __init__(self, name: str, source: str, locked: Lock | None) -> None:
+        """Raises RequestError, which names the scorer, where the weights cannot be loaded."""
+        import open_clip
+
+        self._device = device.default_device()
+        model_name, _, weights = source.partition(":")
+        if locked:
+            model_name, weights = f"local-dir:{resolve.fetch(locked)}", ""
+        try:
+            self._model, _, self._prepare = open_clip.create_model_and_transforms(
+                model_name, pretrained=weights or None, device=self._device
+            )
+            self._tokenize = open_clip.get_tokenizer(model_name)
+        except Exception as error:  # a hub, a file or a header may fail in many ways
+            raise RequestError(
+                f"Scorer {name!r} cannot get its weights ({source}): {one_line(error, 200)}"
+            ) from error
+        self._model.float().eval()
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied with before a softmax, as the model was trained."""
+        return float(self._model.logit_scale.detach().exp())
+
+    def image(self, image: Image) -> torch.Tensor:
+        """The embedding (D,) of an RGB picture."""
+        import torch
+
+        with torch.no_grad():
+            pixels = self._prepare(image)[None].to(self._device)
+            return torch.nn.functional.normalize(self._model.encode_image(pixels), dim=-1)[0]
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """The embeddings (N, D) of texts."""
+        import torch
+
+        with torch.no_grad():
+            tokens = self._tokenize(list(texts)).to(self._device)
+            return torch.nn.functional.normalize(self._model.encode_text(tokens), dim=-1)
+
+
+def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     """100 · max(cos, 0) between picture and prompt embeddings (CLIPScore, arXiv 2104.08718, without
     its factor 2.5). Raises RequestError where the weights cannot be loaded."""
-    import open_clip
-    import torch
-
-    on = device.default_device()
-    model_name, _, weights = source.partition(":")
-    if locked:
-        model_name, weights = f"local-dir:{resolve.fetch(locked)}", ""
-    try:
-        model, _, prepare = open_clip.create_model_and_transforms(
-            model_name, pretrained=weights or None, device=on
-        )
-        tokenize = open_clip.get_tokenizer(model_name)
-    except Exception as error:  # a hub, a file or a header may fail in many ways
-        raise RequestError(
-            f"Scorer {name!r} cannot get its weights ({source}): {one_line(error, 200)}"
-        ) from error
-    model.float().eval()
-
-    def normalized(embedding: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(embedding, dim=-1)
+    encoders = Encoders(name, entry.source, locked)
 
     @lru_cache(maxsize=4096)
     def of_prompt(prompt: str) -> torch.Tensor:
-        return normalized(model.encode_text(tokenize([prompt]).to(on)))
+        return encoders.texts([prompt])[0]
 
     def rate(image: Image, prompt: str) -> float:
-        with torch.no_grad():
-            of_image = normalized(model.encode_image(prepare(image)[None].to(on)))
-            return 100 * max(0.0, float((of_image * of_prompt(prompt)).sum()))
+        return 100 * max(0.0, float((encoders.image(image) * of_prompt(prompt)).sum()))
 
     return rate

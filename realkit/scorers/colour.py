@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from realkit.base.errors import RequestError
-from realkit.scorers.table import Rate
+from realkit.scorers.table import Rate, Scorer
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 LAB = ("a", "b", "chroma")
 
 
-def check(name: str, source: str) -> None:
+def check(name: str, entry: Scorer) -> None:
     """Raise RequestError for a source that is not in LAB."""
-    if source not in LAB:
+    if entry.source not in LAB:
         raise RequestError(
-            f"Scorer {name!r} has the source {source!r}: expected one of {', '.join(LAB)}"
+            f"Scorer {name!r} has the source {entry.source!r}: expected one of {', '.join(LAB)}"
         )
 
 
-def load(name: str, source: str, locked: Lock | None) -> Rate:
+def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     """The picture's mean a* or b*, or the chroma of both, √(a*² + b*²)."""
     import numpy as np
     from skimage.color import rgb2lab
 
     def rate(image: Image, prompt: str) -> float:
         _, a, b = rgb2lab(np.asarray(image)).reshape(-1, 3).mean(0)
-        return float({"a": a, "b": b, "chroma": np.hypot(a, b)}[source])
+        return float({"a": a, "b": b, "chroma": np.hypot(a, b)}[entry.source])
 
     return rate

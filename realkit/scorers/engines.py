@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from realkit.scorers import clip, colour, pixels
-from realkit.scorers.table import Rate
+from realkit.scorers import clip, colour, pixels, words
+from realkit.scorers.table import Rate, Scorer
 from realkit.weights.lock import Lock
 
 
@@ -24,8 +24,8 @@ class Engine:
     """One way to compute a score. A number is determined by the hashes of the weights that `lock`
     gives, else by the entry's source as it stands."""
 
-    load: Callable[[str, str, Lock | None], Rate]  # from a scorer's name, source and lock
-    check: Callable[[str, str], None]  # raises RequestError for a wrong source; name, source
+    load: Callable[[str, Scorer, Lock | None], Rate]  # from a scorer's name, entry and lock
+    check: Callable[[str, Scorer], None]  # raises RequestError for a wrong entry
     lock: Callable[[str], Lock | None] = _no_lock  # of the weights at a source
     prompted: bool = False  # the prompt matters
     cut: Callable[[str, str], int] = _none_cut  # tokens not seen, of source and prompt
@@ -33,6 +33,10 @@ class Engine:
 
 ENGINES = {
     "open_clip": Engine(clip.load, clip.check, clip.lock, prompted=True, cut=clip.cut),
+    "open_clip_contrast": Engine(words.load_contrast, words.check_contrast, clip.lock),
+    "open_clip_rank": Engine(
+        words.load_rank, words.check_rank, clip.lock, prompted=True, cut=clip.cut
+    ),
     "lab": Engine(colour.load, colour.check),
     "pixels": Engine(pixels.load, pixels.check),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from realkit.base.errors import RequestError
-from realkit.scorers.table import Rate
+from realkit.scorers.table import Rate, Scorer
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -66,18 +66,19 @@ MEASURES: dict[str, Callable[[Levels], float]] = {
 }  # fmt: skip
 
 
-def check(name: str, source: str) -> None:
+def check(name: str, entry: Scorer) -> None:
     """Raise RequestError for a source that is not in MEASURES."""
-    if source not in MEASURES:
+    if entry.source not in MEASURES:
         raise RequestError(
-            f"Scorer {name!r} has the source {source!r}: expected one of {', '.join(MEASURES)}"
+            f"Scorer {name!r} has the source {entry.source!r}: expected one of"
+            f" {', '.join(MEASURES)}"
         )
 
 
-def load(name: str, source: str, locked: Lock | None) -> Rate:
+def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     """The measure of a picture's levels, 0 to 255."""
 
     def rate(image: Image, prompt: str) -> float:
-        return MEASURES[source](np.asarray(image.convert("RGB"), float))
+        return MEASURES[entry.source](np.asarray(image.convert("RGB"), float))
 
     return rate

@@ -11,6 +11,7 @@ from realkit.base.errors import RequestError, shown
 from realkit.base.notices import say_once
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
+from realkit.catalog.suites import PROMPTS
 from realkit.scorers.engines import ENGINES, Engine
 from realkit.scorers.table import SCORERS, Rate
 from realkit.weights.lock import Lock
@@ -37,10 +38,15 @@ def determined_score(name: str) -> dict[str, Any]:
             f"Scorer {name!r} is named like a column of the table: give its catalogue entry another"
             " name"
         )
-    _engine(name).check(name, entry.source)
+    _engine(name).check(name, entry)
     locked = lock_scorer(name)
     weights = locked.fingerprint if locked else entry.source
-    return {"engine": entry.engine, "weights": weights, "version": entry.version}
+    determined = {"engine": entry.engine, "weights": weights, "version": entry.version}
+    if entry.words:
+        determined |= {"words": entry.words, "against": entry.against}
+    if entry.suite:
+        determined["prompts"] = PROMPTS[find(PROMPTS, entry.suite)].prompts
+    return determined
 
 
 def uses_prompt(name: str) -> bool:
@@ -60,7 +66,7 @@ def lock_scorer(name: str) -> Lock | None:
 def load_scorer(name: str, locked: Lock | None = None) -> Rate:
     """A function (RGB picture, prompt) → number; `locked` is made where left out. Raises
     RequestError where its weights cannot be loaded."""
-    return _engine(name).load(name, SCORERS[name].source, locked or lock_scorer(name))
+    return _engine(name).load(name, SCORERS[name], locked or lock_scorer(name))
 
 
 def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict[str, float]:

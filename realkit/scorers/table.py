@@ -24,6 +24,9 @@ class Scorer(Spec):
     margin: float | None = None  # a difference that does not matter, in its unit; None: not known
     criterion: Literal["photorealism", "steerability", "efficiency", "none"] = "none"
     about: str
+    words: tuple[str, ...] = ()  # of a contrast: the texts that it is a share of
+    against: tuple[tuple[str, ...], ...] = ()  # and the other classes, each a list
+    suite: str = ""  # of a rank: the prompts among which a picture finds its own
     tflop: float = 0.0  # 10¹² operations a picture
     version: int = 1
 

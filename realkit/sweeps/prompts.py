@@ -1,20 +1,13 @@
-"""Prompt suites of the catalogue, and their names in a sweep expanded."""
+"""Names of prompt suites in a sweep, expanded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from realkit.catalog.lookup import Spec, Table, find
+from realkit.catalog.lookup import find
+from realkit.catalog.suites import PROMPTS
 from realkit.models.request import SUITE
-
-
-class Suite(Spec):
-    about: str
-    prompts: list[str]
-
-
-PROMPTS: Table[Suite] = Table("prompt", Suite)
 
 
 def expanded_prompts(item: Any) -> list[Any]:

@@ -146,9 +146,8 @@ def test_settings_that_differ_together_are_said():
     frame = table({"A": 0.0, "B": 5.0})
     frame.loc[frame["sampler"] == "B", "steps"] = 4
     found = rk.compare(frame, "sampler")
-    assert words(found) == {("A", "B"): "worse"} and "steps differs: 20 for A; 4 for B" in str(
-        found
-    )
+    assert words(found) == {("A", "B"): "worse"}
+    assert "Besides, steps differs: 20 for A; 4 for B." in str(found)
     frame.loc[(frame["sampler"] == "B") & (frame["seed"] == 1), "steps"] = 8
     found = rk.compare(frame, "sampler").iloc[0]
     assert found.verdict == "undecided" and "no cell of one has the steps of any" in found.reason

@@ -97,7 +97,11 @@ def test_a_wrong_entry_is_refused_before_any_work(monkeypatch):
     for name, spec, says in (
         ("seconds", entry("package:clip"), "is named like a column of the table"),
         ("hue", entry("hue", "lab"), "expected one of a, b, chroma"),
-        ("taste", entry("a", "palate"), "has the engine 'palate': expected one of open_clip, lab"),
+        (
+            "taste",
+            entry("a", "palate"),
+            "has the engine 'palate': expected one of open_clip, open_clip_contrast",
+        ),
         ("mine", entry("ViT-L-14"), "expected open_clip's MODEL:WEIGHTS"),
         ("file", entry("package:esrgan-x4/model.safetensors"), "expected a folder"),
     ):

@@ -95,7 +95,7 @@ def test_bad_input_is_one_clear_line(given, says):
 
 
 def test_suites_stand_among_prompts_with_what_is_linked_to_them():
-    from realkit.sweeps.prompts import PROMPTS
+    from realkit.catalog.suites import PROMPTS
 
     cells = rk.Sweep(
         models="rehearsal/base", prompts=["a red cube", {"prompt": "suite:rehearsal", "seed": 7}]

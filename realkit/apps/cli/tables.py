@@ -119,7 +119,7 @@ def _scorers() -> Iterator[Line]:
 
 
 def _prompts() -> Iterator[Line]:
-    from realkit.sweeps.prompts import PROMPTS
+    from realkit.catalog.suites import PROMPTS
 
     for name, suite in PROMPTS.items():
         yield f"suite:{name}", f"{len(suite.prompts)} prompts", suite.about
