@@ -26,7 +26,7 @@ MOST = {
     "nested conditional expressions": 0,
     "files over 350 lines": 0,
     "functions over 60 lines": 0,
-    "own imports inside functions": 47,  # each saves a command loading torch or pandas
+    "own imports inside functions": 50,  # each saves a command loading torch or pandas
     "words of README.md": 1_000,
 }
 WING_README_LINES = 60

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from realkit.analysis import sentences
+from realkit.analysis.answer import Answer
 from realkit.analysis.metrics import Metric, metric_of, metrics_of
 from realkit.analysis.pairs import Pairs, all_pairs, labelled, matrix, paired
 from realkit.analysis.verdicts import Verdict, judged, least
@@ -31,25 +32,6 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-class Verdicts(pd.DataFrame):
-    """The table of a comparison. It prints as sentences; slices of it are plain tables."""
-
-    @property
-    def _constructor(self) -> type[pd.DataFrame]:
-        return pd.DataFrame
-
-    @property
-    def sentences(self) -> list[str]:
-        """What the comparison found, in lines for a person."""
-        return list(self.attrs["sentences"])
-
-    def __str__(self) -> str:
-        return "\n".join(self.sentences)
-
-    def _repr_html_(self) -> str:
-        return sentences.html(self.sentences) + pd.DataFrame(self).to_html(max_rows=60)
-
-
 def compare(
     df: pd.DataFrame | str | Path,
     by: str | Sequence[str],
@@ -58,7 +40,7 @@ def compare(
     baseline: Any | None = None,
     margin: float | None = None,
     confidence: float = 0.95,
-) -> Verdicts:
+) -> Answer:
     """Compare the values of `by` with each other, or with `baseline`: a row a pair and metric.
 
     `df` is a table of results, or a results folder. `by` is an axis ("sampler", "steps"), or
@@ -96,7 +78,7 @@ def compare(
             rows += [place | _row(verdict) for verdict in verdicts]
             lines += sentences.of_family(verdicts, names, f"{within} {group}" if within else "")
     columns = [within, *COLUMNS] if within else COLUMNS
-    table = Verdicts(rows, columns=columns)
+    table = Answer(rows, columns=columns)
     table["prompts_needed"] = table["prompts_needed"].astype("Int64")
     table.attrs["sentences"] = [*lines, sentences.brackets(confidence)]
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from itertools import chain
 from typing import Any
 
@@ -54,15 +53,6 @@ def brackets(confidence: float) -> str:
 def answer(verdicts: Sequence[Verdict], by: Sequence[str]) -> str:
     """One line: what is best by a metric, as far as the verdicts say."""
     return f"{verdicts[0].metric.name} by {' and '.join(by)}: {_best(verdicts, _arms(verdicts))}"
-
-
-def html(lines: Sequence[str]) -> str:
-    """Lines as paragraphs, indented ones as a list's items."""
-    parts = []
-    for line in lines:
-        tag = "li" if line.startswith("  ") else "p"
-        parts.append(f"<{tag}>{escape(line.strip())}</{tag}>")
-    return "".join(parts)
 
 
 def _arms(verdicts: Sequence[Verdict]) -> list[Any]:

@@ -13,7 +13,9 @@ from realkit.runs.store import Store
 from realkit.runs.table import write
 
 # Files that are merged or derived; any other file is copied.
-OWN = {"cells.jsonl", "rows.jsonl", "runs.jsonl", NAME, "table.csv", "table.parquet"}
+OWN = {
+    "cells.jsonl", "rows.jsonl", "runs.jsonl", "votes.jsonl", NAME, "table.csv", "table.parquet",
+}  # fmt: skip
 SWEEP = "sweep.yaml"
 
 
@@ -34,10 +36,12 @@ def merge(source: str | Path, out: str | Path) -> int:
     locks, versions = _locks([store, *sources]), _versions([store, *sources])
     for other in sources:  # a damaged record is found before anything is written
         other.cells.read()
+        other.votes.read()
     with store.writing():
         attach.check(folders, versions)
         for other in sources:
             asked.merge(other, store)
+            store.add_votes(other.votes.read())
         count = attach.take(folders, store, versions)
         for other in sources:
             count += _add_failures(other, store)

@@ -137,6 +137,23 @@ class RunRecord(TypedDict, total=False):
     asked: Asked
 
 
+Shown = Annotated[str, Field(pattern=r"^([0-9a-f]{16}|photograph/[^/\\\x00-\x1f]{1,200})$")]
+
+
+class Vote(TypedDict):
+    """One choice between two pictures, by artifact id, or photographs of elsewhere."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    a: Shown
+    b: Shown
+    left: Literal["a", "b"]  # which of them was shown left
+    choice: Literal["a", "b", "tie"]
+    voter: Annotated[str, Field(min_length=1, max_length=80)]
+    at: FiniteFloat  # seconds since 1970
+    prompt: str
+
+
 def _complete_row(row: Row) -> Row:
     """The row, if it has what its stage and status call for."""
     if row["status"] == "failed":
@@ -171,6 +188,7 @@ def _own_cell(record: CellRecord) -> CellRecord:
 
 ROW: TypeAdapter[Any] = TypeAdapter(Annotated[Row, AfterValidator(_complete_row)])
 CELL: TypeAdapter[Any] = TypeAdapter(Annotated[CellRecord, AfterValidator(_own_cell)])
+VOTE: TypeAdapter[Any] = TypeAdapter(Vote)
 RUN: TypeAdapter[Any] = TypeAdapter(Annotated[RunRecord, AfterValidator(_complete_run)])
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, one_line
 from realkit.base.files import Lines, WriteError, write_atomically
 from realkit.runs import records
-from realkit.runs.records import CELL, ROW, RUN
+from realkit.runs.records import CELL, ROW, RUN, VOTE
 
 Row = dict[str, Any]
 LOCK = ".lock"
@@ -40,6 +40,7 @@ class Store:
         self.cells = Cells(self.folder / "cells.jsonl", CELL)
         self.rows = Lines(self.folder / "rows.jsonl", ROW)
         self.runs = Lines(self.folder / "runs.jsonl", RUN)
+        self.votes = Lines(self.folder / "votes.jsonl", VOTE)
         self._held: tuple[int, int] | None = None  # the lock file's inode, while this holds it
 
     def path(self, stage: str, artifact: str) -> Path:
@@ -95,6 +96,35 @@ class Store:
         new = [run for run in runs if run.get("asked") not in told.get(run["run"], ())]
         if new:
             self.runs.append(new)
+
+    def add_votes(self, votes: Iterable[dict[str, Any]]) -> int:
+        """Append the votes that the folder does not have yet; their number. Raises RequestError for
+        what is no vote, before any is written."""
+        votes = list(votes)
+        try:
+            self.votes.lines_of(votes)
+        except ValueError as error:
+            raise RequestError(f"No vote: {one_line(error, 200)}") from None
+        present = {(vote["voter"], vote["at"], vote["a"], vote["b"]) for vote in self.votes.read()}
+        new = []
+        for vote in votes:
+            key = vote["voter"], vote["at"], vote["a"], vote["b"]
+            if key not in present:
+                present.add(key)
+                new.append(vote)
+        if new:
+            self.votes.append(new)
+        return len(new)
+
+    def merge_votes(self, paths: Iterable[Path]) -> int:
+        """Add the votes that voters saved in files; their number. Raises RequestError, before any
+        is written, where a file cannot be read or holds anything else."""
+        votes: list[dict[str, Any]] = []
+        for path in paths:
+            if not path.is_file():
+                raise RequestError(f"No file of votes at {str(path)!r}")
+            votes += Lines(path, VOTE).read()
+        return self.add_votes(votes)
 
     def put(self, path: Path, data: bytes) -> None:
         """Write one of the folder's files whole. Raises WriteError, also where a folder held for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from realkit.catalog.columns import COLUMNS
@@ -72,6 +73,7 @@ class _Lines:
         self._columns = dict(COLUMNS)
         self._pictures = store.pictures()
         self._cards = {run["run"]: run.get("gpu") or run.get("cpu") for run in store.machines()}
+        self._votes = _won(store.votes.read())
         self._scores: dict[str, Scores] = {}  # of each image
         self.scorers: set[str] = set()
         for row in self._rows.values():
@@ -91,6 +93,9 @@ class _Lines:
         for name, column in self._columns.items():
             if row := rows.get(column.stage):
                 line[name] = row.get(column.field or name)
+        won, voted = self._votes.get(ids["image"], (0.0, 0))
+        if voted:
+            line |= {"wins": won / voted, "votes": voted}
         line["card"] = self._cards.get(line.get("run"))
         stages = dict(rows)
         del stages["image"]
@@ -139,6 +144,17 @@ class _Lines:
                 line[name] = max(legs)
             else:
                 line[name] = legs[0]
+
+
+def _won(votes: Iterable[Row]) -> dict[str, tuple[float, int]]:
+    """(votes won, votes) of each picture; a tie is half a win."""
+    counts: dict[str, tuple[float, int]] = {}
+    for vote in votes:
+        for side, other in (("a", "b"), ("b", "a")):
+            won, voted = counts.get(vote[side], (0.0, 0))
+            share = {side: 1.0, other: 0.0, "tie": 0.5}[vote["choice"]]
+            counts[vote[side]] = won + share, voted + 1
+    return counts
 
 
 def _add_scores(line: dict[str, Any], scores: dict[str, Row]) -> None:

@@ -13,6 +13,7 @@ from realkit.apps.cli.kaggle import kaggle
 from realkit.apps.cli.pictures import generate, score, upscale
 from realkit.apps.cli.sweeps import plan, run, sweep
 from realkit.apps.cli.tables import columns, compare, list_, table
+from realkit.apps.cli.votes import vote, votes
 from realkit.base.errors import RequestError, RunError
 from realkit.base.version import __version__
 
@@ -43,6 +44,7 @@ def main() -> None:
 
 
 for command in (
-    run, plan, sweep, generate, upscale, score, table, compare, list_, columns, doctor, kaggle,
+    run, plan, sweep, generate, upscale, score, table, compare, vote, votes, list_, columns,
+    doctor, kaggle,
 ):  # fmt: skip
     main.add_command(command)

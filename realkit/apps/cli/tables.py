@@ -38,7 +38,7 @@ def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None
     if by:
         from realkit.analysis.aggregate import aggregate
 
-        frame = aggregate(frame, _names(by))
+        frame = aggregate(frame, names_in(by))
     if parquet:
         write_atomically(parquet, lambda file: frame.to_parquet(file, index=False))
         click.echo(parquet)
@@ -65,12 +65,13 @@ def compare(folder: Path, by: str, metric: str | None, csv: bool, **options: Any
     """Say what is better, worse or equivalent in a results folder, and how sure that is."""
     from realkit.analysis.compare import compare as verdicts
 
-    metrics = _names(metric) if metric else None
-    found = verdicts(folder, _names(by), metrics, **options)
+    metrics = names_in(metric) if metric else None
+    found = verdicts(folder, names_in(by), metrics, **options)
     click.echo(found.to_csv(index=False) if csv else str(found), nl=not csv)
 
 
-def _names(text: str) -> list[str]:
+def names_in(text: str) -> list[str]:
+    """The names in a text that separates them by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
