@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from realkit.analysis import sentences
-from realkit.analysis.compare import MOST_ARMS, verdicts_of
+from realkit.analysis.compare import verdicts_of
 from realkit.analysis.metrics import metric_of, metrics_of
 from realkit.analysis.pairs import CONDITIONS, labelled
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import mean_interval
 from realkit.catalog.columns import COLUMNS
 
+MOST_ARMS = 24  # of the answer of a run, which must not keep a person waiting
 VARIED = ("model", "sampler", "upscaler", "steps", "guidance", "strength", "dtype")
 
 

@@ -3,7 +3,9 @@ prompt and seed, with an interval that is corrected for the number of pairs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,14 @@ import pandas as pd
 from realkit.analysis import sentences
 from realkit.analysis.answer import Answer
 from realkit.analysis.metrics import Metric, metric_of, metrics_of
-from realkit.analysis.pairs import Pairs, all_pairs, labelled, matrix, paired
-from realkit.analysis.verdicts import Verdict, judged, least
+from realkit.analysis.pairs import Family, Pairs, all_pairs, labelled, matrix
+from realkit.analysis.verdicts import LEAST_PROMPTS, Verdict, judged, least
 from realkit.base.errors import RequestError, shown
-from realkit.base.statistics import (
-    Contrast,
-    clusters_needed,
-    family,
-    mean_interval,
-    smallest_effect,
-)
+from realkit.base.statistics import Contrast, clusters_needed, family, smallest_effect
 from realkit.runs.folder import read
 
 MOST_ARMS = 60  # 1,770 pairs
+MOST_TURNS = 600  # contrasts of pairs and values of one axis
 COLUMNS = [
     "a", "b", "metric", "effect", "low", "high", "p_adjusted", "verdict", "margin", "n_prompts",
     "n_pairs", "smallest_effect", "prompts_needed", "unit", "n_units", "left_out", "reason",
@@ -59,14 +56,15 @@ def compare(
     - "undecided": else. `reason` says why, `prompts_needed` how many would settle it.
 
     Of seconds and memory only cells of equal batch, memory rung and card are compared, and the unit
-    is the batch. Raises RequestError for an empty table, an unknown column, one value of `by`, and
-    a metric that no cell has.
+    is the batch. Raises RequestError for an empty table, an unknown column, one value of `by`, a
+    metric that no cell has, and where no two cells can be paired.
     """
     frame = _frame(df)
-    names = [by] if isinstance(by, str) else list(by)
+    names = _names("by", by)
     _check(frame, names, within, confidence)
-    baseline = _baseline(frame, names, baseline)
-    asked = [metric] if isinstance(metric, str) else list(metric or metrics_of(frame))
+    arms = list(dict.fromkeys(labelled(frame, names)))
+    baseline = _baseline(arms, names, baseline)
+    asked = metrics_of(frame) if metric is None else _names("metric", metric)
     if not asked:
         raise RequestError("The table has no score and no times: score its pictures first")
     metrics = [metric_of(frame, name, margin) for name in asked]
@@ -77,63 +75,14 @@ def compare(
             place = {within: group} if within else {}
             rows += [place | _row(verdict) for verdict in verdicts]
             lines += sentences.of_family(verdicts, names, f"{within} {group}" if within else "")
+    _check_pairs(rows, names)
     columns = [within, *COLUMNS] if within else COLUMNS
     table = Answer(rows, columns=columns)
     table["prompts_needed"] = table["prompts_needed"].astype("Int64")
+    if len({isinstance(arm, str) for arm in arms}) > 1:  # "none" beside numbers: one kind a column
+        table["a"], table["b"] = table["a"].map(str), table["b"].map(str)
     table.attrs["sentences"] = [*lines, sentences.brackets(confidence)]
     return table
-
-
-def _frame(df: pd.DataFrame | str | Path) -> pd.DataFrame:
-    """A table, read from a results folder where one is given; a copy without its attributes."""
-    if isinstance(df, (str, Path)):
-        df = read(df).table()
-    return pd.DataFrame(df).reset_index(drop=True)
-
-
-def _check(frame: pd.DataFrame, by: list[str], within: str | None, confidence: float) -> None:
-    if frame.empty:
-        raise RequestError("The table has no rows: expected the cells of a run")
-    for name in (*by, *([within] if within else []), "prompt", "seed"):
-        if name not in frame.columns:
-            raise RequestError(
-                f"The table has no column {shown(name)}: expected one of {', '.join(frame.columns)}"
-            )
-    for name in by:
-        if name in ("prompt", "seed", within):
-            raise RequestError(
-                f"by {name!r}: expected an axis such as model, sampler or steps. Prompts and seeds"
-                " are what a comparison is averaged over"
-            )
-    if not 0.5 <= confidence < 1:
-        raise RequestError(f"confidence {shown(confidence)}: expected from 0.5 to below 1")
-    arms = labelled(frame, by).nunique()
-    if not 2 <= arms <= MOST_ARMS:
-        raise RequestError(
-            f"The table has {arms} values of {' and '.join(by)}: expected 2 to {MOST_ARMS} to"
-            " compare"
-        )
-
-
-def _baseline(frame: pd.DataFrame, by: list[str], baseline: Any | None) -> Any | None:
-    """The arm that a baseline names: a number may be given as text."""
-    if baseline is None:
-        return None
-    arms = list(dict.fromkeys(labelled(frame, by)))
-    for arm in arms:
-        if arm == baseline or str(arm) == str(baseline):
-            return arm
-    raise RequestError(
-        f"baseline {shown(baseline)} is no {' and '.join(by)} of the table: expected one of"
-        f" {', '.join(map(str, arms))}"
-    )
-
-
-def _groups(frame: pd.DataFrame, within: str | None) -> Iterable[tuple[Any, pd.DataFrame]]:
-    if within is None:
-        return [("", frame)]
-    labels = labelled(frame, [within])
-    return [(label, frame[labels == label]) for label in dict.fromkeys(labels)]
 
 
 def verdicts_of(
@@ -144,21 +93,113 @@ def verdicts_of(
     confidence: float = 0.95,
 ) -> list[Verdict]:
     """The verdicts of one family: every pair of the values of `by`, or each with the baseline."""
-    labels = labelled(frame, by)
-    arms = list(dict.fromkeys(labels))
-    cells = {arm: frame[labels == arm] for arm in arms}
-    contrasts = all_pairs(arms, baseline)
-    pairs = [paired(cells[a], cells[b], metric, by) for a, b in contrasts if b in cells]
-    results = family(matrix(pairs), confidence) if pairs else []
+    cells = Family(frame, by, metric)
+    if baseline is not None and baseline not in cells.arms:
+        return []
+    contrasts = all_pairs(cells.arms, baseline)
+    pairs = [cells.paired(a, b) for a, b in contrasts]
+    if not pairs:
+        return []
+    results = family(matrix([found.differences for found in pairs]), confidence)
+    turns = _turns(pairs, metric, confidence)
     verdicts = []
-    for (a, b), found, contrast in zip(contrasts, pairs, results, strict=False):
+    for (a, b), found, contrast, turn in zip(contrasts, pairs, results, turns, strict=True):
         word, reason = judged(contrast, found.differences, metric, found.problem)
         needed = None if word != "undecided" else _needed(contrast, metric, confidence)
-        turns = _turns(found, metric)
         smallest = smallest_effect(contrast, confidence)
-        verdict = Verdict(a, b, metric, found, contrast, word, reason, needed, smallest, turns)
+        verdict = Verdict(a, b, metric, found, contrast, word, reason, needed, smallest, turn)
         verdicts.append(verdict)
     return verdicts
+
+
+def _frame(df: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """A table, read from a results folder where one is given; a copy without its attributes."""
+    if isinstance(df, (str, Path)):
+        df = read(df).table()
+    frame = pd.DataFrame(df).reset_index(drop=True)
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise RequestError(f"The table has the column {shown(twice)} twice: expected it once")
+    return frame
+
+
+def _names(argument: str, value: Any) -> list[str]:
+    """Names of columns, each once."""
+    names = [value] if isinstance(value, str) else value
+    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    if not listed or not names:
+        raise RequestError(f"{argument} {shown(value)}: expected a column's name, or several")
+    return list(dict.fromkeys(names))
+
+
+def _check(frame: pd.DataFrame, by: list[str], within: Any, confidence: Any) -> None:
+    if frame.empty:
+        raise RequestError("The table has no rows: expected the cells of a run")
+    if within is not None and not isinstance(within, str):
+        raise RequestError(f"within {shown(within)}: expected a column's name")
+    for name in (*by, *([within] if within else []), "prompt", "seed"):
+        if name not in frame.columns:
+            raise RequestError(
+                f"The table has no column {shown(name)}: expected one of {', '.join(frame.columns)}"
+            )
+    for name in by:
+        if name == within:
+            raise RequestError(f"within {name!r} is what is compared: expected another axis")
+        if name in ("prompt", "seed"):
+            raise RequestError(
+                f"by {name!r}: expected an axis such as model, sampler or steps. Prompts and seeds"
+                " are what a comparison is averaged over"
+            )
+    real = isinstance(confidence, (int, float)) and not isinstance(confidence, bool)
+    if not real or not 0.5 <= confidence <= 0.9999:
+        raise RequestError(f"confidence {shown(confidence)}: expected from 0.5 to 0.9999")
+    arms = labelled(frame, by).nunique()
+    if not 2 <= arms <= MOST_ARMS:
+        raise RequestError(
+            f"The table has {arms} value{'s' * (arms != 1)} of {' and '.join(by)}: expected 2 to"
+            f" {MOST_ARMS} to compare"
+        )
+
+
+def _check_pairs(rows: list[dict[str, Any]], by: list[str]) -> None:
+    """Raise RequestError where no two cells could be paired."""
+    if any(row["n_pairs"] for row in rows):
+        return
+    reasons = dict.fromkeys(row["reason"] for row in rows)
+    why = next(iter(reasons), "no value of `within` has two of them")
+    raise RequestError(
+        f"No two cells can be compared by {' and '.join(by)}: {why}. Compare by several axes"
+        " together, or run cells that are equal in all others"
+    )
+
+
+def _baseline(arms: list[Any], by: list[str], baseline: Any | None) -> Any | None:
+    """The arm that a baseline names: a number may be given as text."""
+    if baseline is None:
+        return None
+    text = " · ".join(map(str, baseline)) if isinstance(baseline, tuple) else str(baseline)
+    for arm in arms:
+        if str(arm) == text or _number(arm) == _number(text):
+            return arm
+    raise RequestError(
+        f"baseline {shown(baseline)} is no {' and '.join(by)} of the table: expected one of"
+        f" {', '.join(map(str, arms))}"
+    )
+
+
+def _number(value: Any) -> float | str:
+    """A value as a number where it is one, else as it stands: 5 and "5.0" are equal."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(value)
+
+
+def _groups(frame: pd.DataFrame, within: str | None) -> Iterable[tuple[Any, pd.DataFrame]]:
+    if within is None:
+        return [("", frame)]
+    labels = labelled(frame, [within])
+    return [(label, frame[labels == label]) for label in dict.fromkeys(labels)]
 
 
 def _needed(contrast: Contrast, metric: Metric, confidence: float) -> int | None:
@@ -167,21 +208,33 @@ def _needed(contrast: Contrast, metric: Metric, confidence: float) -> int | None
     return None if needed is None else max(needed, least(metric), contrast.clusters + 1)
 
 
-def _turns(pairs: Pairs, metric: Metric) -> str:
-    """The axis with which a difference turns its sign: intervals of two of its values lie on both
-    sides of zero. "" where there is none."""
-    for axis, values in pairs.axes.items():
-        below, above = [], []
-        for value, differences in values.items():
-            interval = mean_interval(differences)
-            text = f"{value} {sentences.signed(metric.effect(interval.mean))}"
-            if interval.low > 0:
+def _turns(pairs: Sequence[Pairs], metric: Metric, confidence: float) -> list[str]:
+    """Of each pair, the axis with which its difference turns its sign: intervals of two of its
+    values lie on both sides of zero, corrected for all pairs and values. "" where there is none."""
+    found = [""] * len(pairs)
+    for axis in dict.fromkeys(chain.from_iterable(pair.axes for pair in pairs)):
+        places, differences = [], []
+        for number, pair in enumerate(pairs):
+            for value, by_prompt in pair.axes.get(axis, {}).items():
+                if len(by_prompt) >= LEAST_PROMPTS:
+                    places.append((number, value))
+                    differences.append(by_prompt)
+        if not 2 <= len(places) <= MOST_TURNS:
+            continue
+        sides: dict[int, list[list[str]]] = {}
+        for (number, value), contrast in zip(
+            places, family(matrix(differences), confidence), strict=True
+        ):
+            text = f"{value} {sentences.signed(metric.effect(contrast.mean))}"
+            above, below = sides.setdefault(number, [[], []])
+            if contrast.low > 0:
                 above.append(text)
-            elif interval.high < 0:
+            elif contrast.high < 0:
                 below.append(text)
-        if below and above:
-            return f"{axis}: {', '.join((*above, *below))}"
-    return ""
+        for number, (above, below) in sides.items():
+            if above and below and not found[number]:
+                found[number] = f"{axis}: {', '.join((*above, *below))}"
+    return found
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:
@@ -195,12 +248,12 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         "high": metric.effect(contrast.high),
         "p_adjusted": contrast.p,
         "verdict": verdict.word,
-        "margin": metric.margin,
+        "margin": metric.margin if metric.margin is not None else math.nan,
         "n_prompts": pairs.prompts,
         "n_pairs": pairs.pairs,
         "smallest_effect": metric.effect(verdict.smallest),
         "prompts_needed": verdict.needed,
-        "unit": "batch" if metric.relative else "prompt",
+        "unit": metric.unit_of_mean,
         "n_units": contrast.clusters,
         "left_out": pairs.left_out,
         "reason": verdict.reason,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INKS = {"better": "#1a7f37", "worse": "#b00020", "equivalent": "#1f5fa8", "undecided": "#777777"}
-MOST = 60  # contrasts of one metric
+MOST = 120  # contrasts of one metric
 WIDE = 46  # characters of a label
 
 
@@ -22,7 +22,7 @@ def verdicts(table: pd.DataFrame) -> Figure:
     the margin as a grey band, and the verdict's word.
 
     An interval that is far wider than the others is cut at the panel's edge. Raises RequestError
-    for another table, and for more than 60 contrasts of one metric.
+    for another table, and for more than 120 contrasts of one metric.
     """
     from matplotlib import pyplot as plt
 
@@ -33,7 +33,8 @@ def verdicts(table: pd.DataFrame) -> Figure:
     most = max((len(part) for _, part in panels), default=0)
     if not 0 < most <= MOST:
         raise RequestError(f"{most} contrasts of one metric: expected 1 to {MOST} to draw")
-    size = 3.2 + 4.6 * len(panels), 1.2 + 0.3 * most
+    # A label of three lines, the longest that is usual, needs half an inch.
+    size = 3.2 + 4.6 * len(panels), 1.2 + 0.45 * most
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (metric, part) in zip(axes[0], panels, strict=True):
         _draw(axis, str(metric), part.reset_index(drop=True))
@@ -71,5 +72,9 @@ def _limit(axis: Axes, part: pd.DataFrame) -> None:
     ends = part[["low", "high"]].abs().max(axis=1).dropna()
     if ends.empty:
         return
-    reach = 1.15 * max(float(ends.quantile(0.75)), float(part["effect"].abs().max()), 1e-9)
+    reach = 1.15 * max(float(ends.quantile(0.75)), float(part["effect"].abs().max()))
+    if reach == 0:  # all values are equal
+        reach = ends.max() or 1.0
+        axis.set_xlim(-reach, reach)
+        return
     axis.set_xlim(-min(reach, 1.15 * float(ends.max())), min(reach, 1.15 * float(ends.max())))

@@ -10,6 +10,7 @@ import numpy as np
 
 from realkit.base.errors import RequestError, shown
 from realkit.catalog.columns import COLUMNS
+from realkit.scorers.likeness import MEASURES
 from realkit.scorers.table import SCORERS
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Metric:
     relative: bool = False
     margin: float | None = None  # in the unit; of a relative metric in percent
     unit_of_mean: str = "prompt"  # what a mean is over: a prompt, a picture, a batch
+    assumed: bool = False  # the better direction is not known
 
     def values(self, frame: pd.DataFrame) -> pd.Series:
         """The column's numbers, of a relative metric their logarithms; nan for anything else."""
@@ -61,7 +63,8 @@ def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
     if name not in frame.columns:
         known = ", ".join(metrics_of(frame)) or "none"
         raise RequestError(f"The table has no metric {shown(name)}: expected one of {known}")
-    if margin is not None and not 0 < margin < float("inf"):
+    real = isinstance(margin, (int, float)) and not isinstance(margin, bool)
+    if margin is not None and (not real or not 0 < margin < float("inf")):
         raise RequestError(f"margin {shown(margin)}: expected a number above 0")
     if name in COLUMNS:
         column = COLUMNS[name]
@@ -74,8 +77,11 @@ def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
         better = scorer.direction.replace("none", "")
         direction: Literal["higher", "lower"] = "lower" if better == "lower" else "higher"
         metric = Metric(name, direction, scorer.unit, margin=margin or scorer.margin)
-    else:  # a scorer of a catalogue that is not here: higher is usual
-        better, metric = "higher", Metric(name, "higher", "", margin=margin)
+    elif name in MEASURES:
+        better = MEASURES[name].better.replace("nearer 1", "")
+        metric = Metric(name, "lower" if better == "lower" else "higher", "", margin=margin)
+    else:  # a scorer of a catalogue that is not here
+        better, metric = "higher", Metric(name, "higher", "", margin=margin, assumed=True)
     if not better:
         raise RequestError(
             f"{name!r} has no better direction: expected one of {', '.join(metrics_of(frame))}"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from realkit.analysis.metrics import Metric
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # What may differ between two cells apart from prompt and seed: an axis each.
 AXES = (
@@ -25,16 +24,17 @@ CONDITIONS = ("batch", "rung", "decode_rung", "device", "dtype", "card")
 # Cells of one batch share the run and these times: together they name the batch.
 BATCH = ("run", "batch", "encode_s", "denoise_s")
 ABSENT = "none"  # stands for an empty setting
+Arm = Any  # a value of the compared axis, or the text of several values
 
 
 @dataclass(frozen=True)
 class Pairs:
     """The differences a - b of two arms, over everything else that both have.
 
-    `differences` has a value for each unit: prompts, by name, or pairs of batches. Of a relative
-    metric they are differences of logarithms. `linked` are axes that differ with the arms; `axes`
-    holds, for each other axis with several values, the differences by prompt of each value; it is
-    empty of a relative metric.
+    `differences` has a value for each unit: prompts, by name, or batches. Of a relative metric they
+    are differences of logarithms. `linked` are axes that differ with the arms; `axes` holds, for
+    each other axis with several values, the differences by prompt of each value; it is empty of a
+    relative metric.
     """
 
     differences: dict[Any, float]
@@ -42,7 +42,7 @@ class Pairs:
     pairs: int
     left_out: int
     linked: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    axes: dict[str, dict[Any, list[float]]] = field(default_factory=dict)
+    axes: dict[str, dict[Any, dict[str, float]]] = field(default_factory=dict)
     problem: str = ""  # why there are no pairs
 
 
@@ -51,7 +51,7 @@ def labelled(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     columns = []
     for name in by:
         absent = "native" if name == "upscaler" else ABSENT
-        columns.append(frame[name].astype(object).where(frame[name].notna(), absent))
+        columns.append(frame[name].astype(object).map(partial(_label, absent=absent)))
     if len(columns) == 1:
         return columns[0]
     joined = columns[0].map(str)
@@ -60,101 +60,187 @@ def labelled(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     return joined
 
 
-def all_pairs(arms: Sequence[Any], baseline: Any | None) -> list[tuple[Any, Any]]:
+def all_pairs(arms: Sequence[Arm], baseline: Arm | None) -> list[tuple[Arm, Arm]]:
     """The contrasts (a, b): each with the baseline, or all."""
     if baseline is None:
         return list(combinations(arms, 2))
     return [(arm, baseline) for arm in arms if arm != baseline]
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame, metric: Metric, by: Sequence[str]) -> Pairs:
-    """The pairs of two arms, joined on prompt, seed and every axis that both have in common."""
-    keys: list[str] = []
-    linked: dict[str, tuple[Any, Any]] = {}
-    budgeted = _budgeted(a) and _budgeted(b)
-    for axis in AXES:
-        if axis in by or axis not in a or (axis == "steps" and budgeted):
-            continue
-        values_a, values_b = _values(a, axis), _values(b, axis)
-        if set(values_a) & set(values_b):
-            keys.append(axis)
-        elif len(values_a) == 1 and len(values_b) == 1:
-            linked[axis] = values_a[0], values_b[0]
-        else:
-            problem = f"no cell of one has the {axis} of any cell of the other"
-            return Pairs({}, 0, 0, 0, linked, problem=problem)
-    if metric.relative:
-        keys += [name for name in CONDITIONS if name in a and name not in (*keys, *by)]
-    on = [*UNIT, *keys]
-    left, right = _cells(a, on, metric), _cells(b, on, metric)
-    joined = left.merge(right, on=on, how="outer", suffixes=("_a", "_b"))
-    whole = joined.dropna(subset=["value_a", "value_b"])
-    left_out = len(joined) - len(whole)
-    if not len(whole):
-        problem = "no pair of cells has both values"
-        if len(left) and len(right):
-            shared = "batch, memory rung and card" if metric.relative else "prompt, seed and axes"
-            problem = f"no two cells of equal {shared} have both values"
-        return Pairs({}, 0, 0, left_out, linked, problem=problem)
-    difference = whole["value_a"] - whole["value_b"]
-    unit = whole["prompt"]
-    if metric.relative:
-        unit = whole["cluster_a"].map(str) + "\n" + whole["cluster_b"].map(str)
-    means = difference.groupby(unit, sort=False).mean().to_dict()
-    prompts = whole["prompt"].nunique()
-    axes = {}
-    if not metric.relative:
-        axes = _by_axis(whole, difference, [axis for axis in keys if axis in AXES])
-    return Pairs(means, prompts, len(whole), left_out, linked, axes)
+class Family:
+    """The cells of all arms of one comparison, from which `paired` takes two at a time."""
+
+    def __init__(self, frame: pd.DataFrame, by: Sequence[str], metric: Metric) -> None:
+        self._by, self._metric = by, metric
+        self._frame = frame.reset_index(drop=True)
+        labels = labelled(self._frame, by)
+        self._rows = {arm: np.flatnonzero(labels == arm) for arm in dict.fromkeys(labels)}
+        texts = [*UNIT, *AXES, *(CONDITIONS if metric.relative else ())]
+        self._texts = {}
+        for name in texts:
+            if name in self._frame:
+                text = str if name == "prompt" else _text
+                self._texts[name] = self._frame[name].astype(object).map(text).to_numpy(object)
+        self._values = metric.values(self._frame).to_numpy(float)
+        self._batches = self._batch_names() if metric.relative else None
+        self._codes: dict[tuple[str, ...], np.ndarray] = {}
+
+    @property
+    def arms(self) -> list[Arm]:
+        return list(self._rows)
+
+    def paired(self, a: Arm, b: Arm) -> Pairs:
+        """The pairs of two arms, joined on prompt, seed and every axis that both have in common."""
+        first, second = self._rows[a], self._rows[b]
+        keys, linked, problem = self._keys(first, second)
+        if problem:
+            return Pairs({}, 0, 0, max(len(first), len(second)), linked, problem=problem)
+        left, right = self._cells(first, keys), self._cells(second, keys)
+        shared = [code for code in left if code in right]
+        left_out = len(left.keys() | right.keys()) - len(shared)
+        missing = [code for code in shared if np.isnan(left[code][0] - right[code][0])]
+        whole = [code for code in shared if not np.isnan(left[code][0] - right[code][0])]
+        left_out += len(missing)
+        if not whole:
+            terms = "batch, memory rung and card" if self._metric.relative else "prompt, seed, axes"
+            problem = f"no two cells of equal {terms} have both values"
+            return Pairs({}, 0, 0, left_out, linked, problem=problem)
+        differences = np.array([left[code][0] - right[code][0] for code in whole])
+        rows = np.array([left[code][1] for code in whole])
+        prompts = self._texts["prompt"][rows]
+        units = prompts
+        if self._batches is not None:
+            others = np.array([right[code][1] for code in whole])
+            units = _components(self._batches[rows], self._batches[others])
+        axes = {}
+        if not self._metric.relative:
+            axes = self._by_axis(differences, rows, [axis for axis in keys if axis in AXES])
+        means = _means(units, differences)
+        return Pairs(means, len(set(prompts)), len(whole), left_out, linked, axes)
+
+    def _keys(
+        self, first: np.ndarray, second: np.ndarray
+    ) -> tuple[list[str], dict[str, tuple[Any, Any]], str]:
+        """(columns that a pair shares, axes that differ with the arms, why there are no pairs)."""
+        keys, linked = list(UNIT), {}
+        budgets = self._texts.get("nfe_budget")
+        budgeted = budgets is not None and ABSENT not in {*budgets[first], *budgets[second]}
+        for axis in AXES:
+            if axis in self._by or axis not in self._texts:
+                continue
+            # The profile "equal-nfe" sets the steps by the budget, and the other way round.
+            if budgeted and (axis == "steps" or (axis == "nfe_budget" and "steps" in self._by)):
+                continue
+            values = self._texts[axis]
+            one, two = set(values[first]), set(values[second])
+            if one & two:
+                keys.append(axis)
+            elif len(one) == 1 and len(two) == 1:
+                linked[axis] = one.pop(), two.pop()
+            else:
+                problem = f"no cell of one has the {axis} of any cell of the other"
+                return keys, {}, problem
+        if self._metric.relative:
+            keys += [name for name in CONDITIONS if name in self._texts and name not in keys]
+        return [name for name in keys if name not in self._by], linked, ""
+
+    def _cells(self, rows: np.ndarray, keys: list[str]) -> dict[int, tuple[float, int]]:
+        """By the code of each combination of the keys: its value, nan where no cell has one, and
+        the row of a cell. Cells that other settings tell apart, such as those linked to the arm,
+        are averaged; of times and memory the first counts."""
+        codes = self._coded(tuple(keys))[rows]
+        values = self._values[rows]
+        cells: dict[int, tuple[float, int]] = {}
+        counts: dict[int, int] = {}
+        for code, value, row in zip(codes.tolist(), values.tolist(), rows.tolist(), strict=True):
+            before = cells.get(code)
+            if before is None or np.isnan(before[0]):
+                cells[code], counts[code] = (value, row), 1
+            elif not np.isnan(value) and not self._metric.relative:
+                counts[code] += 1
+                mean = before[0] + (value - before[0]) / counts[code]
+                cells[code] = mean, before[1]
+        return cells
+
+    def _coded(self, keys: tuple[str, ...]) -> np.ndarray:
+        """A number for each row, equal where all keys are."""
+        if keys not in self._codes:
+            columns = pd.DataFrame({name: self._texts[name] for name in keys})
+            self._codes[keys] = columns.groupby(list(keys), sort=False).ngroup().to_numpy()
+        return self._codes[keys]
+
+    def _batch_names(self) -> np.ndarray:
+        present = [name for name in BATCH if name in self._frame]
+        names = self._frame[present].astype(object).map(str)
+        return names.agg(" ".join, axis=1).to_numpy(object)
+
+    def _by_axis(
+        self, differences: np.ndarray, rows: np.ndarray, axes: Sequence[str]
+    ) -> dict[str, dict[Any, dict[str, float]]]:
+        """For each axis with several values: value → prompt → the mean difference."""
+        prompts = self._texts["prompt"][rows]
+        found: dict[str, dict[Any, dict[str, float]]] = {}
+        for axis in axes:
+            values = self._texts[axis][rows]
+            for value in dict.fromkeys(values) if len(set(values)) > 1 else ():
+                at = values == value
+                found.setdefault(axis, {})[value] = _means(prompts[at], differences[at])
+        return found
 
 
-def matrix(pairs: Sequence[Pairs]) -> np.ndarray:
+def matrix(differences: Sequence[dict[Any, float]]) -> np.ndarray:
     """(N, K): the differences of K contrasts over the N units that any of them has, else nan."""
     units: dict[Any, int] = {}
-    for contrast in pairs:
-        for unit in contrast.differences:
+    for contrast in differences:
+        for unit in contrast:
             units.setdefault(unit, len(units))
-    values = np.full((max(1, len(units)), len(pairs)), np.nan)
-    for column, contrast in enumerate(pairs):
-        for unit, difference in contrast.differences.items():
+    values = np.full((max(1, len(units)), len(differences)), np.nan)
+    for column, contrast in enumerate(differences):
+        for unit, difference in contrast.items():
             values[units[unit], column] = difference
     return values
 
 
-def _budgeted(frame: pd.DataFrame) -> bool:
-    return "nfe_budget" in frame and bool(frame["nfe_budget"].notna().all())
+def _label(value: Any, absent: str) -> Any:
+    """A value as an arm: numbers and truth values stay, texts have no line breaks."""
+    if isinstance(value, (list, tuple, dict, set, np.ndarray)):
+        value = str(value)
+    if value is None or value is pd.NA or value != value:
+        return absent
+    if isinstance(value, str):
+        return " ".join(value.split()) or "(empty)"
+    return value
 
 
-def _values(frame: pd.DataFrame, axis: str) -> list[Any]:
-    """The different values of an axis."""
-    column = frame[axis].astype(object)
-    return list(dict.fromkeys(column.where(column.notna(), ABSENT)))
+def _text(value: Any) -> str:
+    """A value as part of a key: 20 and 20.0 are one."""
+    value = _label(value, ABSENT)
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
+    return str(value)
 
 
-def _cells(frame: pd.DataFrame, on: list[str], metric: Metric) -> pd.DataFrame:
-    """A row for each combination of the keys: its value, and the batch that it was made in."""
-    import pandas as pd
-
-    keys = {name: frame[name].astype(object).where(frame[name].notna(), ABSENT) for name in on}
-    cells = pd.DataFrame(keys).astype(str)
-    cells["value"] = metric.values(frame)
-    if metric.relative:
-        present = [name for name in BATCH if name in frame]
-        cells["cluster"] = frame[present].astype(str).agg(" ".join, axis=1)
-        return cells.drop_duplicates(on)
-    # Cells that other settings tell apart, such as those linked to the arm, are averaged.
-    means: pd.DataFrame = cells.groupby(on, sort=False)["value"].mean().reset_index()
-    return means
+def _means(units: np.ndarray, differences: np.ndarray) -> dict[Any, float]:
+    sums: dict[Any, float] = {}
+    counts: dict[Any, int] = {}
+    for unit, difference in zip(units.tolist(), differences.tolist(), strict=True):
+        sums[unit] = sums.get(unit, 0.0) + difference
+        counts[unit] = counts.get(unit, 0) + 1
+    return {unit: total / counts[unit] for unit, total in sums.items()}
 
 
-def _by_axis(
-    whole: pd.DataFrame, difference: pd.Series, axes: Sequence[str]
-) -> dict[str, dict[Any, list[float]]]:
-    """For each axis with several values: value → the differences by prompt."""
-    found: dict[str, dict[Any, list[float]]] = {}
-    for axis in axes:
-        if whole[axis].nunique() < 2:
-            continue
-        means = difference.groupby([whole[axis], whole["prompt"]], sort=False).mean()
-        found[axis] = {value: list(part) for value, part in means.groupby(level=0, sort=False)}
-    return found
+def _components(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """A unit for each pair: pairs that share a batch, directly or by others, are one."""
+    parents: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(node: tuple[str, str]) -> tuple[str, str]:
+        while parents.setdefault(node, node) != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    for one, two in zip(first, second, strict=True):
+        parents[root(("a", one))] = root(("b", two))
+    roots = [root(("a", one)) for one in first]
+    numbers = {node: number for number, node in enumerate(dict.fromkeys(roots))}
+    return np.array([numbers[node] for node in roots])

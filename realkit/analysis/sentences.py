@@ -26,25 +26,32 @@ def of_family(verdicts: Sequence[Verdict], by: Sequence[str], place: str = "") -
     """The lines of the verdicts that were corrected together: a heading, then the clear ones, the
     equivalent and the undecided. `place` names the value of another axis that they hold for."""
     if not verdicts:
-        return []
+        return [f"By {' and '.join(by)}, {place}: nothing to compare, or no baseline."]
     metric = verdicts[0].metric
-    arms = _arms(verdicts)
-    units = {verdict.contrast.clusters for verdict in verdicts}
-    prompts = f"{max(verdict.pairs.prompts for verdict in verdicts)} prompts"
+    size = counted(max(verdict.pairs.prompts for verdict in verdicts), "prompt")
     if metric.relative:
-        prompts += f" in {max(units)} batches"
+        batches = max(verdict.contrast.clusters for verdict in verdicts)
+        size += f" in {counted(batches, 'batch', 'batches')}"
     where = f", {place}" if place else ""
-    about = f"{metric.name} by {' and '.join(by)}{where} ({prompts}, {metric.better} is better)"
-    lines = [f"{about}: {_best(verdicts, arms)}"]
+    better = f"{metric.better} is {'taken as ' * metric.assumed}better"
+    head = f"{metric.name} by {' and '.join(by)}{where} ({size}, {better})"
+    lines = [f"{head}: {_best(verdicts)}"]
     lines += _clear([verdict for verdict in verdicts if verdict.word in ("better", "worse")])
     lines += _equivalent([verdict for verdict in verdicts if verdict.word == "equivalent"])
     lines += _undecided([verdict for verdict in verdicts if verdict.word == "undecided"])
-    return lines + _notes(verdicts)
+    return lines + _notes([verdict for verdict in verdicts if verdict.pairs.pairs])
+
+
+def counted(count: int, word: str, words: str = "") -> str:
+    """A number with its noun: "1 prompt", "12 prompts"."""
+    return f"{count:,} {word if count == 1 else words or f'{word}s'}"
 
 
 def brackets(confidence: float) -> str:
     """What the numbers in brackets are."""
-    often = "19 times in 20" if confidence == 0.95 else f"{confidence:.3%}".replace(".000%", "%")
+    often = f"in {100 * confidence:g} % of such runs"
+    if confidence == 0.95:
+        often = "19 times in 20"
     return (
         f"In brackets: where the true difference lies, {often}, for all pairs of a metric together."
     )
@@ -52,7 +59,7 @@ def brackets(confidence: float) -> str:
 
 def answer(verdicts: Sequence[Verdict], by: Sequence[str]) -> str:
     """One line: what is best by a metric, as far as the verdicts say."""
-    return f"{verdicts[0].metric.name} by {' and '.join(by)}: {_best(verdicts, _arms(verdicts))}"
+    return f"{verdicts[0].metric.name} by {' and '.join(by)}: {_best(verdicts)}"
 
 
 def _arms(verdicts: Sequence[Verdict]) -> list[Any]:
@@ -65,16 +72,24 @@ def _winner(verdict: Verdict) -> tuple[Any, Any]:
     return (verdict.a, verdict.b) if verdict.word == "better" else (verdict.b, verdict.a)
 
 
-def _best(verdicts: Sequence[Verdict], arms: Sequence[Any]) -> str:
-    """The arms that no other is better than."""
-    losers = {_winner(verdict)[1] for verdict in verdicts if verdict.word in ("better", "worse")}
-    best = [arm for arm in arms if arm not in losers]
+def _best(verdicts: Sequence[Verdict]) -> str:
+    """The arms that no other is better than, and how many pairs could not be compared."""
+    arms = _arms(verdicts)
+    met = [verdict for verdict in verdicts if verdict.pairs.pairs]
+    apart = len(verdicts) - len(met)
+    pairs = counted(apart, "pair")
+    without = f" {pairs} could not be compared: they share no equal cells." if apart else ""
+    losers = {_winner(verdict)[1] for verdict in met if verdict.word in ("better", "worse")}
     if not losers:
-        return f"No verdict says that one of the {len(arms)} is better than another."
-    compared = {frozenset((verdict.a, verdict.b)) for verdict in verdicts}
-    if len(best) == 1 and len(compared) == len(arms) * (len(arms) - 1) // 2:
+        return f"No verdict says that one of the {len(arms)} is better than another.{without}"
+    winners = {_winner(verdict)[0] for verdict in met if verdict.word in ("better", "worse")}
+    best = [str(arm) for arm in arms if arm in winners - losers]
+    every = len(met) == len(arms) * (len(arms) - 1) // 2
+    if every and len(losers) == len(arms) - 1:
         return f"Best of {len(arms)}: {best[0]}."
-    return f"None is better than {', '.join(map(str, best))}."
+    rest = [str(arm) for arm in _arms(met) if arm not in losers and arm not in winners]
+    open_ = f" Not told apart from the best: {', '.join(rest)}." if rest and every else ""
+    return f"Better than others, and worse than none: {', '.join(best)}.{open_}{without}"
 
 
 def _clear(verdicts: Sequence[Verdict]) -> list[str]:
@@ -107,27 +122,34 @@ def _equivalent(verdicts: Sequence[Verdict]) -> list[str]:
 
 def _undecided(verdicts: Sequence[Verdict]) -> list[str]:
     """A line for each undecided pair, or one for all where too few prompts decide none."""
-    few = [
-        verdict for verdict in verdicts if 2 <= verdict.contrast.clusters < least(verdict.metric)
-    ]
+    met = [verdict for verdict in verdicts if verdict.pairs.pairs]
+    fewest = least(verdicts[0].metric) if verdicts else 0
+    few = [verdict for verdict in met if verdict.contrast.clusters < fewest]
     lines = []
     if len(few) > 1:
-        needed = [verdict.needed for verdict in few if verdict.needed]
         units = few[0].metric.units
-        settle = f"; {min(needed)} to {max(needed):,} {units} would settle them" if needed else ""
-        lines.append(f"  {len(few)} pairs are undecided: {few[0].reason}{settle}.")
-        verdicts = [verdict for verdict in verdicts if verdict not in few]
-    for verdict in verdicts[:MOST_NAMED]:
+        counts = sorted({verdict.contrast.clusters for verdict in few})
+        size = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        needed = [verdict.needed for verdict in few if verdict.needed]
+        settle = f"; {min(needed):,} to {max(needed):,} {units} would settle them" if needed else ""
+        lines.append(
+            f"  {len(few)} pairs are undecided: {size} {units}, and fewer than {fewest} decide"
+            f" nothing{settle}."
+        )
+        met = [verdict for verdict in met if verdict not in few]
+    for verdict in met[:MOST_NAMED]:
         units, settle = verdict.metric.units, ""
         if verdict.needed:
             settle = f"; about {verdict.needed:,} {units} would settle it"
-        elif verdict.contrast.clusters >= 2:
-            settle = f"; more {units} of this kind would not settle it"
         lines.append(
             f"  {verdict.a} against {verdict.b} is undecided: {_difference(verdict)}"
             f"{verdict.reason}{settle}."
         )
-    return lines + _more(len(verdicts), "undecided")
+    lines += _more(len(met), "undecided")
+    apart = [verdict for verdict in verdicts if not verdict.pairs.pairs]
+    for verdict in apart[:MOST_NAMED]:
+        lines.append(f"  {verdict.a} and {verdict.b} cannot be compared: {verdict.reason}.")
+    return lines + _more(len(apart), "not compared")
 
 
 def _more(count: int, word: str) -> list[str]:
@@ -150,7 +172,7 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
     turning = [verdict for verdict in verdicts if verdict.turns]
     for verdict in turning[:MOST_NAMED]:
         notes.append(f"  {verdict.a} against {verdict.b} turns with {verdict.turns}.")
-    if left_out := max(verdict.pairs.left_out for verdict in verdicts):
+    if left_out := max((verdict.pairs.left_out for verdict in verdicts), default=0):
         notes.append(
             f"  Left out: up to {left_out:,} cells of a pair, without an equal partner or a value."
         )

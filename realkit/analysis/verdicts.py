@@ -48,8 +48,9 @@ def judged(
     if contrast.clusters < 2:
         return "undecided", problem or f"one {metric.unit_of_mean} has no interval"
     beyond = contrast.low > 0 or contrast.high < 0
-    limit = metric.limit
-    within = limit is not None and -limit <= contrast.low and contrast.high <= limit
+    margin = metric.margin
+    effects = [metric.effect(value) for value in (contrast.mean, contrast.low, contrast.high)]
+    within = margin is not None and -margin <= effects[1] and effects[2] <= margin
     if contrast.clusters < least(metric):
         few = f"{contrast.clusters} {units}, and fewer than {least(metric)} decide nothing"
         return "undecided", few
@@ -57,7 +58,8 @@ def judged(
         share, unit = _largest_share(differences, contrast.mean)
         if share <= LARGEST_SHARE:
             better = (contrast.mean > 0) == (metric.better == "higher")
-            reason = "" if limit is None or abs(contrast.mean) > limit else "less than the margin"
+            small = margin is not None and abs(effects[0]) <= margin
+            reason = "less than the margin" if small else ""
             return ("better" if better else "worse"), reason
         if not within:
             alone = f"one of {contrast.clusters} {units} carries {share:.0%} of it, {unit}"
@@ -65,7 +67,7 @@ def judged(
     if within:
         return "equivalent", ""
     if not any(differences.values()):
-        return "undecided", "all values are equal, and the metric has no margin"
+        return "undecided", "all values are equal: give a margin"
     return "undecided", "the interval holds zero"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, shown
 from realkit.models.families import FAMILIES, OF_PIPELINE, PART_CLASSES, Family
 from realkit.models.spec import Leg, ModelSpec, Settings, identify
 from realkit.weights import checkpoints, header, resolve
@@ -17,6 +17,9 @@ from realkit.weights.reference import CONFIG
 # Repositories of the catalogue's LoRAs, known to have been merged whole from the first: planning
 # need not fetch them.
 PUBLISHED = ("ByteDance/Hyper-SD/", "latent-consistency/lcm-lora-")
+
+
+MOST_TIMESTEPS = 100_000  # published models have 1,000
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ def lock_model(reference: str) -> ModelLock:
         raise RequestError(
             f"Model {name!r} has no scheduler/scheduler_config.json: expected a diffusers folder"
         )
+    _check_schedule(name, scheduler)
     if spec.prediction:
         scheduler = scheduler | {"prediction_type": spec.prediction}
     parts = {
@@ -187,6 +191,16 @@ def lock_model(reference: str) -> ModelLock:
 def _read_as_before(file: LoraFile) -> bool:
     """Whether a LoRA means what it meant to the kit's first reader, so that ids stay."""
     return file.label.startswith(PUBLISHED) or merged_whole_before(file)
+
+
+def _check_schedule(name: str, scheduler: dict[str, Any]) -> None:
+    """Raise RequestError for a noise schedule of so many steps that to lay it out takes minutes."""
+    steps = scheduler.get("num_train_timesteps", 1000)
+    if type(steps) is not int or not 1 <= steps <= MOST_TIMESTEPS:
+        raise RequestError(
+            f"Model {name!r} gives num_train_timesteps the value {shown(steps)} in its"
+            f" scheduler_config.json: expected 1 to {MOST_TIMESTEPS:,}, download it again"
+        )
 
 
 def _second(name: str, leg: Leg) -> ModelLock:
@@ -254,7 +268,8 @@ def _with_config(spec: ModelSpec, main: Lock) -> ModelSpec:
     """
     path = resolve.fetch(main)
     tensors = header.read(path)
-    header.check_numbers(f"Single file {spec.source!r}", tensors)
+    owner = f"Single file {spec.source!r}"
+    header.check_numbers(owner, tensors)
     if not spec.config:
         kind = checkpoints.identify(path)
         if kind == "sd2" and not spec.prediction:
@@ -266,7 +281,7 @@ def _with_config(spec: ModelSpec, main: Lock) -> ModelSpec:
         spec = spec.model_copy(update={"config": CONFIG + kind})
     kind = spec.config.removeprefix(CONFIG)
     if kind in KINDS:
-        parts = checkpoints.missing(kind, checkpoints.shapes_of(tensors))
+        parts = checkpoints.missing(kind, checkpoints.shapes_of(owner, tensors))
         if missing := [part for part in parts if part not in spec.parts]:
             raise RequestError(
                 f"Single file {spec.source!r} lacks {', '.join(missing)}: name them in the `parts`"

@@ -59,6 +59,12 @@ OPEN_CLIP = {
 # The first tower's projection in Stable Diffusion 3's files, the unit matrix in published ones
 # (diffusers.loaders.single_file_utils.create_diffusers_clip_model_from_ldm)
 UNIT = "text_encoders.clip_l.transformer.text_projection.weight"
+# Networks that are half of a published one: the names of the other half
+OTHER_HALF = {
+    "CLIPTextModel": re.compile(r"vision_model\.|visual_projection\.|text_projection\."),
+    "CLIPTextModelWithProjection": re.compile(r"vision_model\.|visual_projection\."),
+    "T5EncoderModel": re.compile(r"decoder\.|lm_head\."),
+}
 # Names in folders → names in the networks of today
 RENAMED = (
     (r"^text_model\.", ""),
@@ -154,7 +160,7 @@ def _shapes_in(owner: str, source: Lock, within: str) -> Shapes:
     for name in names:
         tensors = header.read(path / name)
         header.check_numbers(owner, tensors)
-        shapes |= checkpoints.shapes_of(tensors)
+        shapes |= checkpoints.shapes_of(owner, tensors)
     return shapes
 
 
@@ -163,7 +169,11 @@ def _shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _check_folder(owner: str, held: Shapes, part: str, network: torch.nn.Module) -> None:
-    """The weights of a part's folder, in one file or several, against its network."""
+    """The weights of a part's folder, in one file or several, against its network. The other half
+    of a whole CLIP or T5 is not needed."""
+    other = OTHER_HALF.get(type(network).__name__)
+    if other:
+        held = {name: shape for name, shape in held.items() if not other.match(name)}
     held = {_renamed(name): shape for name, shape in held.items()}
     expected = {_renamed(name): shape for name, shape in _shapes(network).items()}
     for name in _tied(network) - held.keys():

@@ -111,8 +111,8 @@ def kind_of(shapes: Mapping[str, tuple[int, ...]], *, name: str = "The file") ->
 def identify(path: Path) -> str:
     """The kind of a .safetensors checkpoint, by its header alone. Raises RequestError where it is
     not supported."""
-    shapes = shapes_of(header.read(path))
-    return kind_of(shapes, name=f"File {path.name!r}")
+    owner = f"File {path.name!r}"
+    return kind_of(shapes_of(owner, header.read(path)), name=owner)
 
 
 def with_level(name: str) -> str:
@@ -135,10 +135,19 @@ def towers_without_level(path: Path) -> set[str]:
     return towers
 
 
-def shapes_of(tensors: header.Header) -> dict[str, tuple[int, ...]]:
+def shapes_of(owner: str, tensors: header.Header) -> dict[str, tuple[int, ...]]:
     """The shapes of a file's tensors. Names of a text encoder have the level `text_model`, whether
-    the file's have it or not."""
-    return {with_level(name): shape for name, shape in tensors.shapes.items()}
+    the file's have it or not. Raises RequestError, which `owner` begins, for a file that has
+    both."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in tensors.shapes.items():
+        if (plain := with_level(name)) in shapes:
+            raise RequestError(
+                f"{owner} holds a text encoder twice, with and without the level {LEVEL!r} in its"
+                f" names ({header.quoted(name)}): which of them counts is unknown, take another"
+            )
+        shapes[plain] = shape
+    return shapes
 
 
 def missing(kind: str, keys: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ SCALED = re.compile(
 )
 # Names of tensors that no network needs: what training left, constants, ids that are counted anew
 HARMLESS = re.compile(
-    r"^model_ema\.|^optimizer|^(betas|alphas_cumprod|alphas_cumprod_prev|log_one_minus_alphas_cumprod"
+    r"^model_ema\.|^optimizer|^embedding_manager\.|^(betas|alphas_cumprod|alphas_cumprod_prev|log_one_minus_alphas_cumprod"
     r"|sqrt_\w+|posterior_\w+|lvlb_weights|logvar|scale_factor|global_step|v_pred|ztsnr)$"
     r"|^(denoiser|model_sampling)\.(log_)?sigmas$"
     r"|^(first_stage_model\.)?loss\.|(^|\.)(position_ids|logit_scale|attn_mask|num_batches_tracked)$"
@@ -32,7 +32,7 @@ HARMLESS = re.compile(
 )
 
 # Names of tensors that are whole numbers or truth values in the networks themselves
-WHOLE = re.compile(r"index|mask|_ids$|num_batches_tracked$|num_updates$|global_step$")
+WHOLE = re.compile(r"index|mask|MetaUpsample|_ids$|num_batches_tracked$|num_updates$|global_step$")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Verdicts of planted differences, and a stated answer to every table that has none."""
 
+import io
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,7 @@ from click.testing import CliRunner
 
 import realkit as rk
 from realkit.analysis.aggregate import aggregate, answer
-from realkit.analysis.metrics import metric_of
+from realkit.analysis.metrics import Metric, metric_of
 from realkit.analysis.verdicts import judged
 from realkit.apps.cli.main import main
 from realkit.base.statistics import Contrast, mean_interval
@@ -71,6 +74,13 @@ def test_the_effect_is_the_mean_over_prompts_of_paired_differences():
     assert found.n_pairs == 23
 
 
+def test_many_arms_take_seconds_not_minutes():
+    frame = table({f"s{number}": 0.0 for number in range(30)}, seeds=1)
+    began = time.perf_counter()
+    assert len(rk.compare(frame, "sampler")) == 435
+    assert time.perf_counter() - began < 20
+
+
 def test_a_metric_that_is_better_when_lower_is_judged_so():
     frame = table({"A": 0.0, "B": 5.0}).rename(columns={METRIC: "colour-cast"})
     assert words(rk.compare(frame, "sampler")) == {("A", "B"): "better"}
@@ -110,7 +120,8 @@ def test_all_scores_equal():
     assert words(rk.compare(frame, "sampler")) == {("A", "B"): "equivalent"}
     bare = frame.rename(columns={METRIC: "of my own"})
     found = rk.compare(bare, "sampler", "of my own").iloc[0]
-    assert found.verdict == "undecided" and "all values are equal" in found.reason
+    assert found.verdict == "undecided" and found.reason == "all values are equal: give a margin"
+    assert pd.isna(found.prompts_needed)
 
 
 def test_many_pairs_widen_every_interval():
@@ -133,6 +144,73 @@ def test_within_gives_each_value_a_family_of_its_own():
     assert averaged["verdict"].tolist() != ["better"] and "turns with model" in str(averaged)
 
 
+def test_values_of_within_that_compare_nothing_are_said():
+    frame = table({"a": 0.0, "b": 5.0, "c": 1.0})
+    other = table({"a": 0.0, "c": 5.0}).assign(model="n")
+    found = rk.compare(pd.concat([frame, other]), "sampler", within="model", baseline="b")
+    assert "By sampler, model n: nothing to compare, or no baseline." in found.sentences
+    with pytest.raises(rk.RequestError, match="No two cells can be compared by sampler"):
+        alone = [table({name: 0.0}).assign(model=name) for name in "ab"]
+        rk.compare(pd.concat(alone), "sampler", within="model")
+
+
+def test_pairs_that_share_no_cells_are_told_apart_from_undecided_ones():
+    frame = table({"A": 0.0, "B": 5.0})
+    linked = table({"C": 0.0, "D": 1.0}).assign(steps=[4, 8] * 24)
+    found = rk.compare(pd.concat([frame, linked]), "sampler")
+    assert "4 pairs could not be compared: they share no equal cells." in found.sentences[0]
+    assert "  A and C cannot be compared: no cell of one has the steps" in str(found)
+    assert found[found["n_pairs"] == 0]["left_out"].tolist() == [24] * 4
+
+
+def test_no_sign_turns_where_all_is_noise():
+    rng = np.random.default_rng(2)
+    parts = []
+    for guidance in (1.0, 3.0, 5.0, 7.0):
+        frame = table({name: 0.0 for name in "ABCDEF"}, prompts=8, seeds=1)
+        parts.append(frame.assign(guidance=guidance))
+    for _ in range(8):
+        frame = pd.concat(parts, ignore_index=True)
+        frame[METRIC] += rng.normal(0, 3, len(frame))
+        assert not rk.compare(frame, "sampler")["turns"].any()
+
+
+def test_numbers_are_equal_however_they_are_written():
+    first = table({"A": 0.0})
+    second = table({"B": 5.0}).assign(steps=20.0, seed=[0.0, 1.0] * 12)
+    frame = pd.concat([first.astype(object), second.astype(object)], ignore_index=True)
+    assert rk.compare(frame, "sampler").iloc[0].n_pairs == 24
+    frame = table({1.0: 0.0, 5.0: 3.0, None: 1.0}, axis="guidance")
+    found = rk.compare(frame, "guidance", baseline="5")
+    assert set(found["b"]) == {"5.0"} and set(found["a"]) == {"1.0", "none"}
+    found.to_parquet(io.BytesIO())
+
+
+def test_a_margin_in_percent_is_the_one_that_is_printed():
+    metric = Metric("seconds", "lower", "s", relative=True, margin=40.0, unit_of_mean="batch")
+    differences = dict(enumerate(np.log([0.7, 0.75, 0.8, 0.72])))
+    contrast = Contrast(float(np.log(0.78)), float(np.log(0.61)), float(np.log(1.017)), 0.2, 4,
+                        0.1, 1.0)  # fmt: skip
+    assert judged(contrast, differences, metric)[0] == "equivalent"
+
+
+def test_batches_that_share_pictures_are_one_unit():
+    frame = timed({"A": 1.0, "B": 2.0}, batches=6, size=2)
+    half = frame["prompt"].isin(["p0", "p1", "p2"])
+    odd = frame["prompt"].isin(["p1", "p3", "p5"])
+    for arm, first in (("A", half), ("B", odd)):
+        frame.loc[(frame["sampler"] == arm) & first, "denoise_s"] = 1.0
+        frame.loc[(frame["sampler"] == arm) & ~first, "denoise_s"] = 2.0
+    found = rk.compare(frame, "sampler", "seconds").iloc[0]
+    assert (found.n_units, found.verdict) == (1, "undecided")
+
+
+def test_a_cell_made_twice_counts_where_it_has_a_value():
+    frame = timed({"A": 1.0, "B": 2.0})
+    twice = pd.concat([frame.assign(seconds=np.nan), frame], ignore_index=True)
+    assert rk.compare(twice, "sampler", "seconds").iloc[0].n_pairs == 16
+
+
 def test_a_baseline_is_compared_with_each_other():
     frame = table({4: 0.0, 20: 5.0, 30: 5.0}, axis="steps")
     found = rk.compare(frame, "steps", baseline="30")
@@ -149,8 +227,8 @@ def test_settings_that_differ_together_are_said():
     assert words(found) == {("A", "B"): "worse"}
     assert "Besides, steps differs: 20 for A; 4 for B." in str(found)
     frame.loc[(frame["sampler"] == "B") & (frame["seed"] == 1), "steps"] = 8
-    found = rk.compare(frame, "sampler").iloc[0]
-    assert found.verdict == "undecided" and "no cell of one has the steps of any" in found.reason
+    with pytest.raises(rk.RequestError, match="no cell of one has the steps of any cell of the"):
+        rk.compare(frame, "sampler")
 
 
 def test_two_axes_are_taken_together():
@@ -168,8 +246,8 @@ def test_missing_cells_and_scores_are_left_out_and_counted():
     assert found.iloc[0].n_pairs == 19 and found.iloc[0].left_out == 5
     assert "Left out: up to 5 cells of a pair" in str(found)
     frame[METRIC] = frame[METRIC].where(frame["sampler"] == "A")
-    found = rk.compare(frame, "sampler").iloc[0]
-    assert found.verdict == "undecided" and "have both values" in found.reason
+    with pytest.raises(rk.RequestError, match="no two cells of equal prompt, seed, axes have both"):
+        rk.compare(frame, "sampler")
 
 
 def test_times_are_compared_in_percent_by_batch():
@@ -190,8 +268,8 @@ def test_times_of_unequal_terms_are_left_out(name, value):
     found = rk.compare(frame, "sampler", "seconds").iloc[0]
     assert (found.n_units, found.left_out) == (3, 8)
     frame.loc[frame["sampler"] == "B", name] = value
-    found = rk.compare(frame, "sampler", "seconds").iloc[0]
-    assert found.verdict == "undecided" and "of equal batch, memory rung and card" in found.reason
+    with pytest.raises(rk.RequestError, match="no two cells of equal batch, memory rung and card"):
+        rk.compare(frame, "sampler", "seconds")
 
 
 @pytest.mark.parametrize(
@@ -205,9 +283,19 @@ def test_times_of_unequal_terms_are_left_out(name, value):
         (lambda frame: frame, {"metric": "sampler"}, "no better direction: expected one of"),
         (lambda frame: frame, {"margin": 0}, "margin 0: expected a number above 0"),
         (lambda frame: frame, {"confidence": 95}, "confidence 95: expected from 0.5"),
-        (lambda frame: frame[frame["sampler"] == "A"], {}, "has 1 values of sampler"),
+        (lambda frame: frame[frame["sampler"] == "A"], {}, "has 1 value of sampler"),
         (lambda frame: frame.assign(**{METRIC: np.nan}), {}, "no score and no times"),
         (lambda frame: frame.drop(columns="seed"), {}, "no column 'seed'"),
+        (lambda frame: frame, {"by": []}, r"by \[\]: expected a column's name, or several"),
+        (lambda frame: frame, {"by": 3}, "by 3: expected a column's name"),
+        (lambda frame: frame, {"metric": 3}, "metric 3: expected a column's name"),
+        (lambda frame: frame, {"margin": "1"}, "margin '1': expected a number"),
+        (lambda frame: frame, {"margin": True}, "margin True: expected a number"),
+        (lambda frame: frame, {"confidence": "0.9"}, "confidence '0.9': expected from"),
+        (lambda frame: frame, {"within": ["model"]}, "within .*: expected a column's name"),
+        (lambda frame: frame, {"within": "sampler"}, "within 'sampler' is what is compared"),
+        (lambda frame: frame, {"baseline": pd.NA}, "baseline <NA> is no sampler of the table"),
+        (lambda frame: pd.concat([frame, frame[["model"]]], axis=1), {}, "'model' twice"),
     ],
 )  # fmt: skip
 def test_a_table_without_an_answer_is_one_line(change, arguments, says):
