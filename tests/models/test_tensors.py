@@ -6,6 +6,7 @@ import shutil
 import diffusers
 import pytest
 import torch
+import transformers
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -205,6 +206,38 @@ def test_numbers_that_are_no_weights_are_refused_by_name(shelf, monkeypatch, sou
                 check(shelf.lock(monkeypatch, "sd1", shelf.folder("sd1")))
             finally:
                 path.write_bytes(whole)
+
+
+def test_a_text_encoder_in_two_spellings_is_refused(shelf, monkeypatch):
+    held = shelf.single("sd1")
+    twice = {name.replace("text_model.", ""): value + 1 for name, value in held.items()}
+    with pytest.raises(rk.RequestError, match="holds a text encoder twice, with and without the"):
+        shelf.check_single(monkeypatch, "sd1", held | twice)
+
+
+def test_a_whole_clip_stands_for_its_text_half(shelf, monkeypatch, tmp_path):
+    text = transformers.CLIPTextModel.from_pretrained(shelf.folder("sd1") / "text_encoder")
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        image_size=8, patch_size=8,
+    )  # fmt: skip
+    config = transformers.CLIPConfig(text_config=text.config.to_dict(),
+                                     vision_config=vision.to_dict(), projection_dim=8)  # fmt: skip
+    transformers.CLIPModel(config).save_pretrained(tmp_path / "clip")
+    parts = f'{{ text_encoder = "{tmp_path}/clip" }}'
+    check(shelf.lock(monkeypatch, "sd1", shelf.folder("sd1"), parts=parts))
+
+
+def test_the_embedding_manager_that_merges_leave_is_harmless(shelf, monkeypatch):
+    held = shelf.single("sd1")
+    name = "embedding_manager.embedder.transformer.text_model.final_layer_norm.weight"
+    shelf.check_single(monkeypatch, "sd1", held | {name: torch.ones(4)})
+
+
+def test_a_schedule_that_takes_minutes_to_lay_out_is_refused(shelf, tmp_path):
+    name = "scheduler/scheduler_config.json"
+    with pytest.raises(rk.RequestError, match="num_train_timesteps the value 100000000 in its"):
+        rk.load(changed(shelf, tmp_path, name, num_train_timesteps=10**8))
 
 
 def test_a_projection_that_sd3_would_not_read_is_refused(shelf, monkeypatch):

@@ -304,6 +304,17 @@ def test_a_pth_is_the_same_network(tmp_path, weights, key):
     assert apart(made, rk.upscale(image, str(source), 96)).max() == 0
 
 
+def test_whole_numbers_that_a_network_itself_has_are_read(tmp_path):
+    from safetensors.torch import save_file
+    from spandrel.architectures.MoESR import MoESR
+
+    network = MoESR(scale=2, dim=12, n_blocks=1, n_block=1)
+    held = {name: value.contiguous() for name, value in network.state_dict().items()}
+    assert not all(value.is_floating_point() for value in held.values())
+    save_file(held, tmp_path / "mine.safetensors")
+    assert rk.upscale(noise(16, 16), str(tmp_path / "mine.safetensors"), 32).size == (32, 32)
+
+
 @pytest.mark.parametrize("number", [torch.int8, torch.complex64])
 def test_weights_that_are_no_floating_point_are_refused_by_name(tmp_path, weights, number):
     from safetensors.torch import load_file, save_file
