@@ -113,6 +113,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_time_and_it_goes_on(disk, undistur
     assert len(made) == len(set(made))
 
 
+@pytest.mark.slow
 def test_a_disk_that_says_it_has_room_and_has_none_loses_nothing(disk, undisturbed, monkeypatch):
     place, _ = disk
     monkeypatch.setattr(cache, "free_bytes", lambda folder: 1 << 40)  # as a quota that is not told

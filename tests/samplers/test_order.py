@@ -58,11 +58,10 @@ def test_stochastic_samplers_reach_the_mixtures_mean_and_covariance(name):
 @pytest.mark.parametrize(
     ("name", "window"),
     [
-        ("DPM++ 3M SDE", WINDOW[:3]),
         *(
             pytest.param(name, WINDOW, marks=pytest.mark.slow)
             for name in ("DPM++ 2M SDE", "DPM++ 3M SDE", "DPM++ SDE")
-        ),
+        )
     ],
 )
 def test_sde_samplers_follow_one_brownian_path_at_any_number_of_steps(name, window):

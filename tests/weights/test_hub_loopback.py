@@ -178,12 +178,10 @@ def test_planning_asks_for_no_weights_and_loads_no_torch(repository, tmp_path):
             "has no file 'no_such_file.safetensors': it has v1-5-pruned.safetensors",
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             f"{SD15}/v1-5-pruned-emaonly.ckpt",
-            (
-                r"'v1-5-pruned-emaonly\.ckpt': expected \.safetensors; pickled checkpoints can run"
-                r" code"
-            ),
+            r"'v1-5-pruned-emaonly\.ckpt': expected \.safetensors; pickled checkpoints can run",
+            marks=pytest.mark.slow,
         ),
         (
             f"{SD15}/v1-5-pruned.safetensors",
