@@ -23,7 +23,7 @@ ENTRIES = {name: spec for name, spec in MODELS.items() if not name.startswith("r
 # The fast tests load the older families, pickled and single-file weights, a LoRA and a second leg
 # once. The other entries repeat that under other addresses, or take long.
 FAST = [
-    "realistic-vision-6", "hyper-sd15-1step", "sdxl-base+refiner", "sdxl-refiner", "sd3-medium",
+    "realistic-vision-6", "sdxl-base+refiner", "sdxl-refiner",
 ]  # fmt: skip
 GROUPS = {
     "fast": FAST,

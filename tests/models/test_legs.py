@@ -110,6 +110,7 @@ def test_what_cannot_take_over_is_no_second_leg(tmp_path, monkeypatch):
         lock_model("mine")
 
 
+@pytest.mark.slow
 def test_base_and_refiner_in_a_call_and_in_a_sweep_are_one_picture(tmp_path):
     asked = dict(samplers="DPM++ 2M Karras", steps=6, guidance=3.0)
     sweep = rk.Sweep(

@@ -93,6 +93,7 @@ def test_a_run_whose_time_is_up_stops_cleanly_and_goes_on(tmp_path, undisturbed)
     pd.testing.assert_frame_equal(comparable(rest.table()), comparable(undisturbed))
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_middle_of_a_batch_lets_it_be_written(tmp_path, undisturbed, monkeypatch):
     put = Desk.put
 

@@ -183,9 +183,10 @@ def test_planning_asks_for_no_weights_and_loads_no_torch(repository, tmp_path):
             r"'v1-5-pruned-emaonly\.ckpt': expected \.safetensors; pickled checkpoints can run",
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             f"{SD15}/v1-5-pruned.safetensors",
             "v1-5-pruned.safetensors' has no valid safetensors header",
+            marks=pytest.mark.slow,
         ),
     ],
 )
