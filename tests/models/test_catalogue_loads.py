@@ -20,11 +20,8 @@ from tests.hub_server import python, serving
 from tests.miniatures import Shelf, kind_of, loose, networks, own_catalogue, pickled
 
 ENTRIES = {name: spec for name, spec in MODELS.items() if not name.startswith("rehearsal/")}
-# The fast tests load the older families, pickled and single-file weights, a LoRA and a second leg
-# once. The other entries repeat that under other addresses, or take long.
-FAST = [
-    "realistic-vision-6", "sdxl-base+refiner", "sdxl-refiner",
-]  # fmt: skip
+# The fast tests load one entry. The others take long.
+FAST = ["realistic-vision-6"]
 GROUPS = {
     "fast": FAST,
     "slow": [name for name in ENTRIES if name not in FAST],

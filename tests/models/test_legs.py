@@ -173,6 +173,7 @@ def test_too_few_steps_for_two_legs_are_a_failed_row(tmp_path):
     assert df["status"][0] == "failed" and "take more steps" in df["error"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_first_leg_that_fails_fails_alone(tmp_path, monkeypatch, bad):
     """Of a batch of two, one picture's first leg is not finite, as float16 may leave it: the other

@@ -344,6 +344,7 @@ def test_no_connection_at_all(tmp_path):
         ), done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_loaded(repository, tmp_path):
     code = """
         from realkit.models.lock import lock_model
@@ -361,6 +362,7 @@ def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_loaded(reposit
     assert (Path(done.stdout.strip()) / UNET).read_bytes() == (repository / UNET).read_bytes()
 
 
+@pytest.mark.slow
 def test_after_a_cut_of_a_large_file_only_what_is_missing_is_asked_for(tmp_path):
     """The hub's client keeps whole pieces of ten megabytes."""
     import numpy as np
