@@ -693,6 +693,7 @@ def test_the_wheel_holds_the_files_that_are_no_modules(tmp_path):
     names = set(zipfile.ZipFile(wheels.wheel(tmp_path)).namelist())
     data = {
         "apps/notebooks/templates/index.html",
+        "analysis/templates/vote.html",
         "apps/kaggle/run.ipynb",
         "catalog/models.toml",
         "catalog/configs/sd1/model_index.json",
