@@ -52,7 +52,7 @@ def network(
         named = isinstance(indexed, list) and all(indexed)
         library, name = indexed if named else PART_CLASSES[part]
         if part.startswith("tokenizer"):
-            _check_tokenizer(lock, part, folder)
+            _check_tokenizer(lock, part, name, folder)
         if library not in ("diffusers", "transformers"):
             return None
         kind = class_at(f"{library}.{name}")
@@ -92,9 +92,16 @@ def _check_counts(lock: ModelLock, part: str, config: Mapping[str, Any], held: S
             )
 
 
-def _check_tokenizer(lock: ModelLock, part: str, folder: Path) -> None:
-    """Raise RequestError for a tokenizer without its vocabulary: transformers makes an empty one
-    without a word."""
+def _check_tokenizer(lock: ModelLock, part: str, kind: str, folder: Path) -> None:
+    """Raise RequestError for a tokenizer of another kind than its text encoder's, and for one
+    without its vocabulary: transformers makes other words of it, or an empty one, without a
+    word."""
+    usual = PART_CLASSES.get(part, ("", kind))[1]
+    if kind[:2] != usual[:2]:
+        raise RequestError(
+            f"Model {lock.name!r} does not load: its {part} is a {kind}, and its text encoder needs"
+            f" a {usual}: download it again"
+        )
     there = {path.name for path in folder.glob("*")}
     if not any(there.issuperset(names) for names in VOCABULARIES):
         raise RequestError(

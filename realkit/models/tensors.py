@@ -96,6 +96,13 @@ def check(lock: ModelLock, pipeline: Any, with_vae: bool) -> None:
             network = configs.network(lock, part, value, configs.folder(lock, part), tensors)
             if network is not None:
                 networks[part], held[part] = network, tensors
+    present = {*networks, *lock.parts}
+    for need in (lock.family.denoiser, "text_encoder"):
+        if not any(part.startswith(need) for part in present):
+            raise RequestError(
+                f"{_owner(lock, lock.configs)} has no {need} in its model_index.json: name it in"
+                " the `parts` of a catalogue entry, or download the model again"
+            )
     if whole:
         _check_file(_owner(lock, lock.main), whole, networks, accepted)
         if UNIT in whole and "text_encoder" in networks:

@@ -311,6 +311,19 @@ def test_a_tokenizer_without_its_words_is_named(shelf, tmp_path, lacking):
 
 
 @pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"text_encoder": [None, None]}, "has no text_encoder in its model_index.json"),
+        ({"unet": [None, None]}, "has no unet in its model_index.json"),
+        ({"tokenizer": ["transformers", "T5Tokenizer"]}, "its tokenizer is a T5Tokenizer, and its"),
+    ],
+)
+def test_an_index_that_makes_no_whole_model_is_one_line(shelf, tmp_path, values, said):
+    with pytest.raises(rk.RequestError, match=said):
+        rk.load(changed(shelf, tmp_path, "model_index.json", **values))
+
+
+@pytest.mark.parametrize(
     ("name", "values", "said"),
     [
         ("unet/config.json", {"layers_per_block": 10**6}, "layers_per_block the value 1000000"),
