@@ -6,9 +6,14 @@ from html import escape
 
 import pandas as pd
 
+MOST_ROWS = 12  # of the table that follows the sentences in print
+# What the sentences say better than a terminal's table
+ASIDE = ("margin", "smallest_effect", "unit", "n_units", "left_out", "reason", "turns")
+
 
 class Answer(pd.DataFrame):
-    """A table of conclusions. It prints as sentences; slices of it are plain tables."""
+    """A table of conclusions. It prints as sentences, and as a table where that is short; slices of
+    it are plain tables."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
@@ -20,7 +25,12 @@ class Answer(pd.DataFrame):
         return list(self.attrs["sentences"])
 
     def __str__(self) -> str:
-        return "\n".join(self.sentences)
+        text = "\n".join(self.sentences)
+        if len(self) > MOST_ROWS:
+            return text
+        shown = pd.DataFrame(self).drop(columns=[name for name in ASIDE if name in self])
+        table = shown.to_string(index=False, float_format="{:.3g}".format, na_rep="")
+        return f"{text}\n\n{table}"
 
     def _repr_html_(self) -> str:
         parts = []

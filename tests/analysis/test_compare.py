@@ -310,7 +310,8 @@ def test_it_prints_as_sentences_and_as_a_table():
     assert lines[0].startswith(
         "rehearsal/clip by sampler (12 prompts, higher is better): Best of 3"
     )
-    assert lines[1].startswith("  <B> is better than A by 4.84 (") and "19 times in 20" in lines[-1]
+    assert lines[1].startswith("  <B> is better than A by 4.84 (")
+    assert "19 times in 20" in found.sentences[-1] and lines[-3].split()[:3] == ["A", "<B>", METRIC]
     assert "&lt;B&gt; is better" in found._repr_html_() and "<table" in found._repr_html_()
     assert type(found[found["verdict"] == "better"]) is pd.DataFrame
     assert max(map(len, lines)) < 200
