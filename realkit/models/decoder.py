@@ -33,17 +33,18 @@ class Decoder(Placed):
 
         if not torch.isfinite(latents).all():
             raise FloatingPointError(
-                "the latents are not finite: the model overflowed in its number format; try float32"
+                "the latents are not finite: the model overflowed in its number format (try dtype"
+                " float32), or its weights are damaged (download it again)"
             )
         with torch.inference_mode():
             scaled = self.family.unscaled(self.vae, latents[None])
             scaled = scaled.to(self.device, self.vae.dtype)
             picture = self.vae.decode(scaled, return_dict=False)[0].float().cpu()
         if not torch.isfinite(picture).all():
-            raise FloatingPointError(
-                "the VAE's picture is not finite: it overflowed in its number format;"
-                " use a half-precision-safe VAE"
-            )
+            advice = "it overflowed in its number format; use a half-precision-safe VAE"
+            if self.vae.dtype == torch.float32:
+                advice = "its weights or its config are damaged, download it again"
+            raise FloatingPointError(f"the VAE's picture is not finite: {advice}")
         if not self.family.signed:
             picture = picture.clamp(0, 1) * 2 - 1
         return self._to_picture(picture)[0]
