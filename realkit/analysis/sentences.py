@@ -153,7 +153,11 @@ def _undecided(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _more(count: int, word: str) -> list[str]:
-    return [f"  {count - MOST_NAMED} more are {word}: the table has them."] * (count > MOST_NAMED)
+    """A line for those that are not named."""
+    rest = count - MOST_NAMED
+    if rest <= 0:
+        return []
+    return [f"  {rest} more {'is' if rest == 1 else 'are'} {word}: the table has the rest."]
 
 
 def _notes(verdicts: Sequence[Verdict]) -> list[str]:

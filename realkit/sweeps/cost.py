@@ -16,7 +16,7 @@ from realkit.sweeps.cell import Cell
 from realkit.upscalers.chain import Chain
 
 CPU, GPUS = "two CPU cores", ("a T4", "a P100")
-# TFLOP/s: of results/sample; of 25 guided steps of Stable Diffusion 1.5 in 3.8 s and in 7 s
+# TFLOP/s: of the demo on idle cores; of 25 guided steps of Stable Diffusion 1.5 in 3.8 s and 7 s
 SPEED = {CPU: 0.14, "a T4": 11.2, "a P100": 6.1}
 SMALL_TFLOP = 0.1  # a denoiser below this leaves a GPU idle between launches: estimated for a CPU
 BYTES_A_PIXEL = 1.6  # of a PNG, roughly
