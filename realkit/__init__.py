@@ -19,7 +19,7 @@ _NAMES = {
     "run": "runs.loop", "read": "runs.folder", "Run": "runs.folder", "Ray": "runs.engines.ray",
     "load": "models.loading", "MODELS": "models.spec", "SAMPLERS": "samplers.table",
     "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.chain",
-    "score": "scorers.score", "SCORERS": "scorers.table",
+    "score": "scorers.score", "SCORERS": "scorers.table", "scorer": "scorers.own",
     "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.before_after",
     "compare": "analysis.compare", "aggregate": "analysis.aggregate",
     "vote": "analysis.booth", "votes": "analysis.votes",
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from realkit.runs.loop import run as run
     from realkit.samplers import benchmark as laboratory  # noqa: F401
     from realkit.samplers.table import SAMPLERS as SAMPLERS
+    from realkit.scorers.own import scorer as scorer
     from realkit.scorers.score import score as score
     from realkit.scorers.table import SCORERS as SCORERS
     from realkit.sweeps.cell import Cell as Cell

@@ -81,6 +81,10 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
                 f"Catalogue file {source}, entry {name!r}: {one_line(error)}"
             ) from error
 
+    def add(self, name: str, entry: SpecT) -> None:
+        """Add an entry for this process, or replace the one of its name."""
+        self._entries[name] = entry
+
     def __getitem__(self, name: str) -> SpecT:
         return self._entries[name]
 

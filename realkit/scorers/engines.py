@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from realkit.scorers import clip, colour, pixels, words
+from realkit.scorers import clip, colour, own, pixels, words
 from realkit.scorers.table import Rate, Scorer
 from realkit.weights.lock import Lock
 
@@ -39,4 +39,5 @@ ENGINES = {
     ),
     "lab": Engine(colour.load, colour.check),
     "pixels": Engine(pixels.load, pixels.check),
+    own.ENGINE: Engine(own.load, own.check),
 }

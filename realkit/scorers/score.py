@@ -50,7 +50,8 @@ def determined_score(name: str) -> dict[str, Any]:
 
 
 def uses_prompt(name: str) -> bool:
-    return _engine(name).prompted
+    """Whether the prompt matters to a scorer's number."""
+    return _engine(name).prompted or SCORERS[name].prompted
 
 
 def cut_tokens(name: str, prompt: str) -> int:

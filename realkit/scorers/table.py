@@ -26,6 +26,7 @@ class Scorer(Spec):
     about: str
     words: tuple[str, ...] = ()  # of a contrast: the texts that it is a share of
     against: tuple[tuple[str, ...], ...] = ()  # and the other classes, each a list
+    prompted: bool = False  # of a function: it takes the prompt too
     suite: str = ""  # of a rank: the prompts among which a picture finds its own
     tflop: float = 0.0  # 10¹² operations a picture
     version: int = 1
