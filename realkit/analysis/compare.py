@@ -13,7 +13,7 @@ import pandas as pd
 
 from realkit.analysis import sentences
 from realkit.analysis.answer import Answer
-from realkit.analysis.metrics import Metric, metric_of, metrics_of
+from realkit.analysis.metrics import Metric, column_names, metric_of, metrics_of
 from realkit.analysis.pairs import Family, Pairs, all_pairs, labelled, matrix
 from realkit.analysis.verdicts import LEAST_PROMPTS, Verdict, judged, least
 from realkit.base.errors import RequestError, shown
@@ -60,11 +60,11 @@ def compare(
     metric that no cell has, and where no two cells can be paired.
     """
     frame = _frame(df)
-    names = _names("by", by)
+    names = column_names("by", by)
     _check(frame, names, within, confidence)
     arms = list(dict.fromkeys(labelled(frame, names)))
     baseline = _baseline(arms, names, baseline)
-    asked = metrics_of(frame) if metric is None else _names("metric", metric)
+    asked = metrics_of(frame) if metric is None else column_names("metric", metric)
     if not asked:
         raise RequestError("The table has no score and no times: score its pictures first")
     metrics = [metric_of(frame, name, margin) for name in asked]
@@ -121,15 +121,6 @@ def _frame(df: pd.DataFrame | str | Path) -> pd.DataFrame:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise RequestError(f"The table has the column {shown(twice)} twice: expected it once")
     return frame
-
-
-def _names(argument: str, value: Any) -> list[str]:
-    """Names of columns, each once."""
-    names = [value] if isinstance(value, str) else value
-    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-    if not listed or not names:
-        raise RequestError(f"{argument} {shown(value)}: expected a column's name, or several")
-    return list(dict.fromkeys(names))
 
 
 def _check(frame: pd.DataFrame, by: list[str], within: Any, confidence: Any) -> None:

@@ -4,7 +4,7 @@ values count as equal."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -102,3 +102,12 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
     if "seconds" in frame and frame["seconds"].notna().any():
         names.append("seconds")
     return names
+
+
+def column_names(argument: str, value: Any) -> list[str]:
+    """Names of columns, each once. Raises RequestError, which names the argument, for no name."""
+    names = [value] if isinstance(value, str) else value
+    listed = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    if not listed or not names:
+        raise RequestError(f"{argument} {shown(value)}: expected a column's name, or several")
+    return list(dict.fromkeys(names))
