@@ -170,3 +170,23 @@ def test_upscalers_runs_and_leaves_its_figures(tmp_path):
     assert all(
         words in printed for words in ("bad.pth", "rehearsal/compact-x4: +", "Worth their time")
     )
+
+
+@pytest.mark.slow
+def test_claims_are_answered_with_intervals(tmp_path):
+    import papermill
+
+    small = {"prompts": "suite:rehearsal", "steps": [2, 4, 6], "plateau": 4, "guidance": [1, 3, 5],
+             "samplers": ["DDPM", "Euler a"], "out": str(tmp_path / "out")}  # fmt: skip
+    made = papermill.execute_notebook(
+        ROOT / "notebooks" / "claims.ipynb",
+        tmp_path / "claims.ipynb",
+        small,
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    said = str(made.cells)
+    assert "rehearsal/clip by steps" in said and "rehearsal/clip over guidance" in said
+    assert {"steps.png", "guidance.png", "sampler.png"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
