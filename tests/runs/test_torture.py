@@ -1,6 +1,5 @@
-"""Eight kills of a rehearsal sweep, three quarters in-process and the rest with two Ray workers (`make
-torture`: a hundred).
-In a process of its own, which computes nothing before it forks."""
+"""Eight kills of a rehearsal sweep (`make torture`: a hundred), three quarters in-process and the
+rest with two Ray workers. In a process of its own, which computes nothing before it forks."""
 
 import subprocess
 import sys
