@@ -194,6 +194,7 @@ def test_stable_diffusion_2_in_one_file_must_say_which_it_is(tmp_path, monkeypat
     assert lock_model("mine").scheduler["prediction_type"] == "epsilon"
 
 
+@pytest.mark.slow
 def test_each_stage_begins_on_its_rung_nearest_to_the_one_asked_for(tmp_path):
     order = {
         "vae-tiling": ("resident", "vae-tiling"),

@@ -92,6 +92,7 @@ def test_what_would_push_out_what_is_in_use_is_not_read_ahead(tmp_path, monkeypa
         assert len(opened) == count
 
 
+@pytest.mark.slow
 def test_no_more_results_wait_than_are_written(tmp_path, monkeypatch):
     """However slow the disk, finished pictures do not pile up in memory."""
     most, waiting, counts = [0], threading.Lock(), [0]

@@ -75,6 +75,7 @@ def values(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(table[columns].to_csv(index=False)), dtype=str)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", thinned(["its own sweep.yaml", *EARLIER], ["two legs"]))
 def test_it_is_resumed_without_work(old, asked, tmp_path):
     sweep = tmp_path / "sweep.yaml"

@@ -161,6 +161,7 @@ def test_almost_no_strength_gives_the_round_trip_through_the_vae(base, tool, pic
     assert off.mean() < 1 and off.max() < 24
 
 
+@pytest.mark.slow
 def test_seed_and_prompt_decide(tool, picture):
     one, again, other = (
         numbers(tool(picture, Settings(prompt=PROMPT, seed=seed, strength=0.9, steps=8)))
@@ -302,6 +303,7 @@ def test_a_wrong_setting_is_one_line(picture, settings, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_given_model_redraws_in_place_of_the_entrys_own(picture):
     settings = {"prompt": PROMPT, "steps": 4, "strength": 0.5}
     own, given = (

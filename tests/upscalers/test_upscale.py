@@ -22,6 +22,7 @@ def scene(side: int = 64) -> Image.Image:
     return render(PROMPT, 4, side)
 
 
+@pytest.mark.slow
 def test_a_chain_works_in_its_order_and_ends_at_the_size():
     image = scene()
     made = rk.upscale(
@@ -203,6 +204,7 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_three_upscalers_over_a_finished_sweep_denoise_nothing(swept):
     folder, more, run = swept
     found = [row["stage"] for row in rows(folder)]
