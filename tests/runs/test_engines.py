@@ -3,6 +3,8 @@
 import threading
 from pathlib import Path
 
+import pytest
+
 import realkit as rk
 from realkit.base import measure
 from realkit.runs.engines import engine
