@@ -196,9 +196,8 @@ def _bytes(file: Traversable) -> bytes | None:
     """A file's contents; None where it is missing, or cannot be read out of its archive."""
     try:
         return file.read_bytes() if file.is_file() else None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-    except (RuntimeError, NotImplementedError):  # zipfile's, of encryption or unknown compression
+    # zipfile raises RuntimeError for an encrypted member, and for a compression that it lacks.
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError):
         return None
 
 

@@ -19,10 +19,12 @@ SCALED = re.compile(
 )
 # Names of tensors that no network needs: what training left, constants, ids that are counted anew
 HARMLESS = re.compile(
-    r"^model_ema\.|^optimizer|^embedding_manager\.|^(betas|alphas_cumprod|alphas_cumprod_prev|log_one_minus_alphas_cumprod"
+    r"^model_ema\.|^optimizer|^embedding_manager\."
+    r"|^(betas|alphas_cumprod|alphas_cumprod_prev|log_one_minus_alphas_cumprod"
     r"|sqrt_\w+|posterior_\w+|lvlb_weights|logvar|scale_factor|global_step|v_pred|ztsnr)$"
     r"|^(denoiser|model_sampling)\.(log_)?sigmas$"
-    r"|^(first_stage_model\.)?loss\.|(^|\.)(position_ids|logit_scale|attn_mask|num_batches_tracked)$"
+    r"|^(first_stage_model\.)?loss\."
+    r"|(^|\.)(position_ids|logit_scale|attn_mask|num_batches_tracked)$"
     # Stable Diffusion 2 reads its text encoder's last layer but one
     r"|^cond_stage_model\.model\.(transformer\.resblocks\.23\.|text_projection$)"
     # the first tower's pooled output is not used
