@@ -22,7 +22,7 @@ _NAMES = {
     "score": "scorers.score", "SCORERS": "scorers.table", "scorer": "scorers.own",
     "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.before_after",
     "compare": "analysis.compare", "aggregate": "analysis.aggregate",
-    "vote": "analysis.booth", "votes": "analysis.votes", "trend": "analysis.trend",
+    "vote": "analysis.vote_widget", "votes": "analysis.votes", "trend": "analysis.trend",
 }  # fmt: skip
 _MODULES = {
     "plots": "analysis.plots", "verdicts": "analysis.verdicts", "rehearsal": "rehearsal",
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from realkit.analysis import verdicts as verdicts
     from realkit.analysis.aggregate import aggregate as aggregate
     from realkit.analysis.before_after import before_after as before_after
-    from realkit.analysis.booth import vote as vote
     from realkit.analysis.compare import compare as compare
     from realkit.analysis.trend import trend as trend
+    from realkit.analysis.vote_widget import vote as vote
     from realkit.analysis.votes import votes as votes
     from realkit.apps.notebooks import bootstrap as bootstrap
     from realkit.apps.notebooks.sweep import sweep_notebooks as sweep_notebooks

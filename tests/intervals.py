@@ -49,7 +49,7 @@ TITLES = {
     "false verdicts": "Sweeps of ten equal arms with any false verdict among 45 pairs, percent",
     "false equivalents": "Differences of one margin that are called equivalent, percent",
 }
-METRIC = Metric("score", "higher", "", margin=1.0)
+METRIC = Metric("score", "higher", margin=1.0)
 
 
 def coverage(name: str, count: int, samples: int) -> tuple[float, float]:

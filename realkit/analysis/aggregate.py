@@ -1,5 +1,4 @@
-"""A table in groups: mean scores with their intervals, median times; and the answer of a run in two
-lines."""
+"""A table in groups: mean scores with their intervals, median times."""
 
 from __future__ import annotations
 
@@ -7,16 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from realkit.analysis import sentences
-from realkit.analysis.compare import verdicts_of
-from realkit.analysis.metrics import metric_of, metrics_of
+from realkit.analysis.metrics import metrics_of
 from realkit.analysis.pairs import CONDITIONS, labelled
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import mean_interval
 from realkit.catalog.columns import COLUMNS
-
-MOST_ARMS = 24  # of the answer of a run, which must not keep a person waiting
-VARIED = ("model", "sampler", "upscaler", "steps", "guidance", "strength", "dtype")
 
 
 def aggregate(df: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -45,24 +39,6 @@ def aggregate(df: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         row["seconds"] = _median_seconds(part)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def answer(df: pd.DataFrame) -> list[str]:
-    """What a run found, in two lines: of its first score, and of its time, for what it varied."""
-    by = [name for name in VARIED if name in df and labelled(df, [name]).nunique() > 1]
-    by = by[:2]
-    while len(by) > 1 and labelled(df, by).nunique() > MOST_ARMS:
-        by = by[:1]
-    if not by or not 2 <= labelled(df, by).nunique() <= MOST_ARMS:
-        return ["Nothing to compare: the run varies no model, sampler, upscaler or setting."]
-    metrics = metrics_of(df)
-    chosen = [*metrics[:1], *(["seconds"] if "seconds" in metrics[1:] else [])]
-    if not chosen:
-        return ["Nothing to compare: no picture has a score or a time."]
-    lines = []
-    for name in chosen:
-        lines.append(sentences.answer(verdicts_of(df, by, metric_of(df, name, None)), by))
-    return lines
 
 
 def _median_seconds(part: pd.DataFrame) -> float:

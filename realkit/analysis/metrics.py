@@ -25,9 +25,8 @@ class Metric:
 
     name: str
     better: Literal["higher", "lower"]
-    unit: str
     relative: bool = False
-    margin: float | None = None  # in the unit; of a relative metric in percent
+    margin: float | None = None  # in the column's unit; of a relative metric in percent
     unit_of_mean: str = "prompt"  # what a mean is over: a prompt, a picture, a batch
     assumed: bool = False  # the better direction is not known
 
@@ -70,18 +69,18 @@ def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
         column = COLUMNS[name]
         relative = column.unit in RELATIVE_UNITS
         unit = "batch" if relative else "prompt"
-        metric = Metric(name, column.better or "higher", column.unit, relative, margin, unit)
+        metric = Metric(name, column.better or "higher", relative, margin, unit)
         better: str = column.better
     elif name in SCORERS:
         scorer = SCORERS[name]
         better = scorer.direction.replace("none", "")
         direction: Literal["higher", "lower"] = "lower" if better == "lower" else "higher"
-        metric = Metric(name, direction, scorer.unit, margin=margin or scorer.margin)
+        metric = Metric(name, direction, margin=margin or scorer.margin)
     elif name in MEASURES:
         better = MEASURES[name].better.replace("nearer 1", "")
-        metric = Metric(name, "lower" if better == "lower" else "higher", "", margin=margin)
+        metric = Metric(name, "lower" if better == "lower" else "higher", margin=margin)
     else:  # a scorer of a catalogue that is not here
-        better, metric = "higher", Metric(name, "higher", "", margin=margin, assumed=True)
+        better, metric = "higher", Metric(name, "higher", margin=margin, assumed=True)
     if not better:
         raise RequestError(
             f"{name!r} has no better direction: expected one of {', '.join(metrics_of(frame))}"

@@ -57,11 +57,6 @@ def brackets(confidence: float) -> str:
     )
 
 
-def answer(verdicts: Sequence[Verdict], by: Sequence[str]) -> str:
-    """One line: what is best by a metric, as far as the verdicts say."""
-    return f"{verdicts[0].metric.name} by {' and '.join(by)}: {_best(verdicts)}"
-
-
 def _arms(verdicts: Sequence[Verdict]) -> list[Any]:
     pairs = [(verdict.a, verdict.b) for verdict in verdicts]
     return list(dict.fromkeys(chain.from_iterable(pairs)))

@@ -116,7 +116,7 @@ def restoration_verdict(frame: pd.DataFrame, baseline: str = "bicubic") -> pd.Da
         quality = _quality(values, MEASURES[measure].better)
         others = [name for name in names if name != baseline]
         gains = quality[others].sub(quality[baseline], axis=0)
-        metric = Metric(measure, "higher", "", unit_of_mean="picture")
+        metric = Metric(measure, "higher", unit_of_mean="picture")
         contrasts = family(gains.to_numpy()) if others else []
         for name, contrast in zip(others, contrasts, strict=True):
             word, _ = judged(contrast, gains[name].dropna().to_dict(), metric)

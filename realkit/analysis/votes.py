@@ -12,11 +12,11 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from realkit.analysis.answer import Answer
-from realkit.analysis.ballot import PHOTOGRAPH, picture_id
 from realkit.analysis.davidson import OUTCOMES, strengths
 from realkit.analysis.metrics import metric_of, metrics_of
 from realkit.analysis.pairs import labelled
 from realkit.analysis.sentences import number, signed
+from realkit.analysis.vote_page import PHOTOGRAPH, picture_id
 from realkit.base.errors import RequestError
 from realkit.base.statistics import mean_interval
 from realkit.runs.folder import read
@@ -148,6 +148,7 @@ def _voters(counted: list[Vote]) -> list[str]:
     lines = []
     for voter in dict.fromkeys(vote["voter"] for vote in counted):
         own = [vote for vote in counted if vote["voter"] == voter]
+        voter = " ".join(voter.split())
         lines += _sides(voter, own)
         same = _repeats(own)
         if len(same) >= LEAST_REPEATS:

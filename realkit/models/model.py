@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError
 from realkit.base.measure import Stopwatch
-from realkit.base.notices import say_once
+from realkit.base.warn import warn_once
 from realkit.models import notices
 from realkit.models.decoder import Decoder
 from realkit.models.families import LegInput
@@ -117,7 +117,7 @@ class Model(Placed):
         request = completed(self.name, self.spec, settings)
         check_legs(request, self.locked)
         for line in notices.unread(notices.texts([request]), {self.name: self.locked}):
-            say_once(line)
+            warn_once(line)
         latents = climbing(self, lambda: self.denoise([request]).latents)
         decoder = self
         if second := self.second:

@@ -18,7 +18,7 @@ from realkit.runs import records
 from realkit.runs.records import CELL, ROW, RUN, VOTE
 
 Row = dict[str, Any]
-LOCK = ".lock"
+LOCK, VOTING = ".lock", ".votes.lock"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, https://www.w3.org/TR/png/#11IEND
 
 
@@ -105,15 +105,17 @@ class Store:
             self.votes.lines_of(votes)
         except ValueError as error:
             raise RequestError(f"No vote: {one_line(error, 200)}") from None
-        present = {(vote["voter"], vote["at"], vote["a"], vote["b"]) for vote in self.votes.read()}
-        new = []
-        for vote in votes:
-            key = vote["voter"], vote["at"], vote["a"], vote["b"]
-            if key not in present:
-                present.add(key)
-                new.append(vote)
-        if new:
-            self.votes.append(new)
+        try:
+            with FileLock(self.folder / VOTING, timeout=10):
+                keys = {_vote_key(vote) for vote in self.votes.read()}
+                new = {_vote_key(vote): vote for vote in votes if _vote_key(vote) not in keys}
+                if new:
+                    self.votes.append(new.values())
+        except (OSError, Timeout) as error:
+            raise RequestError(
+                f"Votes in {str(self.folder)!r} cannot be written ({one_line(error, 120)}): try"
+                " again, or make room"
+            ) from error
         return len(new)
 
     def merge_votes(self, paths: Iterable[Path]) -> int:
@@ -168,6 +170,11 @@ class Store:
         finally:
             self._held = None
             lock.release()
+
+
+def _vote_key(vote: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells a vote from others: nobody votes twice on a pair at one moment."""
+    return vote["voter"], vote["at"], vote["a"], vote["b"]
 
 
 def _ends_as_png(path: Path) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from realkit.scorers import clip, colour, own, pixels, words
+from realkit.scorers import clip, colour, own, pixels, zero_shot
 from realkit.scorers.table import Rate, Scorer
 from realkit.weights.lock import Lock
 
@@ -33,9 +33,9 @@ class Engine:
 
 ENGINES = {
     "open_clip": Engine(clip.load, clip.check, clip.lock, prompted=True, cut=clip.cut),
-    "open_clip_contrast": Engine(words.load_contrast, words.check_contrast, clip.lock),
+    "open_clip_contrast": Engine(zero_shot.load_contrast, zero_shot.check_contrast, clip.lock),
     "open_clip_rank": Engine(
-        words.load_rank, words.check_rank, clip.lock, prompted=True, cut=clip.cut
+        zero_shot.load_rank, zero_shot.check_rank, clip.lock, prompted=True, cut=clip.cut
     ),
     "lab": Engine(colour.load, colour.check),
     "pixels": Engine(pixels.load, pixels.check),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import pictures
 from realkit.base.errors import RequestError, shown
-from realkit.base.notices import say_once
+from realkit.base.warn import warn_once
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
 from realkit.catalog.suites import PROMPTS
@@ -83,7 +83,7 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
     for name in [scorers] if isinstance(scorers, str) else scorers:
         name = find(SCORERS, name)
         if cut := cut_tokens(name, prompt):
-            say_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
+            warn_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
         values[name] = _loaded(name, str(determined_score(name)))(image, prompt)
     return values
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from realkit.base import measure, pictures
 from realkit.base.device import device_for
 from realkit.base.errors import RequestError, shown
-from realkit.base.notices import say_once
 from realkit.base.pictures import FITS, Fit
+from realkit.base.warn import warn_once
 from realkit.models import notices, provenance
 from realkit.models.lock import ModelLock
 from realkit.upscalers.chain import Chain, Part
@@ -221,7 +221,7 @@ def _say_unread(chain: Chain, settings: Settings) -> None:
     locks = [redraws_with(part, None) for part in chain.parts if part.engine.redraws]
     models = {lock.name: lock for lock in locks if lock}
     for line in notices.unread({name: texts for name in models or [str(chain)]}, models):
-        say_once(line)
+        warn_once(line)
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import realkit as rk
-from realkit.analysis.aggregate import aggregate, answer
+from realkit.analysis.aggregate import aggregate
+from realkit.analysis.headline import headline
 from realkit.analysis.metrics import Metric, metric_of
 from realkit.analysis.verdicts import judged
 from realkit.apps.cli.main import main
@@ -187,7 +188,7 @@ def test_numbers_are_equal_however_they_are_written():
 
 
 def test_a_margin_in_percent_is_the_one_that_is_printed():
-    metric = Metric("seconds", "lower", "s", relative=True, margin=40.0, unit_of_mean="batch")
+    metric = Metric("seconds", "lower", relative=True, margin=40.0, unit_of_mean="batch")
     differences = dict(enumerate(np.log([0.7, 0.75, 0.8, 0.72])))
     contrast = Contrast(float(np.log(0.78)), float(np.log(0.61)), float(np.log(1.017)), 0.2, 4,
                         0.1, 1.0)  # fmt: skip
@@ -340,14 +341,15 @@ def test_a_group_has_the_interval_that_plots_draw():
         aggregate(frame, ["x"])
 
 
-def test_the_answer_of_a_run_is_two_lines():
+def test_the_headline_of_a_run_is_two_lines():
     frame = table({"A": 0.0, "B": 5.0}).assign(seconds=1.0)
-    lines = answer(frame)
-    assert len(lines) == 2 and lines[0] == "rehearsal/clip by sampler: Best of 2: B."
-    assert answer(frame[frame["sampler"] == "A"])[0].startswith(
+    lines = headline(frame)
+    assert len(lines) == 2
+    assert lines[0] == "rehearsal/clip by sampler (12 prompts, higher is better): Best of 2: B."
+    assert headline(frame[frame["sampler"] == "A"])[0].startswith(
         "Nothing to compare: the run varies"
     )
-    assert answer(frame.drop(columns=["seconds", METRIC]))[0].startswith(
+    assert headline(frame.drop(columns=["seconds", METRIC]))[0].startswith(
         "Nothing to compare: no pi"
     )
 

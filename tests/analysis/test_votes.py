@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 import realkit as rk
-from realkit.analysis.ballot import picture_id, trials
-from realkit.analysis.booth import vote
 from realkit.analysis.davidson import strengths
+from realkit.analysis.vote_page import picture_id, trials
+from realkit.analysis.vote_widget import vote
 from realkit.analysis.votes import agreement
 from realkit.apps.cli.main import main
 from realkit.runs.store import Store
@@ -168,7 +168,7 @@ def test_merged_folders_keep_each_vote_once(folder, tmp_path):
     assert len(Store(tmp_path / "all").votes.read()) == 4
 
 
-def test_the_booth_of_a_notebook_keeps_each_choice(folder):
+def test_the_widget_of_a_notebook_keeps_each_choice(folder):
     pytest.importorskip("ipywidgets")
     widget = vote(folder, "sampler")
     voter, choices = widget.children[0], widget.children[3]

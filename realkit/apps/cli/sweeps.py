@@ -42,13 +42,13 @@ ATTACH = "Earlier output to reuse: a results folder, a .zip, a Kaggle notebook's
 @RUNG
 def run(sweep: Path, out: Path, **options: Any) -> None:
     """Run a sweep file, or resume it. SIGTERM and Ctrl-C stop it after the current batch."""
-    from realkit.analysis.aggregate import answer
+    from realkit.analysis.headline import headline
     from realkit.runs import loop
 
     result = loop.run(sweep, out, **options)
     table = result.table()
     click.echo(f"{status_counts(table)}; table: {out / 'table.csv'}")
-    click.echo("\n".join(answer(table)))
+    click.echo("\n".join(headline(table)))
     if result.stopped:
         click.echo(_stopped(result.stopped), err=True)
     sys.exit(exit_code(table))

@@ -17,7 +17,7 @@ BY = click.option("--by", default="sampler", show_default=True, help="An axis, o
 @click.command()
 @FOLDER
 @BY
-@click.option("--count", type=click.IntRange(1, 2000), default=60, show_default=True)
+@click.option("--count", type=click.IntRange(1, 500), default=60, show_default=True)
 @click.option("--photographs", type=PATH, help="A folder of real ones, as one more arm.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another gives other pairs.")
 @click.option("--out", type=PATH, help="Default: vote.html in FOLDER.")
@@ -39,7 +39,7 @@ def vote(
         added = read(folder).store.merge_votes(merge)
         click.echo(f"{added} votes added; to see what they say: realkit votes {folder}")
         return
-    from realkit.analysis.ballot import write
+    from realkit.analysis.vote_page import write
 
     out = out or folder / "vote.html"
     if folder.is_dir():

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from realkit.analysis.ballot import TRIALS, Trial, embedded, trials
+from realkit.analysis.vote_page import TRIALS, Trial, embedded, trials
 from realkit.runs.folder import read
 from realkit.runs.store import Store
 
 
-class Booth:
+class VoteWidget:
     """Shows one pair after another, and appends each choice to the folder's votes at once."""
 
     def __init__(self, store: Store, pictures: dict[str, Path], ballot: Sequence[Trial]) -> None:
@@ -77,4 +77,4 @@ def vote(folder: str | Path, by: str | Sequence[str], count: int = TRIALS, seed:
     df = run.table()
     names = [by] if isinstance(by, str) else list(by)
     pictures = {Path(name).stem: run.folder / name for name in df["image"].dropna()}
-    return Booth(run.store, pictures, trials(df, names, count, seed=seed)).widget
+    return VoteWidget(run.store, pictures, trials(df, names, count, seed=seed)).widget

@@ -7,6 +7,6 @@ from functools import lru_cache
 
 
 @lru_cache(maxsize=4096)
-def say_once(line: str) -> None:
+def warn_once(line: str) -> None:
     """Print a line to stderr, the first time in this process: a prompt may be drawn many times."""
     print(line, file=sys.stderr)
