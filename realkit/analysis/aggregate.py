@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from realkit.analysis.metrics import metrics_of
+from realkit.analysis.metrics import check_columns, metrics_of
 from realkit.analysis.pairs import CONDITIONS, labelled
-from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import mean_interval
 from realkit.catalog.columns import COLUMNS
 
@@ -18,13 +17,9 @@ def aggregate(df: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
     A score has its mean over prompts, with its 95 % interval in NAME_low and NAME_high, the same
     that plots draw. `seconds` is the median, empty where cells of different batches, memory rungs
-    or cards would be pooled. Raises RequestError for an unknown column.
+    or cards would be pooled. Raises RequestError for an unknown column, and an empty table.
     """
-    for name in by:
-        if name not in df.columns:
-            raise RequestError(
-                f"The table has no column {shown(name)}: expected some of {', '.join(df.columns)}"
-            )
+    check_columns(df, *by)
     scores = [name for name in metrics_of(df) if name not in COLUMNS]
     keys = pd.DataFrame({name: labelled(df, [name]) for name in by})
     rows = []

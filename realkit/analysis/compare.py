@@ -13,8 +13,8 @@ import pandas as pd
 
 from realkit.analysis import sentences
 from realkit.analysis.answer import Answer
-from realkit.analysis.metrics import Metric, column_names, metric_of, metrics_of
-from realkit.analysis.pairs import Family, Pairs, all_pairs, labelled, matrix
+from realkit.analysis.metrics import Metric, check_columns, column_names, metric_of, metrics_of
+from realkit.analysis.pairs import Arms, Pairs, all_pairs, labelled, matrix
 from realkit.analysis.verdicts import LEAST_PROMPTS, Verdict, judged, least
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import Contrast, clusters_needed, family, smallest_effect
@@ -93,10 +93,10 @@ def verdicts_of(
     confidence: float = 0.95,
 ) -> list[Verdict]:
     """The verdicts of one family: every pair of the values of `by`, or each with the baseline."""
-    cells = Family(frame, by, metric)
-    if baseline is not None and baseline not in cells.arms:
+    cells = Arms(frame, by, metric)
+    if baseline is not None and baseline not in cells.names:
         return []
-    contrasts = all_pairs(cells.arms, baseline)
+    contrasts = all_pairs(cells.names, baseline)
     pairs = [cells.paired(a, b) for a, b in contrasts]
     if not pairs:
         return []
@@ -124,15 +124,9 @@ def _frame(df: pd.DataFrame | str | Path) -> pd.DataFrame:
 
 
 def _check(frame: pd.DataFrame, by: list[str], within: Any, confidence: Any) -> None:
-    if frame.empty:
-        raise RequestError("The table has no rows: expected the cells of a run")
     if within is not None and not isinstance(within, str):
         raise RequestError(f"within {shown(within)}: expected a column's name")
-    for name in (*by, *([within] if within else []), "prompt", "seed"):
-        if name not in frame.columns:
-            raise RequestError(
-                f"The table has no column {shown(name)}: expected one of {', '.join(frame.columns)}"
-            )
+    check_columns(frame, *by, *([within] if within else []), "prompt", "seed")
     for name in by:
         if name == within:
             raise RequestError(f"within {name!r} is what is compared: expected another axis")

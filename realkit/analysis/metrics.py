@@ -103,6 +103,17 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
     return names
 
 
+def check_columns(frame: pd.DataFrame, *names: str) -> None:
+    """Raise RequestError for a column that a table lacks, and for a table without rows."""
+    for name in names:
+        if name not in frame.columns:
+            raise RequestError(
+                f"The table has no column {shown(name)}: expected one of {', '.join(frame.columns)}"
+            )
+    if frame.empty:
+        raise RequestError("The table has no rows: expected the cells of a run")
+
+
 def column_names(argument: str, value: Any) -> list[str]:
     """Names of columns, each once. Raises RequestError, which names the argument, for no name."""
     names = [value] if isinstance(value, str) else value

@@ -67,7 +67,7 @@ def all_pairs(arms: Sequence[Arm], baseline: Arm | None) -> list[tuple[Arm, Arm]
     return [(arm, baseline) for arm in arms if arm != baseline]
 
 
-class Family:
+class Arms:
     """The cells of all arms of one comparison, from which `paired` takes two at a time."""
 
     def __init__(self, frame: pd.DataFrame, by: Sequence[str], metric: Metric) -> None:
@@ -86,7 +86,8 @@ class Family:
         self._codes: dict[tuple[str, ...], np.ndarray] = {}
 
     @property
-    def arms(self) -> list[Arm]:
+    def names(self) -> list[Arm]:
+        """The arms, in the order of the table."""
         return list(self._rows)
 
     def paired(self, a: Arm, b: Arm) -> Pairs:

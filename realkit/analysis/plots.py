@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from realkit.analysis.forest import verdicts as verdicts
+from realkit.analysis.metrics import check_columns
 from realkit.base.errors import RequestError, one_line
 from realkit.base.statistics import mean_interval
 
@@ -42,9 +43,9 @@ def grid(
     """
     from matplotlib import pyplot as plt
 
-    _check_columns(df, rows, cols, "status", "image", "prompt")
+    check_columns(df, rows, cols, "status", "image", "prompt")
     if caption:
-        _check_columns(df, caption)
+        check_columns(df, caption)
         _check_numbers(df, caption)
     home = folder or df.attrs.get("folder")
     if home is None:
@@ -114,7 +115,7 @@ def pareto(
     """
     from matplotlib import pyplot as plt
 
-    _check_columns(df, x, y, by, hue, "status", unit)
+    check_columns(df, x, y, by, hue, "status", unit)
     done = df[df["status"] == "ok"].dropna(subset=[x, y])
     if done.empty:
         raise RequestError(f"No finished cell has both {x!r} and {y!r}")
@@ -241,15 +242,6 @@ def _busiest(picture: Image) -> Box:
     squares = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     top, left = divmod(int(squares.argmax()), squares.shape[1])
     return left, top, left + side, top + side
-
-
-def _check_columns(df: pd.DataFrame, *columns: str) -> None:
-    for name in columns:
-        if name not in df.columns:
-            available = ", ".join(df.columns)
-            raise RequestError(f"The table has no column {name!r}: expected one of {available}")
-    if df.empty:
-        raise RequestError("The table has no rows: expected at least one cell")
 
 
 def _check_numbers(df: pd.DataFrame, *columns: str) -> None:

@@ -10,11 +10,11 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from realkit.analysis.answer import Answer
-from realkit.analysis.metrics import Metric, column_names, metric_of, metrics_of
+from realkit.analysis.metrics import Metric, check_columns, column_names, metric_of, metrics_of
 from realkit.analysis.pairs import AXES, UNIT, labelled
 from realkit.analysis.sentences import counted, number, signed
 from realkit.analysis.verdicts import LEAST_PROMPTS
-from realkit.base.errors import RequestError, shown
+from realkit.base.errors import RequestError
 from realkit.base.statistics import Interval, mean_interval
 
 LEAST_DOSES = 3
@@ -37,8 +37,7 @@ def trend(
     Raises RequestError for a column that is missing or no number, and for fewer than 3 values.
     """
     frame = pd.DataFrame(df).reset_index(drop=True)
-    if axis not in frame.columns:
-        raise RequestError(f"The table has no column {shown(axis)} to follow")
+    check_columns(frame, axis, "prompt", "seed")
     doses = pd.to_numeric(frame[axis], errors="coerce")
     values = sorted(doses.dropna().unique())
     if len(values) < LEAST_DOSES:

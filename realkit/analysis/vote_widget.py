@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from realkit.analysis.vote_page import TRIALS, Trial, embedded, trials
+from realkit.analysis.trials import TRIALS, Trial, picture_id, trials
+from realkit.analysis.vote_page import embedded
 from realkit.runs.folder import read
 from realkit.runs.store import Store
 
@@ -76,5 +77,5 @@ def vote(folder: str | Path, by: str | Sequence[str], count: int = TRIALS, seed:
     run = read(folder)
     df = run.table()
     names = [by] if isinstance(by, str) else list(by)
-    pictures = {Path(name).stem: run.folder / name for name in df["image"].dropna()}
+    pictures = {picture_id(name): run.folder / name for name in df["image"].dropna()}
     return VoteWidget(run.store, pictures, trials(df, names, count, seed=seed)).widget

@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 
 from realkit.analysis.answer import Answer
 from realkit.analysis.davidson import OUTCOMES, strengths
-from realkit.analysis.metrics import metric_of, metrics_of
+from realkit.analysis.metrics import check_columns, metric_of, metrics_of
 from realkit.analysis.pairs import labelled
 from realkit.analysis.sentences import number, signed
-from realkit.analysis.vote_page import PHOTOGRAPH, picture_id
+from realkit.analysis.trials import PHOTOGRAPH, picture_id
 from realkit.base.errors import RequestError
 from realkit.base.statistics import mean_interval
 from realkit.runs.folder import read
@@ -39,9 +39,7 @@ def votes(folder: str | Path, by: str | Sequence[str]) -> Answer:
     names = [by] if isinstance(by, str) else list(by)
     run = read(folder)
     df, cast = run.table(), run.store.votes.read()
-    for name in names:
-        if name not in df.columns:
-            raise RequestError(f"The table has no column {name!r} to tell votes apart by")
+    check_columns(df, *names)
     if not cast:
         raise RequestError(f"{str(folder)!r} has no votes: make a page with realkit vote")
     arm_of = _arms(df, names, cast)

@@ -50,7 +50,7 @@ def test_seconds_rise_in_percent_and_few_prompts_decide_nothing():
 @pytest.mark.parametrize(
     ("change", "axis", "says"),
     [
-        (lambda frame: frame, "strength", "no column 'strength' to follow"),
+        (lambda frame: frame, "strength", "no column 'strength': expected"),
         (lambda frame: frame, "sampler", "has 0 numbers in 'sampler'"),
         (lambda frame: frame[frame["guidance"] < 4], "guidance", "has 2 numbers in 'guidance'"),
         (

@@ -13,7 +13,7 @@ from PIL import Image
 
 import realkit as rk
 from realkit.analysis.davidson import strengths
-from realkit.analysis.vote_page import picture_id, trials
+from realkit.analysis.trials import picture_id, trials
 from realkit.analysis.vote_widget import vote
 from realkit.analysis.votes import agreement
 from realkit.apps.cli.main import main
