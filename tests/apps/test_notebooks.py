@@ -67,37 +67,32 @@ def test_every_notebook_begins_in_the_same_way():
         assert any("here.out(out)" in cell.source for cell in read[path])
 
 
-@pytest.mark.slow
-def test_compare_runs_and_leaves_its_pictures(tmp_path):
+def executed(name, tmp_path, **parameters):
+    """(what a notebook printed, the names of the files that it left)."""
     import papermill
 
-    small = {
-        "samplers": ["Euler", "DDIM"],
-        "seeds": 1,
-        "steps": 2,
-        "target": 256,
-        "out": str(tmp_path / "out"),
-    }
-    papermill.execute_notebook(
-        ROOT / "notebooks" / "compare.ipynb",
-        tmp_path / "made.ipynb",
-        small,
+    out = tmp_path / name
+    made = papermill.execute_notebook(
+        ROOT / "notebooks" / f"{name}.ipynb",
+        tmp_path / f"{name}.ipynb",
+        {"out": str(out), **parameters},
         kernel_name="python3",
         progress_bar=False,
     )
-    assert {"grid.png", "pareto.png", "upscaled.png", "table.csv", "verdicts.csv"} <= {
-        path.name for path in (tmp_path / "out").iterdir()
-    }
-    papermill.execute_notebook(
-        ROOT / "notebooks" / "findings.ipynb",
-        tmp_path / "findings.ipynb",
-        {"folder": str(tmp_path / "out"), "out": str(tmp_path / "found")},
-        kernel_name="python3",
-        progress_bar=False,
-    )
-    assert {path.name for path in (tmp_path / "found").iterdir()} == {
-        "ends.png", "pareto.png", "table.csv", "verdicts.csv", "verdicts.png",
-    }  # fmt: skip
+    outputs = [output for cell in made.cells for output in cell.get("outputs", [])]
+    printed = "".join(output.get("text", "") for output in outputs)
+    return printed, {path.name for path in out.iterdir()}
+
+
+@pytest.mark.slow
+def test_compare_and_then_findings_leave_their_figures(tmp_path):
+    small = {"samplers": ["Euler", "DDIM"], "steps": 2, "target": 256}
+    printed, files = executed("compare", tmp_path, **small)
+    assert {"grid.png", "pareto.png", "upscaled.png", "table.csv", "verdicts.csv"} <= files
+    assert "rehearsal/clip by sampler (12 prompts, higher is better)" in printed
+    again, files = executed("findings", tmp_path, folder=str(tmp_path / "compare"))
+    assert files == {"ends.png", "pareto.png", "table.csv", "verdicts.csv", "verdicts.png"}
+    assert "rehearsal/clip by model (12 prompts" in again and "has no votes" in again
 
 
 @pytest.mark.slow
@@ -120,73 +115,25 @@ def test_compare_runs_and_leaves_its_pictures(tmp_path):
     ],
 )
 def test_samplers_runs_and_leaves_its_plots(tmp_path, given, said):
-    import papermill
-
-    small = {"steps": [2, 4], "seeds": 1, "out": str(tmp_path / "out"), **given}
-    papermill.execute_notebook(
-        ROOT / "notebooks" / "samplers.ipynb",
-        tmp_path / "made.ipynb",
-        small,
-        kernel_name="python3",
-        progress_bar=False,
-    )
-    assert {"convergence.png", "distance.png", "pictures.png"} <= {
-        path.name for path in (tmp_path / "out").iterdir()
-    }
-    printed = "".join(
-        output.get("text", "")
-        for cell in nbformat.read(tmp_path / "made.ipynb", 4).cells
-        for output in cell.get("outputs", [])
-    )
+    printed, files = executed("samplers", tmp_path, steps=[2, 4], seeds=1, **given)
+    assert {"convergence.png", "distance.png", "pictures.png"} <= files
     assert all(words in printed for words in said)
 
 
 @pytest.mark.slow
 def test_upscalers_runs_and_leaves_its_figures(tmp_path):
-    import papermill
-
     (tmp_path / "bad.pth").write_text("no weights")
-    small = {
-        "count": 2,
-        "size": 256,
-        "upscalers": ["Lanczos", "rehearsal/compact-x4", str(tmp_path / "bad.pth")],
-        "out": str(tmp_path / "out"),
-    }
-    papermill.execute_notebook(
-        ROOT / "notebooks" / "upscalers.ipynb",
-        tmp_path / "made.ipynb",
-        small,
-        kernel_name="python3",
-        progress_bar=False,
-    )
-    assert {"table.csv", "verdicts.csv", "pareto.png", "crops-0.png", "crops-1.png"} == {
-        path.name for path in (tmp_path / "out").iterdir()
-    }
-    printed = "".join(
-        output.get("text", "")
-        for cell in nbformat.read(tmp_path / "made.ipynb", 4).cells
-        for output in cell.get("outputs", [])
-    )
-    assert all(
-        words in printed for words in ("bad.pth", "rehearsal/compact-x4: +", "Worth their time")
-    )
+    names = ["Lanczos", "rehearsal/compact-x4", str(tmp_path / "bad.pth")]
+    printed, files = executed("upscalers", tmp_path, count=2, size=256, upscalers=names)
+    assert files == {"table.csv", "verdicts.csv", "pareto.png", "crops-0.png", "crops-1.png"}
+    for words in ("bad.pth", "rehearsal/compact-x4: +", "Worth their time"):
+        assert words in printed
 
 
 @pytest.mark.slow
 def test_claims_are_answered_with_intervals(tmp_path):
-    import papermill
-
     small = {"prompts": "suite:rehearsal", "steps": [2, 4, 6], "plateau": 4, "guidance": [1, 3, 5],
-             "samplers": ["DDPM", "Euler a"], "out": str(tmp_path / "out")}  # fmt: skip
-    made = papermill.execute_notebook(
-        ROOT / "notebooks" / "claims.ipynb",
-        tmp_path / "claims.ipynb",
-        small,
-        kernel_name="python3",
-        progress_bar=False,
-    )
-    said = str(made.cells)
-    assert "rehearsal/clip by steps" in said and "rehearsal/clip over guidance" in said
-    assert {"steps.png", "guidance.png", "sampler.png"} <= {
-        path.name for path in (tmp_path / "out").iterdir()
-    }
+             "samplers": ["DDPM", "Euler a"]}  # fmt: skip
+    printed, files = executed("claims", tmp_path, **small)
+    assert {"steps.png", "guidance.png", "sampler.png"} <= files
+    assert "rehearsal/clip by steps" in printed and "rehearsal/clip over guidance" in printed
