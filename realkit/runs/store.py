@@ -101,6 +101,8 @@ class Store:
         """Append the votes that the folder does not have yet; their number. Raises RequestError for
         what is no vote, before any is written."""
         votes = list(votes)
+        if not votes:
+            return 0
         try:
             self.votes.lines_of(votes)
         except ValueError as error:
