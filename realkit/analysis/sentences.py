@@ -167,7 +167,7 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
     notes = []
     for axis, of_value in linked.items():
         parts = [f"{value} for {', '.join(arms)}" for value, arms in of_value.items()]
-        notes.append(f"  Besides, {axis} differs: {'; '.join(parts)}.")
+        notes.append(f"  Also different: {axis} ({'; '.join(parts)}).")
     turning = [verdict for verdict in verdicts if verdict.turns]
     for verdict in turning[:MOST_NAMED]:
         notes.append(f"  {verdict.a} against {verdict.b} turns with {verdict.turns}.")

@@ -106,7 +106,7 @@ class Store:
         try:
             self.votes.lines_of(votes)
         except ValueError as error:
-            raise RequestError(f"No vote: {one_line(error, 200)}") from None
+            raise RequestError(f"A vote is damaged: {one_line(error, 200)}") from None
         try:
             with FileLock(self.folder / VOTING, timeout=10):
                 keys = {_vote_key(vote) for vote in self.votes.read()}

@@ -64,8 +64,8 @@ def quoted(name: str) -> str:
 
 
 def check_numbers(owner: str, header: Header) -> None:
-    """Raise RequestError for tensors whose numbers are not weights as they stand: quantised with
-    scales, whole, complex or truth values; `owner` begins its line."""
+    """Raise RequestError for tensors that are no weights as they stand: quantised with scales,
+    whole numbers, complex numbers or truth values; `owner` begins its line."""
     if scaled := sorted(name for name in header.shapes if SCALED.search(name)):
         raise RequestError(
             f"{owner} is quantised with scales ({len(scaled)} tensors such as {quoted(scaled[0])}),"
@@ -79,7 +79,6 @@ def check_numbers(owner: str, header: Header) -> None:
     if odd:
         first = min(odd)
         raise RequestError(
-            f"{owner} holds {len(odd)} tensors whose numbers are no weights, such as"
-            f" {quoted(first)} in {header.formats[first]}: expected floating point, take it in"
-            " float16 or float32"
+            f"{owner} holds tensors that are not floating point ({len(odd)}, such as"
+            f" {quoted(first)} in {header.formats[first]}): take it in float16 or float32"
         )

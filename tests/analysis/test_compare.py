@@ -226,7 +226,7 @@ def test_settings_that_differ_together_are_said():
     frame.loc[frame["sampler"] == "B", "steps"] = 4
     found = rk.compare(frame, "sampler")
     assert words(found) == {("A", "B"): "worse"}
-    assert "Besides, steps differs: 20 for A; 4 for B." in str(found)
+    assert "Also different: steps (20 for A; 4 for B)." in str(found)
     frame.loc[(frame["sampler"] == "B") & (frame["seed"] == 1), "steps"] = 8
     with pytest.raises(rk.RequestError, match="no cell of one has the steps of any cell of the"):
         rk.compare(frame, "sampler")

@@ -194,7 +194,9 @@ def test_numbers_that_are_no_weights_are_refused_by_name(shelf, monkeypatch, sou
     name = name.get(source, "decoder.conv_out.weight")
     kind = str(number).split(".")[1]
     kind = {"int8": "I8", "bool": "BOOL", "complex64": "C64", "int64": "I64"}[kind]
-    with pytest.raises(rk.RequestError, match=rf"holds 1 tensors .*{name}' in {kind}: expected fl"):
+    with pytest.raises(
+        rk.RequestError, match=rf"not floating point \(1, such as '{name}' in {kind}\)"
+    ):
         if source == "single":
             held = shelf.single("sd1")
             shelf.check_single(monkeypatch, "sd1", held | {name: held[name].to(number)})
