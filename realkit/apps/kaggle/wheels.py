@@ -65,12 +65,12 @@ def wheel(folder: Path) -> Path:
 
 
 def _package_files() -> dict[str, bytes]:
-    """The package's files by their name in the wheel; its READMEs are for readers of the source."""
+    """The package's files by their name in the wheel; its .md pages are for readers of source."""
     files = {}
     for path in sorted(PACKAGE.rglob("*")):
         name = path.relative_to(PACKAGE.parent)
         hidden = any(part == "__pycache__" or part.startswith(".") for part in name.parts)
-        if path.is_file() and not hidden and path.name != "README.md":
+        if path.is_file() and not hidden and path.suffix != ".md":
             files[name.as_posix()] = path.read_bytes()
     return files
 
