@@ -25,6 +25,7 @@ torture: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench_rungs
+	$(BIN)/python -m tests.bench_scoring
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check realkit tests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from realkit.base.errors import RequestError, shown
@@ -42,7 +43,7 @@ class ModelLock:
     def family(self) -> Family:
         return FAMILIES[self.spec.family]
 
-    @property
+    @cached_property  # each cell's ids ask for it
     def fingerprint(self) -> dict[str, Any]:
         """Hashes of what determines latents and picture: {"main": …, "vae": …, …}.
 
@@ -75,7 +76,7 @@ class ModelLock:
         """The reference that holds the configs of parts that are single files."""
         return self.config or self.main
 
-    @property
+    @cached_property
     def vae_fingerprint(self) -> str:
         """Hash of the VAE that decodes, with its config where it is part of a single file."""
         lock = self.decoding

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from realkit.models import provenance
@@ -20,7 +20,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FileKey = tuple[str, str]  # the stage that wrote a file, and its artifact id
-Files = Mapping[FileKey, bytes]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact's file as it was read, or why it could not be, and the hash that its row has: of
+    a picture's pixels, of the file of latents; None in rows of before folder format 2."""
+
+    found: bytes | OSError
+    hash: str | None = None
+
+    def read(self) -> bytes:
+        """The file's contents. Raises what reading it raised."""
+        if isinstance(self.found, OSError):
+            raise self.found
+        return self.found
+
+
+Files = Mapping[FileKey, Stored]
 
 # What each stage makes, and what it makes it from: (stage that wrote the file, field of Ids).
 ARTIFACTS = {"denoise": "begun", "refine": "latents", "decode": "decoded", "upscale": "image"}
@@ -84,25 +101,44 @@ class Job:
     """One batch of one stage: `artifacts[i]` is the id of what it makes for the cell
     `planned[i]`.
 
-    `weight` counts the steps of the progress bar. `facts` are fields of every row of the job,
-    whether it succeeds or fails.
+    `weight` counts the steps of the progress bar. `facts` are fields of an artifact's row, whether
+    it succeeds or fails.
     """
 
     tool: Tool
     artifacts: tuple[str, ...]
     planned: tuple[Planned, ...]
     weight: int = 1
-    facts: Row = field(default_factory=dict)
+    facts: Mapping[str, Row] = field(default_factory=dict)
+
+    def row(self, artifact: str, item: Planned, stage: str) -> Row:
+        """What the row of an artifact holds in any case."""
+        return {"id": artifact, "parent": item.parent(stage), **self.facts.get(artifact, {})}
+
+    def apart(self) -> list[Job]:
+        """A job for each artifact."""
+        parts = []
+        for artifact, item in zip(self.artifacts, self.planned, strict=True):
+            parts.append(replace(self, artifacts=(artifact,), planned=(item,), weight=1))
+        return parts
 
 
-def jobs_of_one(artifacts: Iterable[tuple[str, Tool, Planned, Row]]) -> list[Job]:
-    """A job for each artifact id, (id, tool, cell, facts) in; the jobs of one tool together, tools
-    in the order of their first use."""
+def jobs_of_one(artifacts: Iterable[tuple[str, Tool, Planned]]) -> list[Job]:
+    """A job for each artifact id, (id, tool, cell) in; the jobs of one tool together, tools in the
+    order of their first use."""
     jobs: dict[str, Job] = {}
-    for artifact, tool, item, facts in artifacts:
-        jobs.setdefault(artifact, Job(tool, (artifact,), (item,), facts=facts))
-    tools = list(dict.fromkeys(job.tool for job in jobs.values()))
-    return sorted(jobs.values(), key=lambda job: tools.index(job.tool))
+    for artifact, tool, item in artifacts:
+        jobs.setdefault(artifact, Job(tool, (artifact,), (item,)))
+    return by_tool(jobs.values())
+
+
+def by_tool(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs of one tool together, tools in the order of their first use."""
+    jobs = list(jobs)
+    places: dict[Tool, int] = {}
+    for job in jobs:
+        places.setdefault(job.tool, len(places))
+    return sorted(jobs, key=lambda job: places[job.tool])
 
 
 @dataclass(frozen=True)
@@ -158,9 +194,14 @@ class Damaged(OSError):
 
 
 class Stage(Protocol):
-    """One step of a cell's way, the same in this process and in a worker."""
+    """One step of a cell's way, the same in this process and in a worker.
+
+    A batch of a `separable` stage that fails is done again, each artifact alone: its results do not
+    depend on the batch, so that only what is at fault fails.
+    """
 
     name: str
+    separable: bool
 
     def jobs(self, planned: list[Planned]) -> list[Job]:
         """All work of the stage for these cells, done or not."""

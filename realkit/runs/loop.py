@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from realkit.base.errors import RequestError
 from realkit.runs import asked, environment
-from realkit.runs.attach import is_picture, outputs, take
+from realkit.runs.attach import outputs, take
 from realkit.runs.engines import choose
 from realkit.runs.engines.engine import Engine
 from realkit.runs.folder import Run
-from realkit.runs.jobs import SOURCES, Damaged, FileKey, Files, Job, Kit, Planned, Stage, sha256
+from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage, Stored, sha256
 from realkit.runs.pending import pending
 from realkit.runs.plan import lock_sweep, planned_cells
 from realkit.runs.stopping import Stop
@@ -135,11 +135,11 @@ def _do_jobs(
     rows = store.last_rows() if stage.name in SOURCES else {}
 
     def read(job: Job) -> Files:
-        files: dict[FileKey, bytes] = {}
+        files: dict[FileKey, Stored] = {}
         for item in job.planned if stage.name in SOURCES else ():
             source = item.source(stage.name)
             if source not in files:
-                files[source] = _checked_file(store.path(*source), source, rows, desk)
+                files[source] = _stored(store.path(*source), rows[source[1]], desk)
         return files
 
     most = max(map(_bytes, jobs))
@@ -164,23 +164,21 @@ def _do_jobs(
             bar.update(result.job.weight)
 
 
-def _checked_file(path: Path, source: FileKey, rows: dict[str, Row], desk: Desk) -> bytes:
-    """An artifact's file, which must hold what was written. Raises Damaged for another.
+def _stored(path: Path, row: Row, desk: Desk) -> Stored:
+    """An artifact's file with the hash in its row, which the stage that reads it compares.
 
     Latents of before folder format 2 have no hash: they are believed, and their hash recorded.
     """
-    file, row = path.read_bytes(), rows[source[1]]
+    try:
+        file = path.read_bytes()
+    except OSError as error:
+        return Stored(error)
     if path.suffix == ".png":
-        right = "pixels" not in row or is_picture(file, row["pixels"])
-    elif "sha256" in row:
-        right = row["sha256"] == sha256(file)
-    else:
-        right = True
-        rows[source[1]] = row | {"sha256": sha256(file)}
-        desk.append([rows[source[1]]])
-    if not right:
-        raise Damaged(*source)
-    return file
+        return Stored(file, row.get("pixels"))
+    if "sha256" not in row:
+        row["sha256"] = sha256(file)
+        desk.append([row])
+    return Stored(file, row["sha256"])
 
 
 def _bytes(job: Job) -> int:

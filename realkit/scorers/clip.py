@@ -3,7 +3,7 @@ folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,19 +94,20 @@ class Encoders:
                 f"Scorer {name!r} cannot get its weights ({source}): {one_line(error, 200)}"
             ) from error
         self._model.float().eval()
+        self._known: dict[str, torch.Tensor] = {}  # of prompts
 
     @property
     def scale(self) -> float:
         """What cosines are multiplied with before a softmax, as the model was trained."""
         return float(self._model.logit_scale.detach().exp())
 
-    def image(self, image: Image) -> torch.Tensor:
-        """The embedding (D,) of an RGB picture."""
+    def images(self, images: Iterable[Image]) -> torch.Tensor:
+        """The embeddings (N, D) of RGB pictures, in one pass."""
         import torch
 
         with torch.no_grad():
-            pixels = self._prepare(image)[None].to(self._device)
-            return torch.nn.functional.normalize(self._model.encode_image(pixels), dim=-1)[0]
+            pixels = torch.stack([self._prepare(image) for image in images]).to(self._device)
+            return torch.nn.functional.normalize(self._model.encode_image(pixels), dim=-1)
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """The embeddings (N, D) of texts."""
@@ -116,17 +117,23 @@ class Encoders:
             tokens = self._tokenize(list(texts)).to(self._device)
             return torch.nn.functional.normalize(self._model.encode_text(tokens), dim=-1)
 
+    def prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        """The embeddings (N, D) of prompts, each computed alone and once."""
+        import torch
+
+        for prompt in prompts:
+            if prompt not in self._known:
+                self._known[prompt] = self.texts([prompt])[0]
+        return torch.stack([self._known[prompt] for prompt in prompts])
+
 
 def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     """100 · max(cos, 0) between picture and prompt embeddings (CLIPScore, arXiv 2104.08718, without
     its factor 2.5). Raises RequestError where the weights cannot be loaded."""
     encoders = Encoders(name, entry.source, locked)
 
-    @lru_cache(maxsize=4096)
-    def of_prompt(prompt: str) -> torch.Tensor:
-        return encoders.texts([prompt])[0]
-
-    def rate(image: Image, prompt: str) -> float:
-        return 100 * max(0.0, float((encoders.image(image) * of_prompt(prompt)).sum()))
+    def rate(images: Iterable[Image], prompts: Sequence[str]) -> list[float]:
+        cosines = (encoders.images(images) * encoders.prompts(prompts)).sum(-1)
+        return (100 * cosines.clamp(min=0)).tolist()
 
     return rate

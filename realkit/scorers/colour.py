@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from realkit.base.errors import RequestError
-from realkit.scorers.table import Rate, Scorer
+from realkit.scorers.table import Rate, Scorer, one_by_one
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     import numpy as np
     from skimage.color import rgb2lab
 
-    def rate(image: Image, prompt: str) -> float:
+    def cast(image: Image, prompt: str) -> float:
         _, a, b = rgb2lab(np.asarray(image)).reshape(-1, 3).mean(0)
         return float({"a": a, "b": b, "chroma": np.hypot(a, b)}[entry.source])
 
-    return rate
+    return one_by_one(cast)

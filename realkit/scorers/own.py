@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from realkit.base.errors import RequestError, shown
 from realkit.catalog.columns import COLUMNS
-from realkit.scorers.table import SCORERS, Rate, Scorer
+from realkit.scorers.table import SCORERS, Rate, Scorer, one_by_one
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -73,14 +73,14 @@ def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     check(name, entry)
     function = _FUNCTIONS[name]
 
-    def rate(image: Image, prompt: str) -> float:
+    def number(image: Image, prompt: str) -> float:
         value = function(image, prompt) if entry.prompted else function(image)
         try:
             return float(value)
         except (TypeError, ValueError):
             raise RequestError(f"Scorer {name!r} gave {shown(value)}: expected a number") from None
 
-    return rate
+    return one_by_one(number)
 
 
 def _arguments(name: str, function: Callable[..., Any]) -> int:

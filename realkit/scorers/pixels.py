@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from realkit.base.errors import RequestError
-from realkit.scorers.table import Rate, Scorer
+from realkit.scorers.table import Rate, Scorer, one_by_one
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def check(name: str, entry: Scorer) -> None:
 def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     """The measure of a picture's levels, 0 to 255."""
 
-    def rate(image: Image, prompt: str) -> float:
+    def measure(image: Image, prompt: str) -> float:
         return MEASURES[entry.source](np.asarray(image.convert("RGB"), float))
 
-    return rate
+    return one_by_one(measure)

@@ -65,8 +65,8 @@ def lock_scorer(name: str) -> Lock | None:
 
 
 def load_scorer(name: str, locked: Lock | None = None) -> Rate:
-    """A function (RGB picture, prompt) → number; `locked` is made where left out. Raises
-    RequestError where its weights cannot be loaded."""
+    """A function (RGB pictures, their prompts) → a number each; `locked` is made where left out.
+    Raises RequestError where its weights cannot be loaded."""
     return _engine(name).load(name, SCORERS[name], locked or lock_scorer(name))
 
 
@@ -84,7 +84,7 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
         name = find(SCORERS, name)
         if cut := cut_tokens(name, prompt):
             warn_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
-        values[name] = _loaded(name, str(determined_score(name)))(image, prompt)
+        (values[name],) = _loaded(name, str(determined_score(name)))([image], [prompt])
     return values
 
 

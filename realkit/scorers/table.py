@@ -3,7 +3,7 @@ resize each entry states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from realkit.catalog.lookup import Spec, Table
@@ -33,4 +33,14 @@ class Scorer(Spec):
 
 
 SCORERS: Table[Scorer] = Table("scorer", Scorer)
-Rate = Callable[["Image", str], float]  # (RGB picture, prompt) → number
+# (RGB pictures of any sizes, their prompts) → a number each, which no other picture changes.
+Rate = Callable[[Iterable["Image"], Sequence[str]], list[float]]
+
+
+def one_by_one(measure: Callable[[Image, str], float]) -> Rate:
+    """A function of one picture and its prompt as a scorer of many."""
+
+    def rate(images: Iterable[Image], prompts: Sequence[str]) -> list[float]:
+        return [measure(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
+
+    return rate

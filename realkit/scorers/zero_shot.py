@@ -3,7 +3,7 @@ whether it finds its own prompt among others."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from realkit.base.errors import RequestError
@@ -14,7 +14,6 @@ from realkit.scorers.table import Rate, Scorer
 from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
 
@@ -39,9 +38,9 @@ def load_contrast(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     classes = [encoders.texts(texts).mean(0) for texts in (entry.words, *entry.against)]
     directions = torch.nn.functional.normalize(torch.stack(classes), dim=-1)
 
-    def rate(image: Image, prompt: str) -> float:
-        cosines = directions @ encoders.image(image)
-        return 100 * float(torch.softmax(encoders.scale * cosines, dim=0)[0])
+    def rate(images: Iterable[Image], prompts: Sequence[str]) -> list[float]:
+        cosines = encoders.images(images) @ directions.T
+        return (100 * torch.softmax(encoders.scale * cosines, dim=-1)[:, 0]).tolist()
 
     return rate
 
@@ -58,17 +57,21 @@ def load_rank(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     """100 where a picture is nearer to its own prompt than to any other of the suite, else 0: its
     mean is R-precision in percent (arXiv 1711.10485). A prompt from elsewhere joins the suite."""
     encoders = clip.Encoders(name, entry.source, locked)
-    prompts = PROMPTS[find(PROMPTS, entry.suite)].prompts
-    others = encoders.texts(prompts)
+    suite = PROMPTS[find(PROMPTS, entry.suite)].prompts
+    rivals = encoders.prompts(suite)
 
-    @lru_cache(maxsize=4096)
-    def of_prompt(prompt: str) -> torch.Tensor:
-        return encoders.texts([prompt])[0]
-
-    def rate(image: Image, prompt: str) -> float:
-        picture = encoders.image(image)
-        own = float(of_prompt(prompt) @ picture)
-        cosines = zip(prompts, (others @ picture).tolist(), strict=True)
-        return 100.0 * all(own > cosine for other, cosine in cosines if other != prompt)
+    def rate(images: Iterable[Image], prompts: Sequence[str]) -> list[float]:
+        pictures = encoders.images(images)
+        own = (pictures * encoders.prompts(prompts)).sum(-1).tolist()
+        numbers = []
+        others = (pictures @ rivals.T).tolist()
+        for prompt, cosine, cosines in zip(prompts, own, others, strict=True):
+            nearer = [
+                text
+                for text, other in zip(suite, cosines, strict=True)
+                if text != prompt and other >= cosine
+            ]
+            numbers.append(0.0 if nearer else 100.0)
+        return numbers
 
     return rate

@@ -150,12 +150,8 @@ def test_what_a_second_leg_changes_is_in_the_ids():
     lock = lock_model("rehearsal/xl+refiner")
     first = ids(cell, lock, None)
     assert lock.then and lock.spec.then
-    later = ModelLock(
-        **{
-            **lock.__dict__,
-            "spec": lock.spec.model_copy(update={"then": Leg(model="rehearsal/refiner", at=0.9)}),
-        }
-    )
+    leg = Leg(model="rehearsal/refiner", at=0.9)
+    later = dataclasses.replace(lock, spec=lock.spec.model_copy(update={"then": leg}))
     second = ids(cell, later, None)
     alone = ids(cell, lock_model("rehearsal/xl"), None)
     assert (

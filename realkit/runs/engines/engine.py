@@ -55,12 +55,7 @@ class Engine(Protocol):
 
 
 def attempt(
-    stage: Stage,
-    tool: Any,
-    trouble: Exception | None,
-    job: Job,
-    files: Callable[[], Files],
-    run: str,
+    stage: Stage, tool: Any, trouble: Exception | None, job: Job, files: Files, run: str
 ) -> Result:
     """Do a job with a loaded tool; `trouble` is the error of a tool that could not be loaded. A
     failure is a row for each artifact."""
@@ -68,8 +63,11 @@ def attempt(
     outputs: list[Output] = []
     error = trouble
     if error is None:
-        work = partial(stage.work, tool, job)
-        outputs, error = _tried(lambda: ladder.climbing(tool, lambda: work(files())))
+        work = partial(stage.work, tool, job, files)
+        outputs, error = _tried(lambda: ladder.climbing(tool, work))
+        if error is not None and stage.separable and len(job.artifacts) > 1:
+            error.__traceback__ = None  # its frames hold the batch's memory
+            return _apart(stage, tool, job, files, run)
     damaged: tuple[tuple[str, str], ...] = ()
     if error is not None:
         rung = {"rung": tool.rung} if isinstance(tool, Placed) else {}
@@ -78,6 +76,18 @@ def attempt(
             damaged = (error.artifact,)
         error.__traceback__ = None  # its frames hold the batch's memory
     return Result(job, outputs, run, time.monotonic() - start, damaged, trouble)
+
+
+def _apart(stage: Stage, tool: Any, job: Job, files: Files, run: str) -> Result:
+    """Do a job's artifacts one by one."""
+    start = time.monotonic()
+    outputs: list[Output] = []
+    damaged: list[tuple[str, str]] = []
+    for part in job.apart():
+        result = attempt(stage, tool, None, part, files, run)
+        outputs += result.outputs
+        damaged += result.damaged
+    return Result(job, outputs, run, time.monotonic() - start, tuple(damaged))
 
 
 def load_tool(stage: Stage, tool: Tool) -> tuple[Any, Exception | None]:
@@ -92,8 +102,8 @@ def failures(
     message = {"error_type": type(error).__name__, "error": one_line(error)}
     outputs = []
     for artifact, item in zip(job.artifacts, job.planned, strict=True):
-        row = {"id": artifact, "parent": item.parent(stage), "status": "failed"}
-        outputs.append(Output(row | message | dict(more or {}) | job.facts))
+        row = job.row(artifact, item, stage) | {"status": "failed"}
+        outputs.append(Output(row | message | dict(more or {})))
     return outputs
 
 

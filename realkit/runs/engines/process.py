@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ class Process:
             for job in turn:
                 if stop.due(longest):
                     break
-                result = engine.attempt(at, loaded, trouble, job, partial(read, job), self._run)
+                result = engine.attempt(at, loaded, trouble, job, read(job), self._run)
                 longest = max(longest, result.seconds)
                 yield result
             del loaded

@@ -141,7 +141,7 @@ class Ray:
         while True:
             if not stop.due(longest):
                 for member, job in crew.assignments():
-                    ref = member.actor.work.remote(stage, job, _contents(read, job), member.run)
+                    ref = member.actor.work.remote(stage, job, read(job), member.run)
                     flying[ref] = member, job, member.run
             if not flying and (stop.reason or not crew.waiting):
                 return
@@ -277,14 +277,6 @@ def _answered(refs: list[Any]) -> list[Any]:
         return ray.wait(refs, num_returns=1, timeout=0.5)[0]
     time.sleep(0.2)
     return []
-
-
-def _contents(read: Callable[[Job], Files], job: Job) -> Files | OSError:
-    """A job's files, or why they cannot be read: the worker reports it as the job's failure."""
-    try:
-        return read(job)
-    except OSError as error:
-        return error
 
 
 def _failure(stage: str, job: Job, error: Exception, run: str) -> Result:

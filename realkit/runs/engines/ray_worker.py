@@ -8,7 +8,6 @@ import pickle
 import tempfile
 import threading
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ class Worker:
     def batch_limit(self, pixels: int) -> int:
         return self._process.batch_limit(pixels)
 
-    def work(self, stage: str, job: Job, files: Files | OSError, run: str) -> Result:
+    def work(self, stage: str, job: Job, files: Files, run: str) -> Result:
         """A job's result, its pictures encoded."""
         with self._one_at_a_time:
             at = self._process.stage(stage)
@@ -94,7 +93,7 @@ class Worker:
                 self._loaded = _load(at, job.tool)
             loaded, trouble = self._loaded
             self._tool = None if trouble else (stage, job.tool)  # a failed load is tried again
-            result = engine.attempt(at, loaded, trouble, job, partial(_read, files), run)
+            result = engine.attempt(at, loaded, trouble, job, files, run)
         outputs = [engine.encoded(stage, job, output, run) for output in result.outputs]
         trouble = trouble and _portable(trouble)
         return Result(job, outputs, run, result.seconds, result.damaged, trouble)
@@ -131,9 +130,3 @@ def _portable(error: Exception) -> Exception:
         return error
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _read(files: Files | OSError) -> Files:
-    if isinstance(files, OSError):
-        raise files
-    return files

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from realkit.models.identity import denoise_determined
-from realkit.runs.jobs import Damaged, FileKey, Files, Kit, Output, Planned, Row
+from realkit.models.provenance import pixel_hash
+from realkit.runs.jobs import Damaged, FileKey, Files, Kit, Output, Planned, Row, sha256
 
 if TYPE_CHECKING:
     import torch
@@ -18,22 +19,30 @@ def read_latents(files: Files, source: FileKey) -> torch.Tensor:
     """An earlier stage's latents (C, H, W). Raises Damaged."""
     from safetensors.torch import load
 
+    stored = files[source]
+    data = stored.read()
+    if stored.hash not in (None, sha256(data)):
+        raise Damaged(*source)
     try:
-        return load(files[source])["latents"]
+        return load(data)["latents"]
     except Exception as error:  # safetensors has errors of its own, torch others for wrong sizes
         raise Damaged(*source) from error
 
 
 def read_picture(files: Files, source: FileKey) -> Image:
-    """An earlier stage's picture. Raises Damaged."""
+    """An earlier stage's picture, RGB. Raises Damaged."""
     from PIL import Image
 
+    stored = files[source]
+    data = io.BytesIO(stored.read())
     try:
-        with Image.open(io.BytesIO(files[source])) as image:
-            image.load()
-            return image
+        with Image.open(data) as image:
+            colours = image.convert("RGB")
     except Exception as error:  # Pillow raises what the bytes provoke
         raise Damaged(*source) from error
+    if stored.hash not in (None, pixel_hash(colours)):
+        raise Damaged(*source)
+    return colours
 
 
 def picture(

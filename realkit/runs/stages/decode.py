@@ -19,6 +19,7 @@ class Decode:
 
     kit: Kit
     name = "decode"
+    separable = False
 
     @cached_property
     def _owners(self) -> dict[str, str]:
@@ -31,7 +32,7 @@ class Decode:
         return owners
 
     def jobs(self, planned: list[Planned]) -> list[Job]:
-        return jobs_of_one((item.ids.decoded, self._tool(item), item, {}) for item in planned)
+        return jobs_of_one((item.ids.decoded, self._tool(item), item) for item in planned)
 
     def _tool(self, item: Planned) -> Tool:
         return Tool("vae", self._owners[item.cell.model], dtype=item.cell.dtype)

@@ -22,6 +22,7 @@ class FirstLeg:
 
     kit: Kit
     name = "denoise"
+    separable = False
 
     def jobs(self, planned: list[Planned]) -> list[Job]:
         return _jobs(self.name, planned)
@@ -43,6 +44,7 @@ class SecondLeg:
 
     kit: Kit
     name = "refine"  # as in the rows of every folder so far
+    separable = False
 
     def jobs(self, planned: list[Planned]) -> list[Job]:
         return _jobs(self.name, [item for item in planned if item.ids.begun])

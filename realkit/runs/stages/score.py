@@ -1,4 +1,4 @@
-"""The stage `score`: a scorer gives a picture a number."""
+"""The stage `score`: a scorer gives each picture of a batch a number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from realkit.base.device import default_device
 from realkit.base.measure import Stopwatch
 from realkit.models.identity import name_of
-from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, jobs_of_one
+from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, by_tool
 from realkit.runs.stages.artifacts import read_picture
 from realkit.scorers.score import cut_tokens, determined_score, load_scorer, uses_prompt
 from realkit.scorers.table import Rate
@@ -18,22 +18,30 @@ from realkit.weights.lock import Lock
 
 @dataclass(frozen=True)
 class Score:
-    """A picture, and its prompt where the scorer reads it, to a number; each of the sweep's
-    scorers in turn."""
+    """Pictures, and their prompts where the scorer reads them, to numbers; each of the sweep's
+    scorers in turn. A batch is the denoising batch, its pictures of one upscaler."""
 
     kit: Kit
     name = "score"
+    separable = True
 
     def jobs(self, planned: list[Planned]) -> list[Job]:
-        return jobs_of_one(self._scores(planned))
+        batches: dict[tuple, dict[str, tuple[Planned, Row]]] = {}
+        for artifact, tool, item, facts in self._scores(planned):
+            cell = item.cell
+            batch = tool, item.batch, cell.upscaler, cell.pixels, cell.strength
+            batches.setdefault(batch, {}).setdefault(artifact, (item, facts))
+        jobs = []
+        for (tool, *_), scored in batches.items():
+            items = tuple(item for item, _ in scored.values())
+            rows = {artifact: row for artifact, (_, row) in scored.items()}
+            jobs.append(Job(tool, tuple(scored), items, len(items), rows))
+        return by_tool(jobs)
 
     def _scores(self, planned: list[Planned]) -> Iterator[tuple[str, Tool, Planned, Row]]:
         for name in self.kit.scorers:
-            tool, settings, reads_prompt = (
-                Tool("scorer", name),
-                determined_score(name),
-                uses_prompt(name),
-            )
+            tool, settings = Tool("scorer", name), determined_score(name)
+            reads_prompt = uses_prompt(name)
             for item in planned:
                 prompt = item.cell.prompt if reads_prompt else None
                 determined = {"image": item.ids.image, "scorer": settings, "prompt": prompt}
@@ -47,14 +55,18 @@ class Score:
         return load_scorer(tool.name, self.kit.scorers[tool.name])
 
     def work(self, tool: Rate, job: Job, files: Files) -> list[Output]:
-        item, device = job.planned[0], default_device()
-        image = read_picture(files, item.source(self.name))
+        device, prompts = default_device(), [item.cell.prompt for item in job.planned]
+        images = [read_picture(files, item.source(self.name)) for item in job.planned]
         with Stopwatch(device) as scoring:
-            value = tool(image, item.cell.prompt)
-        if not math.isfinite(value):
-            raise FloatingPointError(f"scorer {job.tool} gave {value}")
-        row = {"id": job.artifacts[0], "parent": item.ids.image, "status": "ok", **job.facts}
-        measured = {"value": value, "score_s": scoring.seconds, "device": device.type}
-        if cut := cut_tokens(job.tool.name, item.cell.prompt):
-            measured["cut"] = cut
-        return [Output(row | measured)]
+            values = tool(images, prompts)
+        size = len(job.planned)
+        measured = {"status": "ok", "score_s": scoring.seconds / size, "device": device.type}
+        outputs = []
+        for artifact, item, value in zip(job.artifacts, job.planned, values, strict=True):
+            if not math.isfinite(value):
+                raise FloatingPointError(f"scorer {job.tool} gave {value}")
+            row = job.row(artifact, item, self.name) | measured | {"value": value}
+            if cut := cut_tokens(job.tool.name, item.cell.prompt):
+                row["cut"] = cut
+            outputs.append(Output(row))
+        return outputs

@@ -22,10 +22,11 @@ class Upscale:
 
     kit: Kit
     name = "upscale"
+    separable = False
 
     def jobs(self, planned: list[Planned]) -> list[Job]:
         enlarged = [item for item in planned if item.cell.upscaler is not None]
-        return jobs_of_one((item.ids.image, _tool(item.cell), item, {}) for item in enlarged)
+        return jobs_of_one((item.ids.image, _tool(item.cell), item) for item in enlarged)
 
     def locks(self, tool: Tool) -> list[Lock]:
         locks = list(self.kit.upscalers[tool.name].values())

@@ -1,0 +1,81 @@
+"""Scorers of many pictures at once: neither the batch nor its order changes a number, and a picture
+at fault fails alone."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import realkit as rk
+from realkit.rehearsal.scenes import render
+from realkit.runs.store import Store
+from realkit.scorers.engines import ENGINES
+from realkit.scorers.score import load_scorer
+from realkit.scorers.table import SCORERS
+from tests.conftest import SMALL
+
+CAPTIONS = [
+    "a photo of a matte red cube on grass at noon",
+    "a photo of a shiny blue sphere on sand at dawn",
+    "a photo of a matte green cone on a wooden floor at night",
+    "",
+    "a photo of a shiny purple cylinder on sand at sunset",
+]
+OFFLINE = [name for name, entry in SCORERS.items() if entry.source != "ViT-L-14:openai"]
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_neither_batch_nor_order_changes_a_number(name):
+    pictures = [render(caption or CAPTIONS[0], seed) for seed, caption in enumerate(CAPTIONS)]
+    pictures[1] = pictures[1].resize((96, 48))
+    rate, alone = load_scorer(name), []
+    for picture, caption in zip(pictures, CAPTIONS, strict=True):
+        alone += rate([picture], [caption])
+    together = rate(iter(pictures), CAPTIONS)
+    backwards = rate(pictures[::-1], CAPTIONS[::-1])[::-1]
+    np.testing.assert_allclose([together, backwards], [alone, alone], atol=1e-4)
+    assert all(type(number) is float for number in alone)
+
+
+def test_every_engine_is_tried():
+    tried = {SCORERS[name].engine for name in OFFLINE}
+    assert tried >= ENGINES.keys() - {"function", "open_clip_contrast"}
+
+
+def test_a_picture_at_fault_fails_alone(finished, tmp_path, monkeypatch):
+    monkeypatch.setitem(SCORERS.__dict__, "_entries", dict(SCORERS))
+    calls = []
+
+    out = tmp_path / "copied"
+    sweep = SMALL | {"samplers": "Euler", "scorers": []}
+    made = rk.run(sweep, out, attach=finished.folder).table()
+    first = np.asarray(Image.open(out / made.image[0]))
+
+    @rk.scorer(direction="none")
+    def fussy(image, prompt):
+        if "sphere" in prompt:
+            raise ValueError("no spheres")
+        return float("nan") if np.array_equal(image, first) else 1.0
+
+    table = rk.run(sweep | {"scorers": ["fussy"]}, out).table()
+    spheres = table.prompt.str.contains("sphere")
+    assert set(table.error[spheres]) == {"score: ValueError: no spheres"}
+    assert "fussy gave nan" in table.error[0] and table.status.tolist().count("ok") == 1
+    assert table.fussy.dropna().tolist() == [1.0]
+
+
+def test_a_damaged_picture_is_removed_and_the_rest_of_its_batch_scored(finished, tmp_path):
+    out = tmp_path / "copied"
+    rk.run(SMALL | {"scorers": []}, out, attach=finished.folder)
+    store = Store(out)
+    first = store.cells.read()[0]["ids"]["image"]
+    path = store.path("upscale", first)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IDAT") + 40
+    data[at : at + 4] = b"\x00\x01\x02\x03"
+    path.write_bytes(data)
+    table = rk.run(SMALL | {"scorers": ["sharpness"]}, out).table()
+    assert not path.exists()
+    assert table.status.tolist().count("failed") == 1
+    assert "was damaged and is removed" in table.error.dropna().iloc[0]
+    again = rk.run(SMALL | {"scorers": ["sharpness"]}, out).table()
+    assert set(again.status) == {"ok"}
