@@ -43,7 +43,6 @@ def test_every_engine_is_tried():
 
 def test_a_picture_at_fault_fails_alone(finished, tmp_path, monkeypatch):
     monkeypatch.setitem(SCORERS.__dict__, "_entries", dict(SCORERS))
-    calls = []
 
     out = tmp_path / "copied"
     sweep = SMALL | {"samplers": "Euler", "scorers": []}
