@@ -9,6 +9,7 @@ import math
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from realkit.base.errors import RequestError
 from realkit.runs import asked, environment
 from realkit.runs.attach import outputs, take
 from realkit.runs.engines import choose
-from realkit.runs.engines.engine import Engine
+from realkit.runs.engines.engine import Engine, Result
 from realkit.runs.folder import Run
 from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage, Stored, sha256
 from realkit.runs.pending import pending
@@ -158,10 +159,21 @@ def _do_jobs(
         for result in workers.work(stage.name, jobs, read, stop):
             for damaged in result.damaged:
                 store.path(*damaged).unlink(missing_ok=True)
-            desk.put(stage.name, result)
+            desk.put(stage.name, _lacking(result, rows) if stage.separable else result)
             stop.because(desk.room(most))
             bar.set_postfix_str(str(result.job.tool), refresh=False)
             bar.update(result.job.weight)
+
+
+def _lacking(result: Result, rows: dict[str, Row]) -> Result:
+    """The result without what the folder has: a batch is done whole, for its numbers must not
+    depend on what was lost of it."""
+    outputs = []
+    for output in result.outputs:
+        before = rows.get(str(output.row["id"]), {})
+        if before.get("status") != "ok" or before.get("parent") != output.row["parent"]:
+            outputs.append(output)
+    return replace(result, outputs=outputs)
 
 
 def _stored(path: Path, row: Row, desk: Desk) -> Stored:

@@ -51,7 +51,10 @@ def test_each_failed_row_of_a_batch_names_its_own_source():
 def test_a_failed_score_says_of_which_scorer_and_prompt():
     facts = {"scorer": "clip", "prompt": "a cube"}
     job = Job(
-        Tool("scorer", "clip"), ("score1",), (Planned(None, Ids("a", "b", "c"), 0),), facts=facts
+        Tool("scorer", "clip"),
+        ("score1",),
+        (Planned(None, Ids("a", "b", "c"), 0),),
+        facts={"score1": facts},
     )
     (failed,) = engine.failures("score", job, OSError("no"))
     assert failed.row.items() >= (facts | {"parent": "c", "status": "failed"}).items()
