@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,9 +63,8 @@ def main() -> None:
         added = []
         for repeat in range(REPEATS):
             folder = shutil.copytree(made, Path(place) / str(repeat))
-            scored = SWEEP | {"scorers": [NAME]}
-            first = seconds(lambda f=folder, s=scored: rk.run(s, f, batch=BATCH))  # type: ignore[misc]
-            again = seconds(lambda f=folder, s=scored: rk.run(s, f, batch=BATCH))  # type: ignore[misc]
+            score = partial(rk.run, SWEEP | {"scorers": [NAME]}, folder, batch=BATCH)
+            first, again = seconds(score), seconds(score)
             parts = [first - again, seconds(decode), seconds(forward)]
             added.append(parts[0] - parts[1] - parts[2])
             words = "scoring {:.2f}, decoding {:.2f}, forward passes {:.2f}".format(*parts)

@@ -196,8 +196,8 @@ class Damaged(OSError):
 class Stage(Protocol):
     """One step of a cell's way, the same in this process and in a worker.
 
-    A batch of a `separable` stage that fails is done again, each artifact alone: its results do not
-    depend on the batch, so that only what is at fault fails.
+    A batch of a `separable` stage that fails is done again, each artifact alone, so that only what
+    is at fault fails. Of a batch that was done before, only what is missing is filed.
     """
 
     name: str

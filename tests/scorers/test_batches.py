@@ -78,3 +78,16 @@ def test_a_damaged_picture_is_removed_and_the_rest_of_its_batch_scored(finished,
     assert "was damaged and is removed" in table.error.dropna().iloc[0]
     again = rk.run(SMALL | {"scorers": ["sharpness"]}, out).table()
     assert set(again.status) == {"ok"}
+
+
+def test_cells_that_share_a_picture_are_scored_once(tmp_path):
+    """Two names of one upscaler, and a negative prompt that has no effect without guidance."""
+    sweep = SMALL | dict(
+        samplers="Euler", prompts="a blue sphere", seeds=1, guidance=1.0, negatives=["", "a cube"],
+        upscalers=["lanczos", "lanczos + lanczos"], target=96, scorers=["sharpness"],
+    )  # fmt: skip
+    run = rk.run(sweep, tmp_path / "run")
+    table = run.table()
+    scored = [row["parent"] for row in run.store.rows.read() if row["stage"] == "score"]
+    assert len(table) == 4 and set(table.status) == {"ok"} and table.sharpness.notna().all()
+    assert len(scored) == len(set(scored)) == table.image.nunique() == 2

@@ -65,7 +65,7 @@ def wheel(folder: Path) -> Path:
 
 
 def _package_files() -> dict[str, bytes]:
-    """The package's files by their name in the wheel; its .md pages are for readers of source."""
+    """The package's files by their name in the wheel, without its pages about the source."""
     files = {}
     for path in sorted(PACKAGE.rglob("*")):
         name = path.relative_to(PACKAGE.parent)

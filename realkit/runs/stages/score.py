@@ -27,10 +27,14 @@ class Score:
 
     def jobs(self, planned: list[Planned]) -> list[Job]:
         batches: dict[tuple, dict[str, tuple[Planned, Row]]] = {}
+        seen = set()
         for artifact, tool, item, facts in self._scores(planned):
+            if artifact in seen:  # cells may share a picture, even under two names of an upscaler
+                continue
+            seen.add(artifact)
             cell = item.cell
             batch = tool, item.batch, cell.upscaler, cell.pixels, cell.strength
-            batches.setdefault(batch, {}).setdefault(artifact, (item, facts))
+            batches.setdefault(batch, {})[artifact] = item, facts
         jobs = []
         for (tool, *_), scored in batches.items():
             items = tuple(item for item, _ in scored.values())
