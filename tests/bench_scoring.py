@@ -21,6 +21,7 @@ from PIL import Image
 
 import realkit as rk
 from realkit.scorers import clip
+from realkit.scorers.references import SOURCE
 from realkit.scorers.score import lock_scorer
 from realkit.scorers.table import SCORERS
 
@@ -42,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         made = Path(place) / "made"
         rk.run(SWEEP, made, batch=BATCH)
-        encoders = clip.Encoders(NAME, SCORERS[NAME].source, lock_scorer(NAME))
+        encoders = clip.Encoders(NAME, SCORERS[NAME].source, lock_scorer(NAME)[SOURCE])
         files = [path.read_bytes() for path in sorted((made / "images").glob("*.png"))]
         pictures: list[Image.Image] = []
 

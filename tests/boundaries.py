@@ -34,6 +34,7 @@ from realkit.models import prompts, provenance
 from realkit.models.request import checked
 from realkit.models.spec import identify
 from realkit.runs.locks import read_locks
+from realkit.scorers.score import lock_scorer
 from realkit.sweeps import notices
 from realkit.weights import checkpoints, header, resolve
 from realkit.weights.pickles import ALLOW_PICKLE, check_safetensors, converted
@@ -155,7 +156,7 @@ def read_prompt(_: Path, text: str) -> None:
     checked("prompt", text)
     assert all(prompts.forms(text).values())
     sweep = rk.Sweep(models="rehearsal/base", prompts=[text], scorers="rehearsal/clip")
-    notices.unread(sweep.cells(), MODELS, sweep.scorers)
+    notices.unread(sweep.cells(), MODELS, {name: lock_scorer(name) for name in sweep.scorers})
 
 
 MODELS: dict[str, Any] = {}

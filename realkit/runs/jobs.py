@@ -148,7 +148,7 @@ class Kit:
 
     models: dict[str, ModelLock]
     upscalers: dict[str, dict[str, Lock]]  # of each tool
-    scorers: dict[str, Lock | None]  # a lock where the weights lie in a folder
+    scorers: dict[str, dict[str, Lock]]  # of each part
     where: dict[str, Any]
 
 

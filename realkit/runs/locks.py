@@ -22,10 +22,11 @@ NAME = "sweep.lock.json"
 
 @dataclass
 class Locks:
-    """The locks of models, and of each upscaler's tools, by name."""
+    """The locks of models, of each upscaler's tools and of each scorer's parts, by name."""
 
     models: dict[str, ModelLock] = field(default_factory=dict)
     upscalers: dict[str, dict[str, Lock]] = field(default_factory=dict)
+    scorers: dict[str, dict[str, Lock]] = field(default_factory=dict)
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
@@ -37,7 +38,19 @@ class Locks:
         for name, tools in self.upscalers.items():
             upscalers[name] = {tool: lock.to_json() for tool, lock in tools.items()}
         models = {name: lock.to_json() for name, lock in self.models.items()}
-        return {"models": models, "upscalers": upscalers}
+        data = {"models": models, "upscalers": upscalers}
+        return data | ({"scorers": scorers} if (scorers := self.fetched_scorers) else {})
+
+    @property
+    def fetched_scorers(self) -> dict[str, Any]:
+        """What of the scorers' locks is kept: those of a network. What lies on a disk is hashed by
+        each run, and a change of it is another scorer."""
+        scorers: dict[str, Any] = {}
+        for name, parts in self.scorers.items():
+            for part, lock in parts.items():
+                if lock.kind not in ("folder", "file"):
+                    scorers.setdefault(name, {})[part] = lock.to_json()
+        return scorers
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Locks:
@@ -46,6 +59,8 @@ class Locks:
             locks.models[name] = ModelLock.from_json(name, lock)
         for name, tools in data.get("upscalers", {}).items():
             locks.upscalers[name] = {tool: Lock.from_json(lock) for tool, lock in tools.items()}
+        for name, parts in data.get("scorers", {}).items():
+            locks.scorers[name] = {part: Lock.from_json(lock) for part, lock in parts.items()}
         return locks
 
 

@@ -27,7 +27,6 @@ from realkit.runs.stopping import Stop
 from realkit.runs.store import Row, Store
 from realkit.runs.table import write
 from realkit.runs.writer import Desk
-from realkit.scorers.score import lock_scorer
 from realkit.sweeps import notices
 from realkit.sweeps.check import check_pictures, check_scorers, sweep_of
 from realkit.sweeps.sweep import Sweep
@@ -70,8 +69,9 @@ def run(
     locks = lock_sweep(sweep, store)
     cells = sweep.cells(locks.specs)
     check_pictures(cells)
-    check_scorers(sweep.scorers)
-    for line in notices.unread(cells, locks.models, sweep.scorers):
+    scorers = {name: locks.scorers[name] for name in sweep.scorers}
+    check_scorers(scorers)
+    for line in notices.unread(cells, locks.models, scorers):
         print(line, file=sys.stderr)
     where = {"device": device, "rung": rung}
     with store.writing(), stop.listening(), contextlib.closing(workers):
@@ -85,7 +85,6 @@ def run(
         what = {"asked": {"cells": list(wanted), "scorers": list(sweep.scorers)}}
         store.runs.append([environment.run_record(name, machine) | what])
         store.write_text("sweep.yaml", sweep.to_yaml())
-        scorers = {scorer: lock_scorer(scorer) for scorer in sweep.scorers}
         workers.equip(kit := Kit(locks.models, locks.upscalers, scorers, where))
         _do_stages(kit, planned, store, workers, stop)
         write(store)

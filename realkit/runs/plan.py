@@ -13,6 +13,7 @@ from realkit.runs.jobs import Planned
 from realkit.runs.locks import Locks, read_locks, write_locks
 from realkit.runs.store import Store
 from realkit.samplers.table import SAMPLERS
+from realkit.scorers.score import lock_scorer
 from realkit.sweeps import check, cost
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.cost import BYTES_A_PIXEL
@@ -25,11 +26,11 @@ from realkit.weights.lock import Lock
 
 
 def lock_sweep(sweep: Sweep, store: Store) -> Locks:
-    """The locks of the sweep's models and upscalers. A lock of the folder is verified; a name that
-    it lacks is locked now, and kept. Raises RequestError."""
+    """The locks of the sweep's models, upscalers and scorers. A lock of the folder is verified; a
+    name that it lacks is locked now, and kept. Raises RequestError."""
     locks = read_locks(store.folder)
     cells = sweep.cells(locks.specs)
-    before = len(locks.models), len(locks.upscalers)
+    before = len(locks.models), len(locks.upscalers), locks.fetched_scorers
     for name in dict.fromkeys(cell.model for cell in cells):
         if name in locks.models:
             _verify(locks.models[name].locks)
@@ -46,7 +47,9 @@ def lock_sweep(sweep: Sweep, store: Store) -> Locks:
             chain = Chain.parse(name)
             locks.upscalers[name] = identity.lock_upscaler(chain)
             upscale.probe(chain, locks.upscalers[name])
-    if (len(locks.models), len(locks.upscalers)) != before:
+    for name in sweep.scorers:
+        locks.scorers[name] = lock_scorer(name, locks.scorers.get(name))
+    if (len(locks.models), len(locks.upscalers), locks.fetched_scorers) != before:
         with store.writing():
             write_locks(store, locks)
     return locks

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from realkit.base import device
 from realkit.base.errors import RequestError, one_line
 from realkit.base.files import json_object
+from realkit.scorers.references import SOURCE, Locks
 from realkit.scorers.table import Rate, Scorer
 from realkit.weights import clip_tokenizer, resolve
 from realkit.weights.lock import Lock
@@ -38,11 +39,6 @@ def check(name: str, entry: Scorer) -> None:
         )
 
 
-def lock(source: str) -> Lock | None:
-    """The lock of weights in a folder; None where open_clip downloads them."""
-    return resolve.lock(source, weights=True) if disk.local(source) else None
-
-
 @lru_cache(maxsize=8)
 def length(source: str) -> tuple[Callable[[str], int], int] | None:
     """(tokens of a text, the most that the scorer sees); None where its tokenizer is not CLIP's and
@@ -65,9 +61,9 @@ def length(source: str) -> tuple[Callable[[str], int], int] | None:
     return clip_tokenizer.counter(folder if own else None), most
 
 
-def cut(source: str, prompt: str) -> int:
+def cut(entry: Scorer, locks: Locks, prompt: str) -> int:
     """Tokens of a prompt that the scorer does not see; 0 where that cannot be told."""
-    counted = length(source)
+    counted = length(entry.source)
     if counted is None or len(prompt.encode()) + 2 <= counted[1]:
         return 0  # no text has more tokens than bytes
     return max(0, counted[0](prompt) - counted[1])
@@ -111,11 +107,20 @@ class Encoders:
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """The embeddings (N, D) of texts."""
+        return self.embedded(self._tokenize(list(texts)))
+
+    def embedded(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The embeddings (N, D) of texts as tokens (N, L)."""
         import torch
 
         with torch.no_grad():
-            tokens = self._tokenize(list(texts)).to(self._device)
-            return torch.nn.functional.normalize(self._model.encode_text(tokens), dim=-1)
+            embeddings = self._model.encode_text(tokens.to(self._device))
+            return torch.nn.functional.normalize(embeddings, dim=-1)
+
+    def tokens(self, text: str, most: int | None = None) -> torch.Tensor:
+        """The tokens (L,) of a text between both marks, padded to `most`, by default to the length
+        that the model sees."""
+        return self._tokenize([text], context_length=most)[0]  # type: ignore[no-any-return]
 
     def prompts(self, prompts: Sequence[str]) -> torch.Tensor:
         """The embeddings (N, D) of prompts, each computed alone and once."""
@@ -127,10 +132,10 @@ class Encoders:
         return torch.stack([self._known[prompt] for prompt in prompts])
 
 
-def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
+def load(name: str, entry: Scorer, locks: Locks) -> Rate:
     """100 · max(cos, 0) between picture and prompt embeddings (CLIPScore, arXiv 2104.08718, without
     its factor 2.5). Raises RequestError where the weights cannot be loaded."""
-    encoders = Encoders(name, entry.source, locked)
+    encoders = Encoders(name, entry.source, locks.get(SOURCE))
 
     def rate(images: Iterable[Image], prompts: Sequence[str]) -> list[float]:
         cosines = (encoders.images(images) * encoders.prompts(prompts)).sum(-1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from realkit.base.errors import RequestError
+from realkit.scorers.references import Locks
 from realkit.scorers.table import Rate, Scorer, one_by_one
-from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +22,7 @@ def check(name: str, entry: Scorer) -> None:
         )
 
 
-def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
+def load(name: str, entry: Scorer, locks: Locks) -> Rate:
     """The picture's mean a* or b*, or the chroma of both, √(a*² + b*²)."""
     import numpy as np
     from skimage.color import rgb2lab

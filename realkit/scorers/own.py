@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from realkit.base.errors import RequestError, shown
 from realkit.catalog.columns import COLUMNS
+from realkit.scorers.references import Locks
 from realkit.scorers.table import SCORERS, Rate, Scorer, one_by_one
-from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,7 +68,7 @@ def check(name: str, entry: Scorer) -> None:
         )
 
 
-def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
+def load(name: str, entry: Scorer, locks: Locks) -> Rate:
     """The function, checked to give a number."""
     check(name, entry)
     function = _FUNCTIONS[name]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from realkit.base.errors import RequestError
+from realkit.scorers.references import Locks
 from realkit.scorers.table import Rate, Scorer, one_by_one
-from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +75,7 @@ def check(name: str, entry: Scorer) -> None:
         )
 
 
-def load(name: str, entry: Scorer, locked: Lock | None) -> Rate:
+def load(name: str, entry: Scorer, locks: Locks) -> Rate:
     """The measure of a picture's levels, 0 to 255."""
 
     def measure(image: Image, prompt: str) -> float:

@@ -13,6 +13,7 @@ from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
 from realkit.catalog.suites import PROMPTS
 from realkit.scorers.engines import ENGINES, Engine
+from realkit.scorers.references import SOURCE, Locks
 from realkit.scorers.table import SCORERS, Rate
 from realkit.weights.lock import Lock
 
@@ -29,23 +30,32 @@ def _engine(name: str) -> Engine:
     return ENGINES[engine]
 
 
-def determined_score(name: str) -> dict[str, Any]:
-    """What determines a scorer's number, apart from picture and prompt. Raises RequestError for a
-    wrong entry."""
-    entry = SCORERS[name]
+def check_scorer(name: str) -> None:
+    """Raise RequestError for a wrong entry. Asks no network and reads no weights."""
     if name in COLUMNS:
         raise RequestError(
             f"Scorer {name!r} is named like a column of the table: give its catalogue entry another"
             " name"
         )
-    _engine(name).check(name, entry)
-    locked = lock_scorer(name)
-    weights = locked.fingerprint if locked else entry.source
+    _engine(name).check(name, SCORERS[name])
+
+
+def determined_score(name: str, locks: Locks | None = None) -> dict[str, Any]:
+    """What determines a scorer's number, apart from picture and prompt; `locks` are made where left
+    out. Raises RequestError for a wrong entry."""
+    check_scorer(name)
+    entry = SCORERS[name]
+    locks = lock_scorer(name) if locks is None else locks
+    prints = {part: lock.fingerprint for part, lock in sorted(locks.items())}
+    weights: Any = prints if entry.parts else prints.get(SOURCE, entry.source)
     determined = {"engine": entry.engine, "weights": weights, "version": entry.version}
     if entry.words:
         determined |= {"words": entry.words, "against": entry.against}
     if entry.suite:
         determined["prompts"] = PROMPTS[find(PROMPTS, entry.suite)].prompts
+    for field in ("architecture", "question", "options"):
+        if value := getattr(entry, field):
+            determined[field] = value
     return determined
 
 
@@ -54,20 +64,23 @@ def uses_prompt(name: str) -> bool:
     return _engine(name).prompted or SCORERS[name].prompted
 
 
-def cut_tokens(name: str, prompt: str) -> int:
+def cut_tokens(name: str, prompt: str, locks: Locks | None = None) -> int:
     """Tokens of a prompt beyond the scorer's length, which it does not see."""
-    return _engine(name).cut(SCORERS[name].source, prompt)
+    locks = lock_scorer(name) if locks is None else locks
+    return _engine(name).cut(SCORERS[name], locks, prompt)
 
 
-def lock_scorer(name: str) -> Lock | None:
-    """The lock of a scorer's weights in a folder; None where it has none there."""
-    return _engine(name).lock(SCORERS[name].source)
+def lock_scorer(name: str, before: Locks | None = None) -> dict[str, Lock]:
+    """The locks of a scorer's weights, by part: none where a package fetches its own. Those made
+    `before` hold while the entry names the same references of a network."""
+    return _engine(name).lock(name, SCORERS[name], before)
 
 
-def load_scorer(name: str, locked: Lock | None = None) -> Rate:
-    """A function (RGB pictures, their prompts) → a number each; `locked` is made where left out.
+def load_scorer(name: str, locks: Locks | None = None) -> Rate:
+    """A function (RGB pictures, their prompts) → a number each; `locks` are made where left out.
     Raises RequestError where its weights cannot be loaded."""
-    return _engine(name).load(name, SCORERS[name], locked or lock_scorer(name))
+    locks = lock_scorer(name) if locks is None else locks
+    return _engine(name).load(name, SCORERS[name], locks)
 
 
 def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict[str, float]:
@@ -82,9 +95,10 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
     values = {}
     for name in [scorers] if isinstance(scorers, str) else scorers:
         name = find(SCORERS, name)
-        if cut := cut_tokens(name, prompt):
+        locks = lock_scorer(name)
+        if cut := cut_tokens(name, prompt, locks):
             warn_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
-        (values[name],) = _loaded(name, str(determined_score(name)))([image], [prompt])
+        (values[name],) = _loaded(name, str(determined_score(name, locks)))([image], [prompt])
     return values
 
 

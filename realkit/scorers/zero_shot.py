@@ -10,8 +10,8 @@ from realkit.base.errors import RequestError
 from realkit.catalog.lookup import find
 from realkit.catalog.suites import PROMPTS
 from realkit.scorers import clip
+from realkit.scorers.references import SOURCE, Locks
 from realkit.scorers.table import Rate, Scorer
-from realkit.weights.lock import Lock
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +26,7 @@ def check_contrast(name: str, entry: Scorer) -> None:
         )
 
 
-def load_contrast(name: str, entry: Scorer, locked: Lock | None) -> Rate:
+def load_contrast(name: str, entry: Scorer, locks: Locks) -> Rate:
     """100 times the share of `words` in a softmax over it and each list of `against`.
 
     A list is one class, whose embedding is the mean of its texts' (the prompt ensembles of CLIP,
@@ -34,7 +34,7 @@ def load_contrast(name: str, entry: Scorer, locked: Lock | None) -> Rate:
     """
     import torch
 
-    encoders = clip.Encoders(name, entry.source, locked)
+    encoders = clip.Encoders(name, entry.source, locks.get(SOURCE))
     classes = [encoders.texts(texts).mean(0) for texts in (entry.words, *entry.against)]
     directions = torch.nn.functional.normalize(torch.stack(classes), dim=-1)
 
@@ -53,10 +53,10 @@ def check_rank(name: str, entry: Scorer) -> None:
     find(PROMPTS, entry.suite)
 
 
-def load_rank(name: str, entry: Scorer, locked: Lock | None) -> Rate:
+def load_rank(name: str, entry: Scorer, locks: Locks) -> Rate:
     """100 where a picture is nearer to its own prompt than to any other of the suite, else 0: its
     mean is R-precision in percent (arXiv 1711.10485). A prompt from elsewhere joins the suite."""
-    encoders = clip.Encoders(name, entry.source, locked)
+    encoders = clip.Encoders(name, entry.source, locks.get(SOURCE))
     suite = PROMPTS[find(PROMPTS, entry.suite)].prompts
     rivals = encoders.prompts(suite)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from realkit.base.errors import RequestError
 from realkit.models import legs
 from realkit.models.lock import ModelLock, lock_model
-from realkit.scorers.score import determined_score
+from realkit.scorers.references import Locks
+from realkit.scorers.score import determined_score, lock_scorer
 from realkit.sweeps import notices
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.ids import settings_of
@@ -34,8 +35,9 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
     for name in dict.fromkeys(cell.upscaler for cell in cells if cell.upscaler):
         lock_upscaler(Chain.parse(name))
     check_pictures(cells)
-    check_scorers(sweep.scorers)
-    return "\n".join([sweep.describe(), *notices.unread(cells, locks, sweep.scorers)])
+    scorers = {name: lock_scorer(name) for name in sweep.scorers}
+    check_scorers(scorers)
+    return "\n".join([sweep.describe(), *notices.unread(cells, locks, scorers)])
 
 
 def sweep_of(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
@@ -58,11 +60,11 @@ def check_redraw(cell: Cell, model: ModelLock) -> None:
             redraw.check(redraws_with(part, model), cell.sampler, cell.steps)
 
 
-def check_scorers(names: Sequence[str]) -> None:
+def check_scorers(scorers: Mapping[str, Locks]) -> None:
     """Raise RequestError where two names mean one scorer: their numbers would bear one id."""
     names_by_result: dict[str, str] = {}
-    for name in names:
-        result = json.dumps(determined_score(name), sort_keys=True)
+    for name, locks in scorers.items():
+        result = json.dumps(determined_score(name, locks), sort_keys=True)
         other = names_by_result.setdefault(result, name)
         if other != name:
             raise RequestError(f"Scorers {other!r} and {name!r} are one scorer: name one of them")

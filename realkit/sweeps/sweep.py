@@ -29,7 +29,7 @@ from realkit.catalog.lookup import find
 from realkit.models import request
 from realkit.models.spec import ModelSpec, identify
 from realkit.samplers.table import SAMPLERS
-from realkit.scorers.score import determined_score
+from realkit.scorers.score import check_scorer
 from realkit.scorers.table import SCORERS
 from realkit.sweeps import cost
 from realkit.sweeps.cell import Cell
@@ -234,7 +234,7 @@ def _scorers(value: Any) -> list[str]:
     names: dict[str, None] = {}
     for item in _listed(value):
         name = find(SCORERS, item)
-        determined_score(name)
+        check_scorer(name)
         names[name] = None
     return list(names)
 

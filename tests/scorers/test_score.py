@@ -118,4 +118,4 @@ def test_one_scorer_by_two_names_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     monkeypatch.setattr("realkit.scorers.score.SCORERS", Table("scorer", Scorer))
     with pytest.raises(rk.RequestError, match="Scorers 'colour-cast' and 'paint' are one scorer"):
-        check.check_scorers(["colour-cast", "paint"])
+        check.check_scorers({"colour-cast": {}, "paint": {}})

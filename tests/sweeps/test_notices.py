@@ -2,6 +2,7 @@
 
 import realkit as rk
 from realkit.models.lock import lock_model
+from realkit.scorers.score import lock_scorer
 from realkit.sweeps import notices
 from realkit.sweeps.check import plan
 
@@ -20,7 +21,9 @@ ASKED = dict(
 def said(**settings):
     sweep = rk.Sweep(**{**ASKED, **settings})
     models = {name: lock_model(name) for name in sweep.models}
-    return notices.unread(sweep.cells(), models, sweep.scorers)
+    return notices.unread(
+        sweep.cells(), models, {name: lock_scorer(name) for name in sweep.scorers}
+    )
 
 
 def test_each_way_is_one_line_with_its_number_and_the_first_example():

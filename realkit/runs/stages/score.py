@@ -44,7 +44,8 @@ class Score:
 
     def _scores(self, planned: list[Planned]) -> Iterator[tuple[str, Tool, Planned, Row]]:
         for name in self.kit.scorers:
-            tool, settings = Tool("scorer", name), determined_score(name)
+            tool = Tool("scorer", name)
+            settings = determined_score(name, self.kit.scorers[name])
             reads_prompt = uses_prompt(name)
             for item in planned:
                 prompt = item.cell.prompt if reads_prompt else None
@@ -52,8 +53,7 @@ class Score:
                 yield name_of("score", determined), tool, item, {"scorer": name, "prompt": prompt}
 
     def locks(self, tool: Tool) -> list[Lock]:
-        lock = self.kit.scorers[tool.name]
-        return [lock] if lock else []
+        return list(self.kit.scorers[tool.name].values())
 
     def load(self, tool: Tool) -> Rate:
         return load_scorer(tool.name, self.kit.scorers[tool.name])
@@ -63,14 +63,14 @@ class Score:
         images = [read_picture(files, item.source(self.name)) for item in job.planned]
         with Stopwatch(device) as scoring:
             values = tool(images, prompts)
-        size = len(job.planned)
+        size, locks = len(job.planned), self.kit.scorers[job.tool.name]
         measured = {"status": "ok", "score_s": scoring.seconds / size, "device": device.type}
         outputs = []
         for artifact, item, value in zip(job.artifacts, job.planned, values, strict=True):
             if not math.isfinite(value):
                 raise FloatingPointError(f"scorer {job.tool} gave {value}")
             row = job.row(artifact, item, self.name) | measured | {"value": value}
-            if cut := cut_tokens(job.tool.name, item.cell.prompt):
+            if cut := cut_tokens(job.tool.name, item.cell.prompt, locks):
                 row["cut"] = cut
             outputs.append(Output(row))
         return outputs
