@@ -121,8 +121,8 @@ def clip(folder: Path, activation: str, seed: int) -> Path:
 
 
 def clip_processor(folder: Path) -> Path:
-    """The tokenizer and preprocessor_config.json of a CLIP, as laion/CLIP-ViT-H-14-laion2B-s32B-b79K
-    has them beside weights that nobody should ask for."""
+    """The tokenizer and preprocessor_config.json of a CLIP, as
+    laion/CLIP-ViT-H-14-laion2B-s32B-b79K has them beside weights that nobody should ask for."""
     from transformers import AutoTokenizer
 
     clip_tokenizer.write(folder, pad=clip_tokenizer.END)
@@ -274,11 +274,19 @@ def smolvlm(folder: Path) -> Path:
     """As HuggingFaceTB/SmolVLM-256M-Instruct."""
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
-    words = [*MARKS, *SPOKEN, *(f"Ġ{word}" for word in SPOKEN), "Ġ", "Ċ", *LETTERS, *LETTERS.upper()]
+    words = [
+        *MARKS,
+        *SPOKEN,
+        *(f"Ġ{word}" for word in SPOKEN),
+        "Ġ",
+        "Ċ",
+        *LETTERS,
+        *LETTERS.upper(),
+    ]
     words = list(dict.fromkeys(words))
     text = TEXT | {
-        "model_type": "llama", "vocab_size": len(words), "num_key_value_heads": 2, "pad_token_id": 2,
-        "max_position_embeddings": 512,
+        "model_type": "llama", "vocab_size": len(words), "num_key_value_heads": 2,
+        "pad_token_id": 2, "max_position_embeddings": 512,
     }  # fmt: skip
     config = Idefics3Config(
         vision_config=VISION, text_config=text, scale_factor=2, pad_token_id=2,
@@ -292,12 +300,22 @@ def smolvlm(folder: Path) -> Path:
     halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
     sizes = {"max_image_size": edge, "size": {"longest_edge": 2 * SIDE}, "resample": 1}
     write(folder / "preprocessor_config.json", settings | own | halves | sizes)
-    write(folder / "processor_config.json", {"image_seq_len": 4, "processor_class": "Idefics3Processor"})
+    write(
+        folder / "processor_config.json",
+        {"image_seq_len": 4, "processor_class": "Idefics3Processor"},
+    )
     write(folder / "chat_template.json", {"chat_template": CHAT})
     write(folder / "tokenizer.json", smol_tokenizer(words))
-    marks = {"bos_token": "<|im_start|>", "eos_token": "<end_of_utterance>", "pad_token": "<|im_end|>"}
+    marks = {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<end_of_utterance>",
+        "pad_token": "<|im_end|>",
+    }
     settings = {"tokenizer_class": "GPT2Tokenizer", "unk_token": "<|endoftext|>"}
-    write(folder / "tokenizer_config.json", marks | settings | {"processor_class": "Idefics3Processor"})
+    write(
+        folder / "tokenizer_config.json",
+        marks | settings | {"processor_class": "Idefics3Processor"},
+    )
     write(folder / "special_tokens_map.json", marks | {"unk_token": "<|endoftext|>"})
     return others(folder)
 
@@ -306,8 +324,8 @@ def smol_tokenizer(words: list[str]) -> dict[str, Any]:
     """Byte-level words, in which yes and no are one token each."""
     merges = []
     vocabulary = list(words)
-    for word in SPOKEN:
-        for start in ("", "Ġ"):
+    for start in ("Ġ", ""):
+        for word in SPOKEN:
             whole = start + word
             for end in range(2, len(whole) + 1):
                 merges.append([whole[: end - 1], whole[end - 1]])
@@ -319,7 +337,12 @@ def smol_tokenizer(words: list[str]) -> dict[str, Any]:
         "ignore_merges": False, "vocab": {word: n for n, word in enumerate(vocabulary)},
         "merges": [merge for n, merge in enumerate(merges) if merge not in merges[:n]],
     }  # fmt: skip
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     return {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [special(index, word) for index, word in enumerate(MARKS)],

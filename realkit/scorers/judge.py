@@ -40,7 +40,7 @@ def load(name: str, entry: Scorer, locks: Locks) -> Rate:
     network = references.pretrained(name, AutoModelForImageTextToText, locks[SOURCE])
     folder = references.fetch(name, locks[SOURCE])
     try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
         asked = chat(processor, entry.question)
     except Exception as error:  # a config or a template may be wrong in many ways
         raise RequestError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from realkit.base import device
-from realkit.base.errors import RequestError, shown
+from realkit.base.errors import RequestError, one_line, shown
 from realkit.scorers.table import Scorer
 from realkit.weights import pickles, resolve
 from realkit.weights.folders import PICKLED, WEIGHTS
@@ -121,9 +121,10 @@ def fill(name: str, network: Any, weights: Mapping[str, torch.Tensor]) -> Any:
 def pretrained(name: str, auto: Any, locked: Lock) -> Any:
     """A network of transformers, as `fill` leaves it; `auto` is one of its classes."""
     import torch
+    from transformers.utils import logging
 
-    from realkit.base.errors import one_line
-
+    logging.set_verbosity_error()  # what it would warn of is refused below
+    logging.disable_progress_bar()
     folder = fetch(name, locked)
     try:
         network, report = auto.from_pretrained(

@@ -43,7 +43,6 @@ def check_scorer(name: str) -> None:
 def determined_score(name: str, locks: Locks | None = None) -> dict[str, Any]:
     """What determines a scorer's number, apart from picture and prompt; `locks` are made where left
     out. Raises RequestError for a wrong entry."""
-    check_scorer(name)
     entry = SCORERS[name]
     locks = lock_scorer(name) if locks is None else locks
     prints = {part: lock.fingerprint for part, lock in sorted(locks.items())}
@@ -72,7 +71,9 @@ def cut_tokens(name: str, prompt: str, locks: Locks | None = None) -> int:
 
 def lock_scorer(name: str, before: Locks | None = None) -> dict[str, Lock]:
     """The locks of a scorer's weights, by part: none where a package fetches its own. Those made
-    `before` hold while the entry names the same references of a network."""
+    `before` hold while the entry names the same references of a network. Raises RequestError for a
+    wrong entry, and for weights that are missing."""
+    check_scorer(name)
     return _engine(name).lock(name, SCORERS[name], before)
 
 
