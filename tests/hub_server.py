@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -132,8 +133,8 @@ def serving(
                 if path.startswith(f"/{name}/resolve/"):
                     revision, _, file = path.removeprefix(f"/{name}/resolve/").partition("/")
                     return (
-                        self._file(name, folder, file)
-                        if revision in ("main", COMMIT)
+                        self._file(name, folder, file, _commit(revision))
+                        if _commit(revision)
                         else self.error(404, "RevisionNotFound")
                     )
             self.error(401 if not self.headers.get("Authorization") else 404, "RepoNotFound")
@@ -160,7 +161,7 @@ def serving(
             if (
                 rest
                 and rest.split("/")[1] in ("revision", "tree")
-                and rest.split("/")[2] not in ("main", COMMIT)
+                and not _commit(rest.split("/")[2])
             ):
                 return self.error(404, "RevisionNotFound")
             files = {
@@ -176,7 +177,7 @@ def serving(
                 else {
                     "id": name,
                     "modelId": name,
-                    "sha": COMMIT,
+                    "sha": _commit(rest.split("/")[2]) if "/revision/" in rest else COMMIT,
                     "siblings": entries,
                     "private": False,
                     "tags": [],
@@ -184,15 +185,15 @@ def serving(
             )
             self.send(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
-        def _file(self, name: str, folder: Path, file: str) -> None:
+        def _file(self, name: str, folder: Path, file: str, commit: str) -> None:
             own = hub.manners.get(f"{name}/{file}") or hub.manners.get(name, Manners())
             if self._refused(f"{name}/{file}", own, contents=True):
                 return None
             if not (folder / file).is_file():
-                return self.error(404, "EntryNotFound", {"X-Repo-Commit": COMMIT})
+                return self.error(404, "EntryNotFound", {"X-Repo-Commit": commit})
             headers = {
                 "ETag": f'"{etag(folder / file)}"',
-                "X-Repo-Commit": COMMIT,
+                "X-Repo-Commit": commit,
                 "Accept-Ranges": "bytes",
             }
             if file.endswith(LARGE):
@@ -330,6 +331,12 @@ def running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _commit(revision: str) -> str:
+    """The commit of a revision, "" where there is none: a repository is the same at "main" and at
+    any commit."""
+    return COMMIT if revision == "main" else "".join(re.findall(r"\A[0-9a-f]{40}\Z", revision))
 
 
 def etag(path: Path) -> str:
