@@ -182,8 +182,8 @@ def head(width: int, seed: int) -> Any:
     from torch import nn
 
     layers = nn.Sequential(
-        nn.Linear(width, 16), nn.Dropout(0.2), nn.Linear(16, 12), nn.Dropout(0.2),
-        nn.Linear(12, 8), nn.Dropout(0.1), nn.Linear(8, 6), nn.Linear(6, 1),
+        nn.Linear(width, 1024), nn.Dropout(0.2), nn.Linear(1024, 128), nn.Dropout(0.2),
+        nn.Linear(128, 64), nn.Dropout(0.1), nn.Linear(64, 16), nn.Linear(16, 1),
     )  # fmt: skip
     network = nn.Module()
     network.layers = layers

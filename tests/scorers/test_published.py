@@ -278,7 +278,7 @@ def test_long_prompts_are_the_mean_of_their_chunks(pictures):
         ),
         (
             "head",
-            lambda t: t.update({"mlp.layers.4.weight": torch.zeros(8, 3)}),
+            lambda t: t.update({"mlp.layers.4.weight": torch.zeros(64, 3)}),
             "head takes vectors through the sizes",
         ),
         (
