@@ -116,7 +116,10 @@ def _scorers() -> Iterator[Line]:
     from realkit.scorers.table import SCORERS
 
     for name, spec in SCORERS.items():
-        yield name, spec.unit, f"better: {spec.direction}", spec.about
+        seen = f"sees {spec.tokens} tokens" if spec.tokens else ""
+        licence = "" if spec.licence == "none" else spec.licence
+        resize = f"resize: {spec.resize}"
+        yield name, spec.unit, f"better: {spec.direction}", seen, licence, resize, spec.about
 
 
 def _prompts() -> Iterator[Line]:
