@@ -96,11 +96,14 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
     values = {}
     for name in [scorers] if isinstance(scorers, str) else scorers:
         name = find(SCORERS, name)
-        locks = lock_scorer(name)
+        locks = _LOCKED[name] = lock_scorer(name, _LOCKED.get(name))
         if cut := cut_tokens(name, prompt, locks):
             warn_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
         (values[name],) = _loaded(name, str(determined_score(name, locks)))([image], [prompt])
     return values
+
+
+_LOCKED: dict[str, dict[str, Lock]] = {}  # by `score`: a hub is asked once in a process
 
 
 @lru_cache(maxsize=4)
