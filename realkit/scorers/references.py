@@ -67,11 +67,12 @@ def _lock(text: str, kind: Kind, sha256: str, before: Lock | None) -> Lock | Non
     if not here and (kind == "open_clip" or not text):
         return None
     ref = parse(text)
-    if before and not here and before.ref == str(ref):
+    pinned = {SINGLE: sha256} if sha256 else None
+    if before and not here and before.ref == str(ref) and pinned in (None, before.files):
         return before
     single = kind in ("file", "file?")
-    if sha256 and not here and ref.kind in ("url", "hub"):  # nothing is left to look up
-        return Lock(str(ref), ref.kind, ref.revision, files={SINGLE: sha256})
+    if pinned and not here and ref.kind in ("url", "hub"):  # nothing is left to look up
+        return Lock(str(ref), ref.kind, ref.revision, files=pinned)
     with pickles.reading_pickles() if single else nullcontext():
         locked = resolve.lock(text, weights=True)
     if locked.single != single:

@@ -109,4 +109,4 @@ _LOCKED: dict[str, dict[str, Lock]] = {}  # by `score`: a hub is asked once in a
 @lru_cache(maxsize=4)
 def _loaded(name: str, determined: str) -> Rate:
     # Keyed by what determines the number too: a file of weights may change.
-    return load_scorer(name)
+    return load_scorer(name, _LOCKED.get(name))
