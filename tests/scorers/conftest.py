@@ -29,9 +29,7 @@ def made(tmp_path_factory):
     open_clip.add_model_config(scorer_miniatures.architecture(root / "open_clip"))
     folders = scorer_miniatures.repositories(root)
     head = str(scorer_miniatures.laion(root / "laion" / "sac+logos+ava1-l14-linearMSE.pth"))
-    entries = {
-        name: scorer_miniatures.entry(name, folders, head) for name in scorer_miniatures.PUBLISHED
-    }
+    entries = {name: scorer_miniatures.entry(name, folders, head) for name in PUBLISHED}
     return Made(root, folders, entries)
 
 
