@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from realkit.base import device
 from realkit.base.errors import RequestError, one_line
@@ -21,6 +21,10 @@ from realkit.weights.sources import disk
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+
+# open_clip's ending of a model with the activation that OpenAI trained with, x·sigmoid(1.702 x).
+# Without it open_clip ≥ 3 builds another activation around those weights, and only warns.
+QUICK = "-quickgelu"
 
 
 def check(name: str, entry: Scorer) -> None:
@@ -37,6 +41,16 @@ def check(name: str, entry: Scorer) -> None:
             f"Scorer {name!r} has the source {source!r}: expected open_clip's MODEL:WEIGHTS, or an"
             " existing folder"
         )
+    if source.endswith(":openai") and QUICK not in source:
+        _other_activation(name, source, QUICK)
+
+
+def _other_activation(name: str, source: str, ending: str) -> NoReturn:
+    model, _, weights = source.partition(":")
+    raise RequestError(
+        f"Scorer {name!r} has the source {source!r}, whose weights were trained with another"
+        f" activation: write {model.removesuffix(QUICK)}{ending}:{weights}"
+    )
 
 
 @lru_cache(maxsize=8)
@@ -48,7 +62,7 @@ def length(source: str) -> tuple[Callable[[str], int], int] | None:
     else:
         spec = find_spec("open_clip")  # located, not imported: the import takes seconds
         assert spec is not None and spec.origin is not None
-        model = source.partition(":")[0].removesuffix("-quickgelu")
+        model = source.partition(":")[0].removesuffix(QUICK)
         file = Path(spec.origin).parent / "model_configs" / f"{model}.json"
         if not file.is_file():
             return None
@@ -80,6 +94,10 @@ class Encoders:
         model_name, _, weights = source.partition(":")
         if locked:
             model_name, weights = f"local-dir:{resolve.fetch(locked)}", ""
+        trained = (open_clip.get_pretrained_cfg(model_name, weights) or {}).get("quick_gelu", False)
+        built = (open_clip.get_model_config(model_name) or {}).get("quick_gelu", False)
+        if weights and trained != built:
+            _other_activation(name, source, QUICK if trained else "")
         try:
             self._model, _, self._prepare = open_clip.create_model_and_transforms(
                 model_name, pretrained=weights or None, device=self._device

@@ -33,7 +33,7 @@ def test_what_determines_a_number_are_the_hashes_of_all_that_is_read(made, monke
 
 def test_clip_keeps_its_identity():
     assert determined_score("clip") == {
-        "engine": "open_clip", "weights": "ViT-L-14:openai", "version": 1,
+        "engine": "open_clip", "weights": "ViT-L-14-quickgelu:openai", "version": 1,
     }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def test_the_colour_cast_is_a_number():
 
 def test_clip_is_never_silently_another():
     with pytest.raises(
-        rk.RequestError, match=r"Scorer 'clip' cannot get its weights \(ViT-L-14:openai\)"
+        rk.RequestError, match=r"Scorer 'clip' cannot get its weights \(ViT-L-14-quickgelu:openai\)"
     ):
         rk.score(Image.new("RGB", (8, 8)), "a", ["clip"])
 
@@ -104,6 +104,7 @@ def test_a_wrong_entry_is_refused_before_any_work(monkeypatch):
         ),
         ("mine", entry("ViT-L-14"), "expected open_clip's MODEL:WEIGHTS"),
         ("file", entry("package:esrgan-x4/model.safetensors"), "expected a folder"),
+        ("gelu", entry("ViT-B-32:openai"), "another activation: write ViT-B-32-quickgelu:openai"),
     ):
         monkeypatch.setitem(rk.SCORERS.__dict__, "_entries", {name: spec})
         with pytest.raises(rk.RequestError, match=says):
