@@ -120,10 +120,11 @@ def _scorers() -> Iterator[Line]:
 
 
 def _prompts() -> Iterator[Line]:
-    from realkit.catalog.suites import PROMPTS
+    from realkit.catalog.suites import PROMPTS, SUITE
 
     for name, suite in PROMPTS.items():
-        yield f"suite:{name}", f"{len(suite.prompts)} prompts", suite.about
+        count, commercial = f"{len(suite.prompts)} prompts", f"commercial: {suite.commercial}"
+        yield f"{SUITE}{name}", count, commercial, suite.licence, suite.about
 
 
 _LISTS = {
