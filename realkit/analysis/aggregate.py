@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -16,8 +17,10 @@ def aggregate(df: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """A row for each combination of the columns `by`: its cells, prompts, scores and seconds.
 
     A score has its mean over prompts, with its 95 % interval in NAME_low and NAME_high, the same
-    that plots draw. `seconds` is the median, empty where cells of different batches, memory rungs
-    or cards would be pooled. Raises RequestError for an unknown column, and an empty table.
+    that plots draw. `seconds` is the median of a picture, `pictures_an_hour` as many as that makes
+    in an hour without loading, `joules` the median of a picture where the cards count them: all
+    empty where cells of different batches, memory rungs or cards would be pooled. Raises
+    RequestError for an unknown column, and an empty table.
     """
     check_columns(df, *by)
     scores = [name for name in metrics_of(df) if name not in COLUMNS]
@@ -31,15 +34,19 @@ def aggregate(df: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
             scored = part.dropna(subset=[name])
             interval = mean_interval(scored[name], scored["prompt"].astype(str))
             row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        row["seconds"] = _median_seconds(part)
+        seconds = _median(part, "seconds")
+        row |= {"seconds": seconds, "pictures_an_hour": 3600 / seconds if seconds else math.nan}
+        if "joules" in df and df["joules"].notna().any():
+            row["joules"] = _median(part, "joules")
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _median_seconds(part: pd.DataFrame) -> float:
-    if "seconds" not in part:
-        return float("nan")
-    for name in CONDITIONS:
-        if name in part and part[name].nunique() > 1:
-            return float("nan")
-    return float(part["seconds"].median())
+def _median(part: pd.DataFrame, name: str) -> float:
+    """The median of a time or an energy; nan where it is missing, or unlike cells are pooled."""
+    if name not in part:
+        return math.nan
+    for condition in CONDITIONS:
+        if condition in part and part[condition].nunique() > 1:
+            return math.nan
+    return float(pd.to_numeric(part[name], errors="coerce").median())

@@ -16,7 +16,7 @@ from realkit.scorers.table import SCORERS
 if TYPE_CHECKING:
     import pandas as pd
 
-RELATIVE_UNITS = ("s", "GiB")  # compared in percent
+RELATIVE_UNITS = ("s", "J", "GiB")  # compared in percent
 
 
 @dataclass(frozen=True)
