@@ -29,7 +29,12 @@ from tests.golden import materials
 from tests.golden.sweeps import BASE, CUBE, RUNNABLE
 
 ROOT = Path(__file__).resolve().parent.parent
-DIFFER = {"seconds", "joules", "run", "image"}  # columns that no two runs share, beside times and memory
+DIFFER = {
+    "seconds",
+    "joules",
+    "run",
+    "image",
+}  # columns that no two runs share, beside times and memory
 MACHINE = ("device", "cpu", "python", "versions")
 ROW = ("stage", "status", "parent", "scorer", "value", "nfe", "network_passes", "scheduler")
 
