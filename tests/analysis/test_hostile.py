@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from matplotlib import pyplot as plt
 
 import realkit as rk
+from realkit.apps.cli.main import main
 from tests.analysis.test_compare import METRIC, table, timed
 
 CALLS = {
@@ -141,3 +143,17 @@ def test_the_front_of_a_score_that_should_be_low_is_low(frame):
     assert front.get_ydata().tolist() == [10.0]
     with pytest.raises(rk.RequestError, match="'guidance' has no better direction"):
         rk.plots.pareto(low, x="nfe", y="guidance")
+
+
+def test_a_folder_without_cells_or_votes_is_one_line(tmp_path):
+    for name in ("cells.jsonl", "rows.jsonl"):
+        (tmp_path / name).touch()
+    call = CliRunner().invoke
+    for command in (["compare"], ["table"], ["votes"], ["vote"]):
+        result = call(main, [*command, str(tmp_path), "--by", "sampler"])
+        assert result.exit_code == 2 and "The table has no rows" in result.stderr, command
+        assert result.stderr.count("\n") == 1
+    assert call(main, ["table", str(tmp_path)]).stdout == "the table has no cells\n"
+    for wrong in ("", [], 3):
+        with pytest.raises(rk.RequestError, match=r"expected a column's name|has no column ''"):
+            rk.votes(tmp_path, wrong)
