@@ -29,7 +29,12 @@ from tests.golden import materials
 from tests.golden.sweeps import BASE, CUBE, RUNNABLE
 
 ROOT = Path(__file__).resolve().parent.parent
-DIFFER = {"seconds", "run", "image"}  # columns that no two runs share, beside times and memory
+DIFFER = {
+    "seconds",
+    "joules",
+    "run",
+    "image",
+}  # columns that no two runs share, beside times and memory
 MACHINE = ("device", "cpu", "python", "versions")
 ROW = ("stage", "status", "parent", "scorer", "value", "nfe", "network_passes", "scheduler")
 
@@ -148,7 +153,9 @@ def contents(folder: Path) -> dict[str, Any]:
     table = rk.read(folder).table()
     if bad := table.loc[table["status"] != "ok", "error"].tolist():
         raise click.ClickException(f"{len(bad)} cells are not ok, the first: {bad[0]}")
-    shared = [name for name in table if name not in DIFFER and not name.endswith(("_s", "_gib"))]
+    shared = [
+        name for name in table if name not in DIFFER and not name.endswith(("_s", "_j", "_gib"))
+    ]
     records = table[shared].astype(object).where(pd.notna(table[shared]), None)
     rows = {}
     for line in lines_of(folder / "rows.jsonl"):

@@ -43,7 +43,9 @@ SWEEP = {
 MEASURED = [
     name
     for name in COLUMNS
-    if name == "seconds" or name.endswith("_s") or name.startswith(("peak_", "upscale_peak_"))
+    if name in ("seconds", "joules")
+    or name.endswith(("_s", "_j"))
+    or name.startswith(("peak_", "upscale_peak_"))
 ] + ["run"]
 MOST = 12  # kills of one sweep before it is let be
 BATCH = 2

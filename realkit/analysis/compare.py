@@ -13,7 +13,15 @@ import pandas as pd
 
 from realkit.analysis import sentences
 from realkit.analysis.answer import Answer
-from realkit.analysis.metrics import Metric, check_columns, column_names, metric_of, metrics_of
+from realkit.analysis.metrics import (
+    Metric,
+    check_columns,
+    check_confidence,
+    column_names,
+    metric_of,
+    metrics_of,
+    table_of,
+)
 from realkit.analysis.pairs import Arms, Pairs, all_pairs, labelled, matrix
 from realkit.analysis.verdicts import LEAST_PROMPTS, Verdict, judged, least
 from realkit.base.errors import RequestError, shown
@@ -41,23 +49,23 @@ def compare(
     """Compare the values of `by` with each other, or with `baseline`: a row a pair and metric.
 
     `df` is a table of results, or a results folder. `by` is an axis ("sampler", "steps"), or
-    several that are taken together. `metric` is a score, a time or memory; by default every score
-    with a better direction, and the seconds of a picture. Cells are paired on prompt and seed with
-    every other axis equal; the differences of a prompt are averaged, for the prompt is the unit.
+    several that are taken together. `metric` is a score, a time, joules or memory; by default every
+    score with a better direction, and the seconds of a picture. Cells are paired on prompt and seed
+    with every other axis equal; the differences of a prompt are averaged: the prompt is the unit.
 
-    `effect` is a - b in the metric's unit, of seconds and memory in percent of b, with its interval
+    `effect` is a - b in the metric's unit, of times and the like in percent of b, with its interval
     `low` to `high` (base.statistics.family): corrected for all pairs of one metric, in each value
     of `within` separately. `verdict` is
 
     - "better" or "worse": the interval is beyond zero, there are at least 6 prompts, and no prompt
       carries more than half of the difference;
     - "equivalent": the interval is within ± `margin`, by default the scorer's own, in the metric's
-      unit, of seconds and memory in percent; never where there is none;
+      unit, of times and the like in percent; never where there is none;
     - "undecided": else. `reason` says why, `prompts_needed` how many would settle it.
 
-    Of seconds and memory only cells of equal batch, memory rung and card are compared, and the unit
-    is the batch. Raises RequestError for an empty table, an unknown column, one value of `by`, a
-    metric that no cell has, and where no two cells can be paired.
+    Of times, joules and memory only cells of equal batch, memory rung and card are compared, and
+    the unit is the batch. Raises RequestError for an empty table, an unknown column, one value of
+    `by`, a metric that no cell has, and where no two cells can be paired.
     """
     frame = _frame(df)
     names = column_names("by", by)
@@ -81,7 +89,8 @@ def compare(
     table["prompts_needed"] = table["prompts_needed"].astype("Int64")
     if len({isinstance(arm, str) for arm in arms}) > 1:  # "none" beside numbers: one kind a column
         table["a"], table["b"] = table["a"].map(str), table["b"].map(str)
-    table.attrs["sentences"] = [*lines, sentences.brackets(confidence)]
+    cut = sentences.not_read_whole(frame)
+    table.attrs["sentences"] = [*lines, *cut, sentences.brackets(confidence)]
     return table
 
 
@@ -114,13 +123,7 @@ def verdicts_of(
 
 def _frame(df: pd.DataFrame | str | Path) -> pd.DataFrame:
     """A table, read from a results folder where one is given; a copy without its attributes."""
-    if isinstance(df, (str, Path)):
-        df = read(df).table()
-    frame = pd.DataFrame(df).reset_index(drop=True)
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise RequestError(f"The table has the column {shown(twice)} twice: expected it once")
-    return frame
+    return table_of(read(df).table() if isinstance(df, (str, Path)) else df)
 
 
 def _check(frame: pd.DataFrame, by: list[str], within: Any, confidence: Any) -> None:
@@ -135,9 +138,7 @@ def _check(frame: pd.DataFrame, by: list[str], within: Any, confidence: Any) -> 
                 f"by {name!r}: expected an axis such as model, sampler or steps. Prompts and seeds"
                 " are what a comparison is averaged over"
             )
-    real = isinstance(confidence, (int, float)) and not isinstance(confidence, bool)
-    if not real or not 0.5 <= confidence <= 0.9999:
-        raise RequestError(f"confidence {shown(confidence)}: expected from 0.5 to 0.9999")
+    check_confidence(confidence)
     arms = labelled(frame, by).nunique()
     if not 2 <= arms <= MOST_ARMS:
         raise RequestError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from realkit.analysis.metrics import table_of
 from realkit.base.errors import RequestError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def verdicts(table: pd.DataFrame) -> Figure:
     """
     from matplotlib import pyplot as plt
 
+    table = table_of(table)
     missing = [name for name in ("a", "b", "metric", "effect", "verdict") if name not in table]
     if missing:
         raise RequestError(f"The table has no column {missing[0]!r}: give what rk.compare returned")

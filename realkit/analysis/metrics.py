@@ -16,7 +16,7 @@ from realkit.scorers.table import SCORERS
 if TYPE_CHECKING:
     import pandas as pd
 
-RELATIVE_UNITS = ("s", "GiB")  # compared in percent
+RELATIVE_UNITS = ("s", "J", "GiB")  # compared in percent
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
             f"{name!r} has no better direction: expected one of {', '.join(metrics_of(frame))}"
         )
     if metric.values(frame).isna().all():
-        raise RequestError(f"No cell of the table has a number in {name!r}")
+        above = " above 0" if metric.relative else ""
+        raise RequestError(f"No cell of the table has a number{above} in {name!r}")
     return metric
 
 
@@ -96,22 +97,46 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
     names = []
     for name in frame.columns:
         directed = name in SCORERS and SCORERS[name].direction != "none"
-        if directed and frame[name].notna().any():
+        if directed and Metric(name, "higher").values(frame).notna().any():
             names.append(name)
-    if "seconds" in frame and frame["seconds"].notna().any():
+    times = Metric("seconds", "lower", relative=True)
+    if "seconds" in frame and times.values(frame).notna().any():
         names.append("seconds")
     return names
+
+
+def table_of(df: Any) -> pd.DataFrame:
+    """A plain copy of a table, its rows numbered. Raises RequestError for anything else, and for
+    columns that are no distinct names."""
+    import pandas as pd
+
+    if not isinstance(df, pd.DataFrame):
+        raise RequestError(
+            f"{shown(df)} is no table: expected a dataframe, such as rk.read(folder).table()"
+        )
+    if df.columns.nlevels > 1:
+        raise RequestError("The table's columns have several levels: expected one name each")
+    if not df.columns.is_unique:
+        twice = df.columns[df.columns.duplicated()][0]
+        raise RequestError(f"The table has the column {shown(twice)} twice: expected it once")
+    return pd.DataFrame(df).reset_index(drop=True)
 
 
 def check_columns(frame: pd.DataFrame, *names: str) -> None:
     """Raise RequestError for a column that a table lacks, and for a table without rows."""
     for name in names:
         if name not in frame.columns:
-            raise RequestError(
-                f"The table has no column {shown(name)}: expected one of {', '.join(frame.columns)}"
-            )
+            columns = ", ".join(map(str, frame.columns)) or "none, for it has no columns"
+            raise RequestError(f"The table has no column {shown(name)}: expected one of {columns}")
     if frame.empty:
         raise RequestError("The table has no rows: expected the cells of a run")
+
+
+def check_confidence(confidence: Any) -> None:
+    """Raise RequestError for what is no confidence of an interval."""
+    real = isinstance(confidence, (int, float)) and not isinstance(confidence, bool)
+    if not real or not 0.5 <= confidence <= 0.9999:
+        raise RequestError(f"confidence {shown(confidence)}: expected from 0.5 to 0.9999")
 
 
 def column_names(argument: str, value: Any) -> list[str]:

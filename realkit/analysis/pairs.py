@@ -81,8 +81,10 @@ class Arms:
             if name in self._frame:
                 text = str if name == "prompt" else _text
                 self._texts[name] = self._frame[name].astype(object).map(text).to_numpy(object)
-        self._values = metric.values(self._frame).to_numpy(float)
-        self._batches = self._batch_names() if metric.relative else None
+        # A cell of an unknown prompt has no partner.
+        values = metric.values(self._frame).where(self._frame["prompt"].notna())
+        self._values = values.to_numpy(float)
+        self._batches = batch_names(self._frame).to_numpy(object) if metric.relative else None
         self._codes: dict[tuple[str, ...], np.ndarray] = {}
 
     @property
@@ -170,11 +172,6 @@ class Arms:
             self._codes[keys] = columns.groupby(list(keys), sort=False).ngroup().to_numpy()
         return self._codes[keys]
 
-    def _batch_names(self) -> np.ndarray:
-        present = [name for name in BATCH if name in self._frame]
-        names = self._frame[present].astype(object).map(str)
-        return names.agg(" ".join, axis=1).to_numpy(object)
-
     def _by_axis(
         self, differences: np.ndarray, rows: np.ndarray, axes: Sequence[str]
     ) -> dict[str, dict[Any, dict[str, float]]]:
@@ -187,6 +184,12 @@ class Arms:
                 at = values == value
                 found.setdefault(axis, {})[value] = _means(prompts[at], differences[at])
         return found
+
+
+def batch_names(frame: pd.DataFrame) -> pd.Series:
+    """A name for the batch of each row, equal where they share it."""
+    present = [name for name in BATCH if name in frame]
+    return frame[present].astype(object).map(str).agg(" ".join, axis=1)
 
 
 def matrix(differences: Sequence[dict[Any, float]]) -> np.ndarray:

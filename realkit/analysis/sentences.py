@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+import pandas as pd
+
 from realkit.analysis.verdicts import Verdict, least
 
 MOST_NAMED = 12  # lines of one kind; the table has all
@@ -13,7 +15,7 @@ MOST_NAMED = 12  # lines of one kind; the table has all
 
 def number(value: float) -> str:
     """A number in three digits: "1.25", "−0.4", "1,200"."""
-    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    text = f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.3g}"
     return text.replace("-", "−")
 
 
@@ -55,6 +57,18 @@ def brackets(confidence: float) -> str:
     return (
         f"In brackets: where the true difference lies, {often}, for all pairs of a metric together."
     )
+
+
+def not_read_whole(frame: pd.DataFrame) -> list[str]:
+    """A line where prompts were cut by a model or a scorer: what is compared did not see them
+    whole."""
+    parts = []
+    for name, reader in (("unread", "a model"), ("score_cut_tokens", "a scorer")):
+        if name in frame:
+            cut = frame[name].notna() & (frame[name].astype(object) != 0)
+            if count := frame.loc[cut, "prompt"].nunique():
+                parts.append(f"{counted(count, 'prompt')} by {reader} ({name})")
+    return [f"Not read whole: {', '.join(parts)}."] if parts else []
 
 
 def _arms(verdicts: Sequence[Verdict]) -> list[Any]:
@@ -124,11 +138,14 @@ def _undecided(verdicts: Sequence[Verdict]) -> list[str]:
     if len(few) > 1:
         units = few[0].metric.units
         counts = sorted({verdict.contrast.clusters for verdict in few})
-        size = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        unit = few[0].metric.unit_of_mean
+        size = f"{counts[0]} to {counts[-1]} {units}"
+        if counts[0] == counts[-1]:
+            size = counted(counts[0], unit, units)
         needed = [verdict.needed for verdict in few if verdict.needed]
         settle = f"; {min(needed):,} to {max(needed):,} {units} would settle them" if needed else ""
         lines.append(
-            f"  {len(few)} pairs are undecided: {size} {units}, and fewer than {fewest} decide"
+            f"  {len(few)} pairs are undecided: {size}, and fewer than {fewest} decide"
             f" nothing{settle}."
         )
         met = [verdict for verdict in met if verdict not in few]
@@ -172,9 +189,8 @@ def _notes(verdicts: Sequence[Verdict]) -> list[str]:
     for verdict in turning[:MOST_NAMED]:
         notes.append(f"  {verdict.a} against {verdict.b} turns with {verdict.turns}.")
     if left_out := max((verdict.pairs.left_out for verdict in verdicts), default=0):
-        notes.append(
-            f"  Left out: up to {left_out:,} cells of a pair, without an equal partner or a value."
-        )
+        cells = counted(left_out, "cell")
+        notes.append(f"  Left out: up to {cells} of a pair, without an equal partner or a value.")
     return notes
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from realkit.analysis.metrics import column_names
 from realkit.analysis.trials import TRIALS, Trial, picture_id, trials
 from realkit.analysis.vote_page import embedded
 from realkit.runs.folder import read
@@ -76,6 +77,6 @@ def vote(folder: str | Path, by: str | Sequence[str], count: int = TRIALS, seed:
     """
     run = read(folder)
     df = run.table()
-    names = [by] if isinstance(by, str) else list(by)
+    names = column_names("by", by)
     pictures = {picture_id(name): run.folder / name for name in df["image"].dropna()}
     return VoteWidget(run.store, pictures, trials(df, names, count, seed=seed)).widget

@@ -13,8 +13,9 @@ from scipy.stats import binomtest
 
 from realkit.analysis.answer import Answer
 from realkit.analysis.davidson import OUTCOMES, strengths
-from realkit.analysis.metrics import check_columns, metric_of, metrics_of
+from realkit.analysis.metrics import check_columns, column_names, metric_of, metrics_of
 from realkit.analysis.pairs import labelled
+from realkit.analysis.sentences import counted as some
 from realkit.analysis.sentences import number, signed
 from realkit.analysis.trials import PHOTOGRAPH, picture_id
 from realkit.base.errors import RequestError
@@ -36,7 +37,7 @@ def votes(folder: str | Path, by: str | Sequence[str]) -> Answer:
     showed, and the scores that agree with the votes. Raises RequestError for a folder without
     votes, and for votes on one arm.
     """
-    names = [by] if isinstance(by, str) else list(by)
+    names = column_names("by", by)
     run = read(folder)
     df, cast = run.table(), run.store.votes.read()
     check_columns(df, *names)
@@ -54,7 +55,8 @@ def votes(folder: str | Path, by: str | Sequence[str]) -> Answer:
         *_ranking(table, counted, names),
         *_voters(counted),
         *_agreement(df, counted),
-        *[f"  Left out: {left_out} votes on one arm alone, or on other pictures."] * (left_out > 0),
+        *[f"  Left out: {some(left_out, 'vote')} on one arm alone, or on other pictures."]
+        * (left_out > 0),
     ]
     return table
 
@@ -127,7 +129,8 @@ def _strengths(counted: list[Vote], arm_of: dict[str, str]) -> Answer:
 def _ranking(table: pd.DataFrame, counted: list[Vote], by: list[str]) -> list[str]:
     voters = len({vote["voter"] for vote in counted})
     prompts = len({vote["prompt"] for vote in counted})
-    head = f"{len(counted)} blind votes of {voters} voter{'s' * (voters > 1)} on {prompts} prompts"
+    head = f"{some(len(counted), 'blind vote')} of {some(voters, 'voter')}"
+    head += f" on {some(prompts, 'prompt')}"
     lines = [f"{head}, by {' and '.join(by)}:"]
     for row in table.to_dict("records"):
         word = "no verdict"
@@ -135,7 +138,9 @@ def _ranking(table: pd.DataFrame, counted: list[Vote], by: list[str]) -> list[st
             word = "stronger than the average"
         elif row["high"] < 0:
             word = "weaker than the average"
-        interval = f"{signed(row['low'])} to {signed(row['high'])}"
+        interval = "one prompt has no interval"
+        if prompts > 1:
+            interval = f"{signed(row['low'])} to {signed(row['high'])}"
         won = f"won {row['won']}, tied {row['tied']}, lost {row['lost']}"
         lines.append(f"  {row['arm']}: {signed(row['strength'])} ({interval}), {word}; {won}.")
     return lines
@@ -186,8 +191,9 @@ def _agreement(df: pd.DataFrame, counted: list[Vote]) -> list[str]:
     lines = []
     for row in agreement(df, counted).to_dict("records"):
         share, low, high = (number(100 * row[name]) for name in ("share", "low", "high"))
+        interval = f" ({low} to {high})" if row["prompts"] > 1 else ""
         lines.append(
-            f"  {row['score']} agrees with {share} % ({low} to {high}) of {row['votes']} votes;"
+            f"  {row['score']} agrees with {share} %{interval} of {some(row['votes'], 'vote')};"
             " 50 % is chance."
         )
     return lines

@@ -1,4 +1,4 @@
-"""Time and memory, measured."""
+"""Time, energy and memory, measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from realkit.base import energy
 
 if TYPE_CHECKING:
     import torch
@@ -81,10 +83,12 @@ def _left(folder: Path, limit: str, usage: str) -> int:
 class Stopwatch:
     """Wall-clock seconds of a block, the device synchronised at both ends.
 
-    On CUDA it also restarts the count of peak memory, which `memory` reads.
+    On CUDA it also restarts the count of peak memory, which `memory` reads, and measures the energy
+    that the card used: `joules`, None where base.energy cannot tell.
     """
 
     seconds = 0.0
+    joules: float | None = None
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -95,6 +99,7 @@ class Stopwatch:
 
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
+        self._energy = energy.millijoules(self._device)
         self._began = time.perf_counter()
         return self
 
@@ -104,6 +109,14 @@ class Stopwatch:
 
             torch.cuda.synchronize(self._device)
         self.seconds = time.perf_counter() - self._began
+        if self._energy is not None:
+            after = energy.millijoules(self._device)
+            self.joules = energy.joules(self._energy, after, self.seconds)
+
+
+def energy_of(stage: str, watch: Stopwatch) -> dict[str, float]:
+    """The field of a row for the joules of a stage; none where they are not known."""
+    return {} if watch.joules is None else {f"{stage}_j": watch.joules}
 
 
 def memory(device: torch.device) -> dict[str, float | None]:

@@ -13,10 +13,10 @@ class Column(Spec):
     meaning: str
     stage: Literal["", "denoise", "decode", "image", "upscale", "score"] = ""
     better: Literal["", "higher", "lower"] = ""
-    unit: Literal["", "s", "GiB", "pixels"] = ""
+    unit: Literal["", "s", "J", "GiB", "pixels"] = ""
     field: str = ""
-    legs: Literal["first", "sum", "largest"] = "first"
-    part_of_seconds: bool = False
+    legs: Literal["first", "sum", "sum of all", "largest"] = "first"
+    part_of: Literal["", "seconds", "joules"] = ""
 
 
 COLUMNS = Table("column", Column)

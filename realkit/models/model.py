@@ -40,6 +40,7 @@ class Denoised:
     latents: torch.Tensor
     encode_s: float
     denoise_s: float
+    denoise_j: float | None  # joules of the whole card; None where it has no counter
     nfe: int
     network_passes: int
     cut_tokens: list[dict[str, Cut]]
@@ -197,6 +198,7 @@ class Model(Placed):
             latents.float().cpu(),
             encoding.seconds,
             denoising.seconds,
+            denoising.joules,
             self._calls,
             self._pictures // len(requests),
             [self._unread_tokens(request, guided) for request in requests],

@@ -20,13 +20,12 @@ from pydantic import (
 
 from realkit.base.errors import RequestError, shown
 from realkit.catalog.lookup import find
+from realkit.catalog.suites import words
 from realkit.samplers.build import check_steps
 from realkit.samplers.table import SAMPLERS
 
 if TYPE_CHECKING:
     from realkit.models.spec import ModelSpec
-
-SUITE = "suite:"  # begins the name of a prompt suite, which only a sweep expands
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,6 @@ def _text(value: str) -> str:
     return value
 
 
-def _prompt(value: str) -> str:
-    if not value.strip():
-        raise ValueError("expected words, got an empty prompt")
-    if value.startswith(SUITE):
-        raise ValueError("expected words; name a suite in the list of prompts")
-    return value
-
-
 Text = Annotated[StrictStr, AfterValidator(_text)]
 Multiple8 = Annotated[StrictInt, Field(ge=64, le=8192, multiple_of=8)]
 
@@ -86,7 +77,7 @@ Multiple8 = Annotated[StrictInt, Field(ge=64, le=8192, multiple_of=8)]
 KINDS: dict[str, Any] = {
     "model": StrictStr,
     "sampler": StrictStr,
-    "prompt": Annotated[Text, AfterValidator(_prompt)],
+    "prompt": Annotated[Text, AfterValidator(words)],
     "negative": Text,
     "seed": Annotated[StrictInt, Field(ge=0, lt=2**63)],
     "steps": Annotated[StrictInt, Field(ge=1, le=10_000)],

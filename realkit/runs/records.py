@@ -26,6 +26,7 @@ OPEN = ConfigDict(extra="allow", strict=True)
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seconds = Annotated[FiniteFloat, Field(ge=0)]
+Joules = Annotated[FiniteFloat, Field(ge=0)]
 GiB = Annotated[FiniteFloat, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Pixels = Annotated[int, Field(ge=1, le=2**20)]
@@ -58,6 +59,9 @@ class Row(TypedDict, total=False):
     decode_s: Seconds | None
     upscale_s: Seconds | None
     score_s: Seconds | None
+    denoise_j: Joules
+    decode_j: Joules
+    upscale_j: Joules
     batch: Annotated[int, Field(ge=1)]
     nfe: Count
     network_passes: Count

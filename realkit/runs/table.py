@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 from realkit.catalog.columns import COLUMNS
@@ -116,13 +116,23 @@ class _Lines:
         return line
 
     def _add_picture(self, line: dict[str, Any], image: str, stages: dict[str, Any]) -> None:
-        """Add the picture's place, if the file is there, and the seconds it took."""
+        """Add the picture's place, if the file is there, and the seconds and joules it took."""
         if image in self._pictures:
             path = self._store.path("upscale", image)
             line["image"] = path.relative_to(self._store.folder).as_posix()
         if len({row.get("device") for row in stages.values()}) == 1:
-            parts = [name for name, column in self._columns.items() if column.part_of_seconds]
-            line["seconds"] = sum(line.get(name) or 0.0 for name in parts)
+            line["seconds"] = sum(line.get(name) or 0.0 for name in self._parts("seconds"))
+        used = [line.get(name) for name in self._parts("joules", stages)]
+        if None not in used:
+            line["joules"] = sum(used)
+
+    def _parts(self, total: str, stages: Container[str] | None = None) -> list[str]:
+        """The columns that a column adds up, of these stages."""
+        parts = []
+        for name, column in self._columns.items():
+            if column.part_of == total and (stages is None or column.stage in stages):
+                parts.append(name)
+        return parts
 
     def _scores_of(self, image: str, prompt: str) -> dict[str, Row]:
         """The rows of a picture's scores, by scorer."""
@@ -138,7 +148,9 @@ class _Lines:
             legs = [row[name] for row in (first, second) if row and row.get(name) is not None]
             if column.stage != "denoise" or not legs:
                 continue
-            if column.legs == "sum":
+            if column.legs == "sum of all":
+                line[name] = sum(legs) if len(legs) == 2 else None
+            elif column.legs == "sum":
                 line[name] = sum(legs)
             elif column.legs == "largest":
                 line[name] = max(legs)

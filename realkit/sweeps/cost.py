@@ -13,6 +13,7 @@ from realkit.models.spec import MODELS, ModelSpec
 from realkit.samplers.table import SAMPLERS
 from realkit.scorers.table import SCORERS
 from realkit.sweeps.cell import Cell
+from realkit.sweeps.licences import restricting
 from realkit.upscalers.chain import Chain
 
 CPU, GPUS = "two CPU cores", ("a T4", "a P100")
@@ -77,7 +78,8 @@ def _by_latents(cells: Iterable[Cell]) -> dict[tuple, Cell]:
 
 
 def describe(cells: list[Cell], specs: Mapping[str, ModelSpec], scorers: list[str]) -> str:
-    """What making these cells takes: pictures, loads, denoiser calls, time and disk, in lines.
+    """What making these cells takes: pictures, loads, denoiser calls, time and disk, in lines; and
+    the licences that restrict.
 
     Counted operations give the time, within a factor of about two.
     """
@@ -92,6 +94,7 @@ def describe(cells: list[Cell], specs: Mapping[str, ModelSpec], scorers: list[st
         f"{len(pictures)} pictures to denoise in {nfe:,} denoiser calls, {loads} loads,"
         f" {len(cells) * len(scorers)} scores, about {disk:.1f} MiB of pictures",
         f"about {_times(tflop(cells, specs, scorers), _machines(specs.values()), loads)}",
+        *restricting(cells, specs),
     ]
     budgets = dict.fromkeys(map(attrgetter("sampler", "steps", "nfe_budget"), cells))
     for sampler, steps, budget in budgets:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from realkit.catalog.lookup import find
-from realkit.catalog.suites import PROMPTS
-from realkit.models.request import SUITE
+from realkit.catalog.suites import PROMPTS, SUITE
 
 
 def expanded_prompts(item: Any) -> list[Any]:

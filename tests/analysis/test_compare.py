@@ -364,3 +364,29 @@ def test_the_command_line_says_the_same(finished):
     assert grouped.exit_code == 0 and "rehearsal/clip_low" in grouped.stdout
     wrong = CliRunner().invoke(main, ["compare", folder, "--by", "colour"])
     assert wrong.exit_code == 2 and wrong.stderr.startswith("realkit: The table has no column")
+
+
+def test_joules_are_compared_like_seconds_in_percent_and_by_batch():
+    frame = timed({"A": 1.0, "B": 1.5})
+    frame["denoise_j"] = 40 * frame["denoise_s"]
+    found = rk.compare(frame, "sampler", "denoise_j").iloc[0]
+    assert (found.verdict, found.unit, found.n_units) == ("better", "batch", 4)
+    assert found.effect == pytest.approx(100 * (1 / 1.5 - 1), abs=3)
+    unlike = frame.assign(batch=frame["sampler"].map({"A": 4, "B": 8}))
+    with pytest.raises(rk.RequestError, match="no two cells of equal batch, memory rung and card"):
+        rk.compare(unlike, "sampler", "denoise_j")
+    with pytest.raises(
+        rk.RequestError, match="No cell of the table has a number above 0 in 'joules'"
+    ):
+        rk.compare(frame.assign(joules=np.nan), "sampler", "joules")
+
+
+def test_a_group_has_its_pictures_an_hour_unless_unlike_cells_are_pooled():
+    frame = timed({"A": 1.9, "B": 3.5}).assign(joules=80.0)
+    found = rk.aggregate(frame, ["sampler"])
+    assert found["pictures_an_hour"].tolist() == pytest.approx((3600 / found["seconds"]).tolist())
+    assert found["joules"].tolist() == [80.0, 80.0]
+    mixed = pd.concat([frame, frame.assign(card="P100")])
+    found = rk.aggregate(mixed, ["sampler"])
+    assert found[["seconds", "pictures_an_hour", "joules"]].isna().all(axis=None)
+    assert "joules" not in rk.aggregate(frame.drop(columns="joules"), ["sampler"])

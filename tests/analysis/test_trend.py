@@ -44,7 +44,7 @@ def test_seconds_rise_in_percent_and_few_prompts_decide_nothing():
     frame["seconds"] = np.exp(0.1 * frame["guidance"])
     found = rk.trend(frame, "guidance", "seconds")
     assert found.iloc[0].slope == pytest.approx(10.5, abs=0.1)
-    assert found.iloc[0].verdict == "undecided" and "(3 prompts)" in str(found)
+    assert found.iloc[0].verdict == "undecided" and "(1 batch): undecided" in str(found)
 
 
 @pytest.mark.parametrize(

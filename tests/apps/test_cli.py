@@ -272,6 +272,10 @@ def test_a_columns_unit_is_the_one_its_name_ends_with():
         "seconds",
         *(name for name in units if name.endswith("_s")),
     }
+    assert {name for name, unit in units.items() if unit == "J"} == {
+        "joules",
+        *(name for name in units if name.endswith("_j")),
+    }
 
 
 def test_generate_and_upscale_write_what_made_the_picture(tmp_path):

@@ -25,7 +25,11 @@ SWEEP = {
     "size": 64,
     "samplers": ["Euler", "Heun"],
 }
-MEASURED = [name for name in COLUMNS if name.endswith(("_s", "_gib")) or name in ("seconds", "run")]
+MEASURED = [
+    name
+    for name in COLUMNS
+    if name.endswith(("_s", "_j", "_gib")) or name in ("seconds", "joules", "run")
+]
 
 
 @pytest.mark.parametrize(

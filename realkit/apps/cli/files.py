@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from realkit.base import cache
 from realkit.base.errors import RequestError, one_line
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def check_writable(path: Path, *suffixes: str) -> None:
 
 def check_room(path: Path, size: tuple[int, int]) -> None:
     """Raise RequestError where the disk has no room for a picture of `size` pixels."""
-    from realkit.base import cache
     from realkit.sweeps.cost import BYTES_A_PIXEL
 
     needed, free = BYTES_A_PIXEL * size[0] * size[1], cache.free_bytes(path.parent)

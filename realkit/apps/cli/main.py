@@ -11,6 +11,7 @@ import click
 from realkit.apps.cli.doctor import doctor
 from realkit.apps.cli.kaggle import kaggle
 from realkit.apps.cli.pictures import generate, score, upscale
+from realkit.apps.cli.prompts import prompts
 from realkit.apps.cli.sweeps import plan, run, sweep
 from realkit.apps.cli.tables import columns, compare, list_, table
 from realkit.apps.cli.votes import vote, votes
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 for command in (
-    run, plan, sweep, generate, upscale, score, table, compare, vote, votes, list_, columns,
-    doctor, kaggle,
+    run, plan, sweep, generate, upscale, score, table, compare, vote, votes, list_, prompts,
+    columns, doctor, kaggle,
 ):  # fmt: skip
     main.add_command(command)

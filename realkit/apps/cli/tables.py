@@ -45,11 +45,15 @@ def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None
     elif csv:
         click.echo(frame.to_csv(index=False), nl=False)
     elif by:
-        click.echo(frame.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+        click.echo(frame.to_string(index=False, float_format=_number, na_rep=""))
     else:
         scores = [name for name in frame.columns if name not in COLUMNS]
         text = frame[[*SHOWN, *scores]].to_string(index=False, max_colwidth=44, na_rep="")
-        click.echo(text)
+        click.echo("the table has no cells" if frame.empty else text)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 @click.command()
@@ -123,10 +127,11 @@ def _scorers() -> Iterator[Line]:
 
 
 def _prompts() -> Iterator[Line]:
-    from realkit.catalog.suites import PROMPTS
+    from realkit.catalog.suites import PROMPTS, SUITE
 
     for name, suite in PROMPTS.items():
-        yield f"suite:{name}", f"{len(suite.prompts)} prompts", suite.about
+        count, commercial = f"{len(suite.prompts)} prompts", f"commercial: {suite.commercial}"
+        yield f"{SUITE}{name}", count, commercial, suite.licence, suite.about
 
 
 _LISTS = {

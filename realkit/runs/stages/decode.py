@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from realkit.base import measure
 from realkit.base.measure import Stopwatch
 from realkit.models import loading
 from realkit.models.decoder import Decoder
@@ -50,4 +51,5 @@ class Decode:
         with Stopwatch(tool.device) as decoding:
             image = tool(latents)
         measured = {"decode_s": decoding.seconds, "device": tool.device.type, "rung": tool.rung}
+        measured |= measure.energy_of(self.name, decoding)
         return [picture(self.kit, self.name, item, image, measured)]

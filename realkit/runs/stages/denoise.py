@@ -104,6 +104,8 @@ def _rows(stage: str, model: Model, job: Job, denoised: Denoised) -> list[Output
         **measure.memory(model.device),
         "scheduler": denoised.scheduler,
     }
+    if denoised.denoise_j is not None:
+        shared["denoise_j"] = denoised.denoise_j / size
     outputs = []
     pictures = zip(job.planned, denoised.latents, denoised.cut_tokens, strict=True)
     for item, latents, cut in pictures:

@@ -47,7 +47,7 @@ class Upscale:
             image, used = tool(native, size, ids.settings_of(item.cell, tool.chain))
         determined = ids.of_cell(item.cell, self.kit.upscalers, self.kit.models[item.cell.model])
         measured = {"upscale_s": upscaling.seconds, "device": device.type}
-        measured |= {**used, **measure.memory(device)}
+        measured |= {**used, **measure.memory(device), **measure.energy_of(self.name, upscaling)}
         return [picture(self.kit, self.name, item, image, measured, determined)]
 
 

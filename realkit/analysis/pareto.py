@@ -1,0 +1,202 @@
+"""The trade-off between two columns, and which settings nothing beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from realkit.analysis.compare import MOST_ARMS, verdicts_of
+from realkit.analysis.drawing import check_numbers, text
+from realkit.analysis.metrics import RELATIVE_UNITS, Metric, check_columns, metric_of, table_of
+from realkit.analysis.pairs import CONDITIONS, labelled
+from realkit.analysis.sentences import counted
+from realkit.base.errors import RequestError
+from realkit.base.statistics import mean_interval
+from realkit.catalog.columns import COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = "osD^vP*Xph"  # one for each hue; numbers follow
+LEGEND_ROWS, LEGEND_WIDTH = 25, 40
+ON, PERHAPS, BEHIND = "on the front", "perhaps on the front", "behind the front"
+# How a point is drawn by its standing; "" where it was not judged.
+STYLES: dict[str, dict[str, Any]] = {
+    ON: {"markersize": 9, "markeredgecolor": "black"},
+    PERHAPS: {"markersize": 7, "markerfacecolor": "none"},
+    BEHIND: {"markersize": 5, "alpha": 0.45},
+    "": {},
+}
+
+
+class Point(NamedTuple):
+    """One setting: its arm as comparisons name it, and its place with the interval of y."""
+
+    arm: Any
+    hue: Any
+    name: Any
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def pareto(
+    df: pd.DataFrame,
+    x: str = "seconds",
+    y: str = "clip",
+    *,
+    by: str = "sampler",
+    hue: str = "model",
+    unit: str = "prompt",
+) -> Figure:
+    """Mean of `y` over median of `x` for each pair of `by` and `hue`, and the pairs' front.
+
+    Less `x` and a better `y` win; the dashed front joins the pairs that no other beats in both
+    numbers. The mean is that of the means of each `unit`; a bar is its 95 % interval
+    (`base.statistics.mean_interval`), absent where there is one `unit` only. A pair is marked as
+    surely on the front where it is better, by `rk.compare`'s verdicts on `y`, than each pair of
+    equal or less `x`; as behind it where one of those is better; else as perhaps on it. `hue` may
+    be the same column as `by`. What has no finished value is left out, and counted below. Raises
+    RequestError for a column that is missing, holds no numbers or has no better direction, and
+    where times, joules or memory of different batch sizes, cards or number formats would be pooled.
+    """
+    from matplotlib import pyplot as plt
+
+    frame = table_of(df)
+    check_columns(frame, x, y, by, hue, "status", unit)
+    check_numbers(frame, x, y)
+    done, left_out = _done(frame, x, y, unit)
+    for name in (x, y):
+        if name in COLUMNS and COLUMNS[name].unit in RELATIVE_UNITS:
+            _check_conditions(done, name, (by, hue))
+    done = done.assign(**{name: labelled(done, [name]) for name in {by, hue}})
+    metric, points = metric_of(done, y, None), _points(done, x, y, by, hue, unit)
+    colours = _colours(list(dict.fromkeys(done[by])))
+    markers = _markers(dict.fromkeys(done[hue]))
+    standing = _standing(done, metric, points, [hue, by] if hue != by else [by], unit)
+    legend_cols = 1 + (len(colours) + len(markers)) // LEGEND_ROWS
+    figure, axis = plt.subplots(figsize=(7 + 2 * legend_cols, 5), layout="constrained")
+    for point in points:
+        style = {"color": colours[point.name], "marker": markers[point.hue]}
+        bar = [[point.y - point.low], [point.high - point.y]]
+        style |= STYLES[standing.get(point.arm, "")]
+        axis.errorbar(point.x, point.y, yerr=bar, capsize=2, elinewidth=0.8, **style)
+    front = list(zip(*_front(points, metric.better == "lower"), strict=True))
+    axis.step(*front, "--", where="post", label="front", color="#888888", linewidth=1, zorder=0)
+    _legend(axis, colours, markers, standing, hue == by)
+    axis.set(xlabel=f"{text(x)} (median)", ylabel=f"{text(y)} (mean, 95 % interval over {unit}s)")
+    if left_out:
+        axis.set_title(text(left_out, 90), fontsize=8)
+    axis.grid(alpha=0.25)
+    axis.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=legend_cols
+    )
+    return figure
+
+
+def _done(frame: pd.DataFrame, x: str, y: str, unit: str) -> tuple[pd.DataFrame, str]:
+    """(the finished cells that have both values, how many cells are left out)."""
+    values = frame[[x, y]].astype(float).replace([np.inf, -np.inf], np.nan)
+    whole = values.notna().all(axis=1) & (frame["status"] == "ok") & frame[unit].notna()
+    if not whole.any():
+        raise RequestError(f"No finished cell has both {x!r} and {y!r}")
+    missing = int((~whole).sum())
+    said = (
+        f"left out: {missing:,} of {counted(len(frame), 'cell')}, not finished or without a value"
+    )
+    return frame.assign(**{x: values[x], y: values[y]})[whole], said * (missing > 0)
+
+
+def _points(done: pd.DataFrame, x: str, y: str, by: str, hue: str, unit: str) -> list[Point]:
+    arms = labelled(done, [hue, by] if hue != by else [by])
+    points = []
+    for (hue_value, name), group in done.groupby([done[hue], done[by]], sort=False):
+        mean, low, high, _ = mean_interval(group[y], group[unit].map(str))
+        arm = arms[group.index[0]]
+        points.append(Point(arm, hue_value, name, float(group[x].median()), mean, low, high))
+    return points
+
+
+def _standing(
+    done: pd.DataFrame, metric: Metric, points: Sequence[Point], by: list[str], unit: str
+) -> dict[Any, str]:
+    """Where each arm stands to the front; empty where there are too many to be judged."""
+    if len(points) > MOST_ARMS:
+        return {}
+    frame = done.assign(prompt=done[unit].map(str), seed=done.get("seed", 0))
+    better: dict[Any, set[Any]] = {point.arm: set() for point in points}  # arm → arms it beats
+    for verdict in verdicts_of(frame, by, metric):
+        if verdict.word == "better":
+            better[verdict.a].add(verdict.b)
+        elif verdict.word == "worse":
+            better[verdict.b].add(verdict.a)
+    standing = {}
+    for point in points:
+        rivals = [other.arm for other in points if other.x <= point.x and other.arm != point.arm]
+        if any(point.arm in better[rival] for rival in rivals):
+            standing[point.arm] = BEHIND
+        else:
+            standing[point.arm] = ON if better[point.arm].issuperset(rivals) else PERHAPS
+    return standing
+
+
+def _legend(
+    axis: Axes,
+    colours: Mapping[Any, Any],
+    markers: Mapping[Any, str],
+    standing: Mapping[Any, str],
+    one_column: bool,
+) -> None:
+    """Empty lines that name colours, markers and standings in the legend."""
+    for name, colour in colours.items():
+        marker = markers[name] if one_column else "s"
+        label = text(name, LEGEND_WIDTH)
+        axis.plot([], [], marker=marker, color=colour, label=label, linestyle="")
+    if not one_column:
+        for name, marker in markers.items():
+            (line,) = axis.plot([], [], marker=marker, color="black", linestyle="")
+            line.set(markerfacecolor="none", label=text(name, LEGEND_WIDTH))
+    for name in (ON, PERHAPS, BEHIND):
+        if name in standing.values():
+            axis.plot([], [], "o", color="#888888", linestyle="", label=name, **STYLES[name])
+
+
+def _colours(names: Sequence[Any]) -> dict[Any, Any]:
+    from matplotlib import pyplot as plt
+
+    if len(names) > 20:
+        wheel = plt.get_cmap("turbo", len(names))
+        return {name: wheel(n) for n, name in enumerate(names)}
+    # tab20 alternates dark and light shades of ten colours: take the dark ones first.
+    wheel = plt.get_cmap("tab20")
+    return {name: wheel((2 * n) % 20 + n // 10) for n, name in enumerate(names)}
+
+
+def _markers(hues: Mapping[Any, None]) -> dict[Any, str]:
+    numbers = [f"${n + 1}$" for n in range(len(MARKERS), len(hues))]
+    return dict(zip(hues, [*MARKERS, *numbers], strict=False))
+
+
+def _front(points: Iterable[Point], lower: bool) -> list[tuple[float, float]]:
+    """The places with a better y than every place at less x, by ascending x."""
+    sign = -1 if lower else 1
+    front: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda point: (point.x, -sign * point.y)):
+        if not front or sign * point.y > sign * front[-1][1]:
+            front.append((point.x, point.y))
+    return front
+
+
+def _check_conditions(done: pd.DataFrame, column: str, axes: tuple[str, str]) -> None:
+    """Raise RequestError where a column's values must not be pooled, or compared by one axis."""
+    for name in CONDITIONS:
+        if name in done and name not in axes and done[name].nunique() > 1:
+            values = ", ".join(map(str, sorted(done[name].dropna().unique())))
+            raise RequestError(
+                f"{column} was measured at different {name}: {values}. Filter the table first"
+            )
