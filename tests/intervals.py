@@ -54,7 +54,8 @@ most 5 of 100 races. Two arms differ from prompt to prompt as the column says; e
 distributed so, which makes their differences symmetric."""
 RACED = (12, 20, 50)
 APART = {  # true means of the arms, in deviations
-    "two, 1.5": (1.5, 0), "two, 3": (3, 0), "five, 3": (12, 9, 6, 3, 0), "one best": (3, 0, 0, 0, 0),
+    "two, 1.5": (1.5, 0), "two, 3": (3, 0),
+    "five, 3": (12, 9, 6, 3, 0), "one best": (3, 0, 0, 0, 0),
 }  # fmt: skip
 TITLES = {
     "coverage": "95 % intervals that hold the true difference, percent (width over Student's t)",
