@@ -46,12 +46,20 @@ families. Rows are numbers of prompts, columns distributions of paired differenc
 breaks" shifts one prompt in six by ten standard deviations: real life, where a model fails at a
 prompt now and then. Below 20 prompts no interval covers such differences as often as it says: take
 20 prompts or more, and look at the pictures."""
-RACES = """# Races: looks that stop early
+RACES = """# Races, which look before the grid is complete
 
-A race decides while pictures are made (`base/racing.py`): {samples:,} races a cell, {families:,}
-of families. Rows are the prompts of the full grid. What is stated is 95 %: a false verdict in at
-most 5 of 100 races. Two arms differ from prompt to prompt as the column says; each of five arms is
-distributed so, which makes their differences symmetric."""
+Simulated by `python -m tests.intervals {samples} races`: a race of `base/racing.py` over so many
+prompts as the row says, {thrice:,} races a cell of two equal arms, {samples:,} of two arms one
+margin apart, {families:,} of the others. A race states 95 %. Two arms differ from prompt to prompt
+as the column says; each of five arms is distributed so, and their differences are symmetric.
+
+What it means: a race keeps its rate where paired differences are normal, heavy-tailed, uniform or
+as skewed as an exponential. Where the mean hangs on rare prompts (lognormal, "one in six breaks")
+it does not: a look at 6 or 9 prompts may have seen none of them, and says what holds of the others.
+(The full grid at one look is wrong in 7 % of lognormal cases at 12 and 20 prompts, 5 % at 50.)
+Where an arm may break now and then, run the whole grid. Arms that are equal save nothing until
+intervals are narrower than the margin: a race is worth most where differences are large, or
+plainly small."""
 RACED = (12, 20, 50)
 APART = {  # true means of the arms, in deviations
     "two, 1.5": (1.5, 0), "two, 3": (3, 0),
@@ -168,7 +176,7 @@ def _race_cell(what: str, name: str, count: int, samples: int) -> str:
     deviation = DRAWS[name](np.random.default_rng(0), (200_000,)).std()
     few = samples // 4
     if what == "two equal":  # a margin small beside the deviation: few are called equivalent
-        return f"{races(name, count, (0, 0), samples, 4)[0]:.1f}"
+        return f"{races(name, count, (0, 0), 3 * samples, 4)[0]:.1f}"
     if what == "five equal":
         return f"{races(name, count, (0,) * 5, few, 4)[0]:.1f}"
     if what == "one margin":  # intervals narrow enough to lie within it, too wide to exclude zero
@@ -200,7 +208,8 @@ def main() -> None:
     with ProcessPoolExecutor(2) as pool:
         for what in parts:
             if what in heads:
-                print(heads[what].format(samples=samples, families=samples // 4))
+                counts_of = {"families": samples // 4, "thrice": 3 * samples}
+                print(heads[what].format(samples=samples, **counts_of))
             counts = COUNTS if what == "coverage" else DECIDING
             if parts.index(what) >= parts.index("two equal"):
                 counts = RACED
