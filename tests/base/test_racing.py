@@ -37,7 +37,7 @@ def test_looks_together_are_wrong_no_more_often_than_stated_whatever_is_added():
 def test_a_rarer_error_needs_more_clusters_to_be_corrected_jointly():
     assert [joint(level) for level in (0.9, 0.95, 0.99, 0.995)] == [8, 8, 11, 12]
     assert all(2 ** (joint(level) - 1) * (1 - level) >= 6 for level in (0.95, 0.99, 0.995, 0.9999))
-    values = np.random.default_rng(0).normal(0, 1, (10, 3))  # a flip has 512 outcomes
+    values = np.random.default_rng(0).normal(0.7, 1, (10, 3))  # a flip has 512 outcomes
     of_family = min(contrast.p for contrast in family(values, 0.99))
     alone = min(family(values[:, [column]], 0.99)[0].p for column in range(3))
     assert of_family == pytest.approx(3 * alone)  # by Holm
