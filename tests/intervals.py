@@ -48,7 +48,7 @@ prompt now and then. Below 20 prompts no interval covers such differences as oft
 20 prompts or more, and look at the pictures."""
 RACES = """# Races, which look before the grid is complete
 
-Simulated by `python -m tests.intervals {samples} races`: a race of `base/racing.py` over so many
+Simulated by `python -m tests.intervals {count} races`: a race of `base/racing.py` over so many
 prompts as the row says, {thrice:,} races a cell of two equal arms, {samples:,} of two arms one
 margin apart, {families:,} of the others. A race states 95 %. Two arms differ from prompt to prompt
 as the column says; each of five arms is distributed so, and their differences are symmetric.
@@ -208,7 +208,7 @@ def main() -> None:
     with ProcessPoolExecutor(2) as pool:
         for what in parts:
             if what in heads:
-                counts_of = {"families": samples // 4, "thrice": 3 * samples}
+                counts_of = {"families": samples // 4, "thrice": 3 * samples, "count": samples}
                 print(heads[what].format(samples=samples, **counts_of))
             counts = COUNTS if what == "coverage" else DECIDING
             if parts.index(what) >= parts.index("two equal"):
