@@ -57,8 +57,10 @@ def run(
 
     Raises RequestError for a wrong request, before any work.
     """
-    sweep = sweep_of(sweep)
-    raced = race.race_of(sweep, decide, by) if decide is not None or by is not None else None
+    raced = None
+    if decide is not None or by is not None:
+        sweep = sweep_of(sweep)
+        raced = race.race_of(sweep, decide, by)
     result = loop.run(
         sweep, out, batch=batch, device=device, rung=rung, engine=engine, budget=budget,
         until=until, attach=attach, race=raced,
