@@ -16,7 +16,8 @@ os.environ.setdefault(
 # The public names, each with the module that it is read from at first use.
 _NAMES = {
     "Sweep": "sweeps.sweep", "Cell": "sweeps.cell", "RequestError": "base.errors",
-    "run": "runs.loop", "read": "runs.folder", "Run": "runs.folder", "Ray": "runs.engines.ray",
+    "run": "apps.compare_run", "read": "runs.folder", "Run": "runs.folder",
+    "Ray": "runs.engines.ray",
     "load": "models.loading", "MODELS": "models.spec", "SAMPLERS": "samplers.table",
     "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.chain",
     "score": "scorers.score", "SCORERS": "scorers.table", "scorer": "scorers.own",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from realkit.analysis.trend import trend as trend
     from realkit.analysis.vote_widget import vote as vote
     from realkit.analysis.votes import votes as votes
+    from realkit.apps.compare_run import run as run
     from realkit.apps.notebooks import bootstrap as bootstrap
     from realkit.apps.notebooks.sweep import sweep_notebooks as sweep_notebooks
     from realkit.base.errors import RequestError as RequestError
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from realkit.runs.engines.ray import Ray as Ray
     from realkit.runs.folder import Run as Run
     from realkit.runs.folder import read as read
-    from realkit.runs.loop import run as run
     from realkit.samplers import benchmark as laboratory  # noqa: F401
     from realkit.samplers.table import SAMPLERS as SAMPLERS
     from realkit.scorers.own import scorer as scorer

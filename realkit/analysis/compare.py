@@ -84,6 +84,7 @@ def compare(
             rows += [place | _row(verdict) for verdict in verdicts]
             lines += sentences.of_family(verdicts, names, f"{within} {group}" if within else "")
     _check_pairs(rows, names)
+    lines += sentences.of_skipped(frame)
     columns = [within, *COLUMNS] if within else COLUMNS
     table = Answer(rows, columns=columns)
     table["prompts_needed"] = table["prompts_needed"].astype("Int64")
@@ -100,12 +101,14 @@ def verdicts_of(
     metric: Metric,
     baseline: Any | None = None,
     confidence: float = 0.95,
+    contrasts: Sequence[tuple[Any, Any]] = (),
 ) -> list[Verdict]:
-    """The verdicts of one family: every pair of the values of `by`, or each with the baseline."""
+    """The verdicts of one family: `contrasts`, else every pair of the values of `by`, or each with
+    the baseline."""
     cells = Arms(frame, by, metric)
     if baseline is not None and baseline not in cells.names:
         return []
-    contrasts = all_pairs(cells.names, baseline)
+    contrasts = contrasts or all_pairs(cells.names, baseline)
     pairs = [cells.paired(a, b) for a, b in contrasts]
     if not pairs:
         return []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from realkit.analysis.verdicts import Verdict, least
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_NAMED = 12  # lines of one kind; the table has all
 
@@ -69,6 +70,17 @@ def not_read_whole(frame: pd.DataFrame) -> list[str]:
             if count := frame.loc[cut, "prompt"].nunique():
                 parts.append(f"{counted(count, 'prompt')} by {reader} ({name})")
     return [f"Not read whole: {', '.join(parts)}."] if parts else []
+
+
+def of_skipped(frame: pd.DataFrame) -> list[str]:
+    """What must be said of a table in which a race skipped cells."""
+    skipped = int((frame["status"] == "skipped").sum()) if "status" in frame else 0
+    if not skipped:
+        return []
+    return [
+        f"A race skipped {counted(skipped, 'cell')} here, because it had seen a difference: these"
+        " intervals do not allow for its looks. Its own verdicts are in decisions.jsonl."
+    ]
 
 
 def _arms(verdicts: Sequence[Verdict]) -> list[Any]:

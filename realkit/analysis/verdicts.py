@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from realkit.analysis.metrics import Metric
 from realkit.analysis.pairs import Pairs
 from realkit.base.errors import RequestError, shown
-from realkit.base.statistics import Contrast, family
+from realkit.base.statistics import LEAST_PROMPTS, Contrast, family
 from realkit.scorers.likeness import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEAST_PROMPTS = 6  # fewer decide nothing
 LEAST_BATCHES = 3  # of times and memory, whose unit is the batch: each is a mean over its pictures
 LARGEST_SHARE = 0.5  # of a difference, that one prompt may carry
 

@@ -3,6 +3,7 @@ share."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 DRAWS = 10_000  # bootstrap samples
 WIDEST = 3.0  # times Student's t: the bootstrap-t's cap
-JOINT = 8  # clusters from which contrasts are corrected jointly, by max-T; below, by Holm
+LEAST_PROMPTS = 6  # fewer decide nothing
+JOINT = 8  # clusters from which contrasts are corrected jointly at 95 %, by max-T; below, by Holm
 POWER = 0.8  # of the smallest effect that a sample is said to find
 MOST_CLUSTERS = 1_000_000  # more are not worth a figure
 DRAWN_VALUES = 2_000_000  # at most this many at once: beyond 200 clusters fewer draws suffice
@@ -73,7 +75,7 @@ def family(differences: ArrayLike, confidence: float = CONFIDENCE) -> list[Contr
     nan stands where a contrast lacks a cluster. Alone, a contrast has the interval of
     `mean_interval`. In a family it is wider by the factor at which the largest of all K stays below
     its own limit in a share `confidence` of random sign flips of the clusters' deviations (max-T,
-    stepped down: Westfall & Young 1993; Romano & Wolf 2005). Below JOINT clusters a sign flip has
+    stepped down: Westfall & Young 1993; Romano & Wolf 2005). Below `joint` clusters a sign flip has
     too few outcomes: there each p is corrected by Holm (1979), and each interval likewise.
     """
     values = np.asarray(differences, float)
@@ -85,7 +87,7 @@ def family(differences: ArrayLike, confidence: float = CONFIDENCE) -> list[Contr
     reach = np.array([_reach(alone[k]) for k in known])
     order = np.argsort(-reach, kind="stable")  # the clearest first
     ranked = [known[place] for place in order]
-    if min(counts[k] for k in known) >= JOINT:
+    if min(counts[k] for k in known) >= joint(confidence):
         factors, p = _max_t(values[:, ranked], reach[order], confidence)
     else:
         factors, p = _holm([alone[k] for k in ranked], reach[order], confidence)
@@ -99,6 +101,12 @@ def family(differences: ArrayLike, confidence: float = CONFIDENCE) -> list[Contr
             width=alone[k].width * float(factor),
         )
     return corrected
+
+
+def joint(confidence: float) -> int:
+    """The clusters from which contrasts are corrected jointly: a rarer error needs more outcomes of
+    a sign flip, which double with each cluster."""
+    return JOINT + max(0, math.ceil(math.log2((1 - CONFIDENCE) / (1 - confidence)) - 1e-9))
 
 
 def smallest_effect(contrast: Contrast, confidence: float = CONFIDENCE) -> float:

@@ -1,4 +1,5 @@
-"""What the runs of a results folder were asked for: which cells, and which scores of each."""
+"""What the runs of a results folder were asked for: which cells, and which scores of each; and
+which of them races have decided without."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ from typing import Any
 
 from realkit.base.errors import RequestError
 from realkit.models.identity import ID_VERSION
+from realkit.runs import looks
 from realkit.runs.locks import read_locks
 from realkit.runs.store import Store
 from realkit.sweeps.sweep import Sweep
 
 EARLIER = "before format 2"  # in place of the name of a run
-Asked = Mapping[str, Collection[str]]  # id of a cell → names of the scorers asked for it
+# Id of a cell → names of the scorers asked for it; None: only races asked for the cell, and each
+# has decided without it.
+Asked = Mapping[str, Collection[str] | None]
 
 
 def upgrade(store: Store) -> None:
@@ -34,18 +38,23 @@ def recorded(store: Store) -> list[dict[str, Any]]:
     return store.asked() or _of_earlier_runs(before(store))
 
 
-def of_folder(store: Store) -> dict[str, set[str]]:
+def of_folder(store: Store) -> Asked:
     """What all runs were asked for, by cell; what the folder shows, where nothing was recorded."""
     records = store.asked()
-    return united(records) if records else before(store)
+    return united(records, store) if records else before(store)
 
 
-def united(records: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """The scorers of each cell that these records of runs.jsonl ask for."""
-    asked: dict[str, set[str]] = {}
+def united(records: Iterable[Mapping[str, Any]], store: Store) -> Asked:
+    """What these records of runs.jsonl ask for, by cell."""
+    spared = looks.spared(store)
+    asked: dict[str, set[str] | None] = {}
     for record in records:
+        without = spared.get(record["asked"].get("race", ""), ())
         for cell in record["asked"]["cells"]:
-            asked.setdefault(cell, set()).update(record["asked"]["scorers"])
+            if cell in without:
+                asked.setdefault(cell, None)
+            else:
+                asked[cell] = {*(asked.get(cell) or ()), *record["asked"]["scorers"]}
     return asked
 
 
@@ -78,7 +87,7 @@ def _settings(cell: Mapping[str, Any]) -> str:
     return json.dumps({name: value for name, value in sorted(cell.items()) if value is not None})
 
 
-def _of_earlier_runs(asked: Asked) -> list[dict[str, Any]]:
+def _of_earlier_runs(asked: Mapping[str, Collection[str]]) -> list[dict[str, Any]]:
     """A record for each set of scorers, so that each lists its cells once."""
     cells: dict[tuple[str, ...], list[str]] = {}
     for cell, scorers in asked.items():

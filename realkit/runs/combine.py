@@ -9,12 +9,14 @@ from typing import Any
 from realkit.base.errors import RequestError
 from realkit.runs import asked, attach
 from realkit.runs.locks import NAME, Locks, read_locks, write_locks
+from realkit.runs.looks import races
 from realkit.runs.store import Store
 from realkit.runs.table import write
 
 # Files that are merged or derived; any other file is copied.
 OWN = {
-    "cells.jsonl", "rows.jsonl", "runs.jsonl", "votes.jsonl", NAME, "table.csv", "table.parquet",
+    "cells.jsonl", "rows.jsonl", "runs.jsonl", "votes.jsonl", "decisions.jsonl", NAME, "table.csv",
+    "table.parquet",
 }  # fmt: skip
 SWEEP = "sweep.yaml"
 
@@ -37,6 +39,7 @@ def merge(source: str | Path, out: str | Path) -> int:
     for other in sources:  # a damaged record is found before anything is written
         other.cells.read()
         other.votes.read()
+        other.looks.read()
     with store.writing():
         attach.check(folders, versions)
         for other in sources:
@@ -46,6 +49,7 @@ def merge(source: str | Path, out: str | Path) -> int:
         for other in sources:
             count += _add_failures(other, store)
             _add_cells(other, store)
+            _add_looks(other, store)
             _copy_others(other.folder, store)
         write_locks(store, locks)
         write(store)
@@ -112,6 +116,18 @@ def _add_cells(source: Store, store: Store) -> None:
             new.append(record | {"batch": batch})
     if new:
         store.add_cells(new)
+
+
+def _add_looks(source: Store, store: Store) -> None:
+    """Add the looks of races that continue those that the folder has. Where two folders raced
+    apart, the looks of the first stay, whose decisions hang together."""
+    new = []
+    for race, looks in races(source).items():
+        records = [record for record in store.looks.read() if record["race"] == race]
+        if records == looks.records[: len(records)]:
+            new += looks.records[len(records) :]
+    if new:
+        store.looks.append(new)
 
 
 def _copy_others(folder: Path, store: Store) -> None:

@@ -10,6 +10,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,8 @@ from realkit.runs.engines.engine import Engine, Result
 from realkit.runs.folder import Run
 from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage, Stored, sha256
 from realkit.runs.pending import pending
-from realkit.runs.plan import lock_sweep, planned_cells
+from realkit.runs.plan import lock_sweep, planned_cells, whole
+from realkit.runs.rounds import Race, Rounds
 from realkit.runs.stopping import Stop
 from realkit.runs.store import Row, Store
 from realkit.runs.table import write
@@ -43,24 +45,10 @@ def run(
     budget: str | float | None = None,
     until: str | datetime.datetime | None = None,
     attach: str | Path | Sequence[str | Path] = (),
+    race: Race | None = None,
 ) -> Run:
-    """Make what a sweep asks for and the folder lacks. Run it again to resume.
-
-    `batch` limits the images of a denoising batch; `device` and `rung` (models.ladder.RUNGS) place
-    the models. Each follows from the machine where it is left out. A failed batch is a row, and
-    the run continues.
-
-    `budget` ("8h", "1h30m", seconds) and `until` (a time, ISO 8601) end the run between two
-    batches, in time to write everything. SIGTERM and Ctrl-C do the same; a second Ctrl-C ends it at
-    once. A full disk ends it too. `Run.stopped` then says why.
-
-    `attach` names earlier outputs: a results folder, a zip, or a Kaggle notebook's output. Their
-    rows and artifacts are verified and copied first.
-
-    `engine` is "process" for this process or "ray" for Ray's workers on all GPUs of this machine.
-    "ray:ADDRESS" means the GPUs of a cluster; a `realkit.Ray` sets more. Cells, ids, rows and
-    pictures are the same with each. Raises RequestError for a wrong request, before any work.
-    """
+    """Make what a sweep asks for and the folder lacks, as apps.compare_run.run says; of a `race`,
+    what its contrasts need."""
     sweep, stop, workers = sweep_of(sweep), Stop(budget, until), choose.engine_for(engine)
     if batch is not None and (type(batch) is not int or batch < 1):
         raise RequestError(f"batch {batch!r}: expected a whole number of images from 1 on")
@@ -74,21 +62,29 @@ def run(
     for line in notices.unread(cells, locks.models, scorers):
         print(line, file=sys.stderr)
     where = {"device": device, "rung": rung}
+    rounds = Rounds(race, cells, locks.specs, store) if race else None
     with store.writing(), stop.listening(), contextlib.closing(workers):
         versions = _start(workers, where, store)
         take(sources, store, versions)
         asked.upgrade(store)
         limit = batch or workers.batch_limit(cells[0].width * cells[0].height)
-        planned = planned_cells(cells, locks, store, limit)
-        wanted = {item.id: frozenset(sweep.scorers) for item in planned}
+        planned = planned_cells(cells, locks, store, limit, rounds.part if rounds else whole)
         name, machine = next(iter(workers.environments.items()))
-        what = {"asked": {"cells": list(wanted), "scorers": list(sweep.scorers)}}
-        store.runs.append([environment.run_record(name, machine) | what])
+        what: dict[str, Any] = {"cells": list(dict.fromkeys(item.id for item in planned))}
+        what["scorers"] = list(sweep.scorers)
+        if rounds:
+            what["race"] = rounds.name
+        record = environment.run_record(name, machine) | {"asked": what}
+        store.runs.append([record])
         store.write_text("sweep.yaml", sweep.to_yaml())
         workers.equip(kit := Kit(locks.models, locks.upscalers, scorers, where))
-        _do_stages(kit, planned, store, workers, stop)
+        do = partial(_do_stages, kit, store=store, workers=workers, stop=stop)
+        if rounds:
+            rounds.run(planned, do, stop, name)
+        else:
+            do(planned)
         write(store)
-    return Run(out, wanted, stop.reason)
+    return Run(out, asked.united([record], store), stop.reason)
 
 
 def _attached(attach: str | Path | Sequence[str | Path]) -> list[Traversable]:

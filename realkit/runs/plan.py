@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from realkit.base import cache
 from realkit.base.errors import RequestError
@@ -60,9 +60,21 @@ def _verify(locks: Iterable[Lock]) -> None:
         resolve.verify(lock)
 
 
-def planned_cells(cells: list[Cell], locks: Locks, store: Store, limit: int) -> list[Planned]:
-    """The sweep's cells with ids and batches of at most `limit` images. Cells new to the folder
-    are batched now, and kept. Raises RequestError where their pictures do not fit on the disk."""
+def whole(cell: Cell) -> Hashable:
+    """The part of the sweep that a cell belongs to: all is one."""
+    return ()
+
+
+def planned_cells(
+    cells: list[Cell],
+    locks: Locks,
+    store: Store,
+    limit: int,
+    part_of: Callable[[Cell], Hashable] = whole,
+) -> list[Planned]:
+    """The sweep's cells with ids and batches of at most `limit` images, of one part each. Cells new
+    to the folder are batched now, and kept. Raises RequestError where their pictures do not fit on
+    the disk."""
     cells_ids = [(cell, _ids(cell, locks)) for cell in cells]
     check_room(cells_ids, store)
     batch_of, ready = store.batches(), store.ok_rows()
@@ -76,7 +88,7 @@ def planned_cells(cells: list[Cell], locks: Locks, store: Store, limit: int) -> 
             part[names.latents] = part.pop(names.latents, cell)
     number = max(batch_of.values(), default=-1) + 1
     for part in (attached, missing):
-        for batch in batches(part, limit, locks.specs):
+        for batch in batches(part, limit, locks.specs, part_of):
             batch_of |= dict.fromkeys(batch, number)
             number += 1
     present = {record["id"] for record in store.cells.read()}
@@ -114,9 +126,14 @@ def check_room(cells_ids: list[tuple[Cell, Ids]], store: Store) -> None:
         )
 
 
-def batches(fresh: dict[str, Cell], limit: int, specs: dict[str, ModelSpec]) -> list[list[str]]:
-    """Even batches of latents ids that share model, sampler, steps, guidance, size and number
-    format, in the order of work.
+def batches(
+    fresh: dict[str, Cell],
+    limit: int,
+    specs: dict[str, ModelSpec],
+    part_of: Callable[[Cell], Hashable] = whole,
+) -> list[list[str]]:
+    """Even batches of latents ids that share model, sampler, steps, guidance, size, number format
+    and part, in the order of work.
 
     A block of seeds goes through all models before the next begins, so that an interrupted sweep
     leaves whole comparisons. Where loading the models again for each block would cost too much,
@@ -125,7 +142,7 @@ def batches(fresh: dict[str, Cell], limit: int, specs: dict[str, ModelSpec]) -> 
     groups: dict[tuple, list[str]] = {}
     for name, cell in sorted(fresh.items(), key=lambda item: item[1].seed):
         key = (cell.model, cell.sampler, cell.steps, cell.guidance, *cell.size, cell.dtype)
-        groups.setdefault(key, []).append(name)
+        groups.setdefault((*key, part_of(cell)), []).append(name)
     model_order = list(dict.fromkeys(cell.model for cell in fresh.values()))
     ordered: list[tuple[int, int, list[str]]] = []
     for (model, sampler, *_), names in groups.items():

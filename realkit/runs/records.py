@@ -118,13 +118,15 @@ class CellRecord(TypedDict):
     batch: Count
 
 
-class Asked(TypedDict):
-    """What a run was asked for: each of these cells with each of these scores."""
+class Asked(TypedDict, total=False):
+    """What a run was asked for: each of these cells with each of these scores. `race` names the
+    race that may spare some of them."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
 
-    cells: list[Id]
-    scorers: list[str]
+    cells: Required[list[Id]]
+    scorers: Required[list[str]]
+    race: Id
 
 
 class RunRecord(TypedDict, total=False):
@@ -156,6 +158,55 @@ class Vote(TypedDict):
     voter: Annotated[str, Field(min_length=1, max_length=80)]
     at: FiniteFloat  # seconds since 1970
     prompt: str
+
+
+Arm = Annotated[dict[str, str | int | FiniteFloat | bool | None], Field(min_length=1)]
+
+
+class Contrast(TypedDict, total=False):
+    """Two arms at one look. Effects are in the metric's unit, of seconds and memory in percent."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    a: Required[Arm]
+    b: Required[Arm]
+    verdict: Required[Literal["better", "worse", "equivalent", "undecided"]]
+    reason: str
+    effect: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    n_prompts: Count
+    n_pairs: Required[Count]
+    n_units: Count
+    left_out: Count
+    prompts_needed: Count | None
+    linked: dict[str, tuple[str, str] | list[str]]  # axes that differ with the arms
+
+
+class Look(TypedDict, total=False):
+    """One look of a race: what it decides of the contrasts that were open until then."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+
+    race: Required[Id]
+    look: Required[Annotated[int, Field(ge=1)]]
+    by: Required[Annotated[list[str], Field(min_length=1)]]
+    metric: Required[str]
+    prompts: Required[list[str]]  # made since the look before
+    planned: Required[Count]  # prompts of the sweep
+    confidence: Required[Annotated[FiniteFloat, Field(gt=0, lt=1)]]
+    contrasts: Required[list[Contrast]]
+    run: str
+    at: FiniteFloat
+
+
+def _complete_look(look: Look) -> Look:
+    """The look, if each of its arms has a value of every axis that is raced."""
+    for contrast in look["contrasts"]:
+        for arm in (contrast["a"], contrast["b"]):
+            if list(arm) != look["by"]:
+                raise ValueError(f"an arm of {', '.join(arm)}, expected {', '.join(look['by'])}")
+    return look
 
 
 def _complete_row(row: Row) -> Row:
@@ -193,6 +244,7 @@ def _own_cell(record: CellRecord) -> CellRecord:
 ROW: TypeAdapter[Any] = TypeAdapter(Annotated[Row, AfterValidator(_complete_row)])
 CELL: TypeAdapter[Any] = TypeAdapter(Annotated[CellRecord, AfterValidator(_own_cell)])
 VOTE: TypeAdapter[Any] = TypeAdapter(Vote)
+LOOK: TypeAdapter[Any] = TypeAdapter(Annotated[Look, AfterValidator(_complete_look)])
 RUN: TypeAdapter[Any] = TypeAdapter(Annotated[RunRecord, AfterValidator(_complete_run)])
 
 

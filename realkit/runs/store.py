@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from realkit.base.errors import RequestError, one_line
 from realkit.base.files import Lines, WriteError, write_atomically
 from realkit.runs import records
-from realkit.runs.records import CELL, ROW, RUN, VOTE
+from realkit.runs.records import CELL, LOOK, ROW, RUN, VOTE
 
 Row = dict[str, Any]
 LOCK, VOTING = ".lock", ".votes.lock"
@@ -40,6 +40,7 @@ class Store:
         self.cells = Cells(self.folder / "cells.jsonl", CELL)
         self.rows = Lines(self.folder / "rows.jsonl", ROW)
         self.runs = Lines(self.folder / "runs.jsonl", RUN)
+        self.looks = Lines(self.folder / "decisions.jsonl", LOOK)
         self.votes = Lines(self.folder / "votes.jsonl", VOTE)
         self._held: tuple[int, int] | None = None  # the lock file's inode, while this holds it
 

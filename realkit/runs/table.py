@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Container, Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from realkit.catalog.columns import COLUMNS
@@ -37,8 +38,9 @@ def build(store: Store, wanted: Asked | None = None) -> pd.DataFrame:
     the order of the catalogue.
 
     `wanted` limits it to these cells and their scorers; by default they are those that the folder's
-    runs were asked for. A cell is "ok" when its picture is there and each of its scores, "failed"
-    when one of them failed, else "pending": `missing` names the stages.
+    runs were asked for. A cell is "ok" when its picture is there and each of its scores, "skipped"
+    when a race has decided without it, "failed" when a stage failed, else "pending": `missing`
+    names the stages.
     """
     import pandas as pd
 
@@ -48,7 +50,9 @@ def build(store: Store, wanted: Asked | None = None) -> pd.DataFrame:
         records = [record for record in records if record["id"] in wanted]
     table = [lines.line(record) for record in records]
     order = {name: place for place, name in enumerate(SCORERS)}
-    scorers = lines.scorers if wanted is None else lines.scorers & set().union(*wanted.values())
+    scorers = lines.scorers
+    if wanted is not None:
+        scorers = scorers.intersection(chain.from_iterable(filter(None, wanted.values())))
     names = sorted(scorers, key=lambda name: (order.get(name, len(order)), name))
     frame = pd.DataFrame(table, columns=[*COLUMNS, *names])
     for name in TEXTS:
@@ -112,7 +116,9 @@ class _Lines:
         if all(row and row["status"] == "ok" for row in stages.values()):
             self._add_picture(line, ids["image"], stages)
         wanted = self._wanted.get(record["id"], ())
-        _add_status(line, stages, {name: scores.get(name) for name in sorted(wanted)})
+        _add_status(line, stages, {name: scores.get(name) for name in sorted(wanted or ())})
+        if wanted is None and line["status"] != "ok":
+            line |= {"status": "skipped", "missing": "decided", "error": None}
         return line
 
     def _add_picture(self, line: dict[str, Any], image: str, stages: dict[str, Any]) -> None:
@@ -215,7 +221,8 @@ HEAD = """# Results
 A results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what each name meant),
 `cells.jsonl` (the grid), `runs.jsonl` (machines, versions, and what each run was asked for),
 `rows.jsonl` (one line an attempt; the last of an id counts), `images/`, `latents/`, and the table
-as `table.parquet` and `table.csv`.
+as `table.parquet` and `table.csv`. A race adds `decisions.jsonl`: a line a look, with the contrasts
+it judged.
 `sample/` is a small part of a real run. This page is generated: `realkit columns`.
 
 ## Columns of the table

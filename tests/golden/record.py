@@ -2,8 +2,8 @@
 
 ID_VERSION stays 1 for ever, so an id once recorded never changes: a sweep may be added to
 tests/golden/sweeps.py, and this adds its cells to ids.json. It refuses to change what is there.
-One id was replaced by hand: the score `clip`, when its source became ViT-L-14-quickgelu:openai. Under
-the old one open_clip ≥ 3 built another activation around the weights, so those numbers were wrong.
+One id was replaced by hand: the score `clip`, when its source became ViT-L-14-quickgelu:openai.
+Under the old one open_clip ≥ 3 built another activation around the weights: its numbers were wrong.
 `--print` writes the ids as the code gives them now to the standard output, and changes nothing.
 """
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from realkit.apps.cli.tables import names_in
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -36,19 +38,22 @@ ATTACH = "Earlier output to reuse: a results folder, a .zip, a Kaggle notebook's
 @click.option("--batch", type=int, help="Most pictures a batch (default: by the free memory).")
 @click.option("--engine", default="process", show_default=True, help=ENGINE)
 @click.option("--attach", multiple=True, help=ATTACH)
+@click.option("--decide", help="Race: make only what decides by this metric, such as clip.")
+@click.option("--by", help="What a race decides: an axis, or several: model,sampler.")
 @BUDGET
 @UNTIL
 @DEVICE
 @RUNG
-def run(sweep: Path, out: Path, **options: Any) -> None:
+def run(sweep: Path, out: Path, by: str | None, **options: Any) -> None:
     """Run a sweep file, or resume it. SIGTERM and Ctrl-C stop it after the current batch."""
     from realkit.analysis.headline import headline
-    from realkit.runs import loop
+    from realkit.apps import compare_run
 
-    result = loop.run(sweep, out, **options)
+    result = compare_run.run(sweep, out, by=names_in(by) if by else None, **options)
     table = result.table()
     click.echo(f"{status_counts(table)}; table: {out / 'table.csv'}")
-    click.echo("\n".join(headline(table)))
+    if not by:
+        click.echo("\n".join(headline(table)))
     if result.stopped:
         click.echo(_stopped(result.stopped), err=True)
     sys.exit(exit_code(table))
@@ -92,8 +97,8 @@ def status_counts(table: pd.DataFrame) -> str:
 
 
 def exit_code(table: pd.DataFrame) -> int:
-    """0 where every cell is ok, else 1."""
-    return 0 if (table["status"] == "ok").all() else 1
+    """0 where every cell is ok, or skipped by a race, else 1."""
+    return 0 if table["status"].isin(["ok", "skipped"]).all() else 1
 
 
 def _stopped(reason: str) -> str:

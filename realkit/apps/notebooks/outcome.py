@@ -51,7 +51,7 @@ def judged(folder: Path, before: int = 0) -> tuple[str, str]:
     if pending:
         also = f", {failed} failed" if failed else ""
         return "stopped", f"{pending} of {cells} cells are pending{also}"
-    unfinished = table[table["status"] != "ok"]
+    unfinished = table[~table["status"].isin(["ok", "skipped"])]
     if unfinished.empty:
         return "ok", ""
     reason = f"{len(unfinished)} of {cells} cells failed"
@@ -81,7 +81,7 @@ def _table_since(folder: Path, before: int) -> pd.DataFrame | None:
     records = [record for record in store.asked() if record["run"] != asked.EARLIER]
     if not records and not before:
         return table_of(folder)
-    return Run(folder, asked.united(records[before:])).table() if records[before:] else None
+    return Run(folder, asked.united(records[before:], store)).table() if records[before:] else None
 
 
 def readable(folder: Path) -> pd.DataFrame | None:
