@@ -20,7 +20,7 @@ from realkit.models import provenance
 from realkit.models.identity import ID_VERSION
 from realkit.runs import environment
 from realkit.runs.jobs import sha256
-from realkit.runs.records import DRAWN, ROW, RUN, STAGES, last_rows
+from realkit.runs.records import ABOUT, FILED, ROW, RUN, STAGES, last_rows
 from realkit.runs.store import Store
 from realkit.weights.sources import inputs
 
@@ -151,7 +151,7 @@ def _with_parents(fresh: dict[str, dict[str, Any]], copied: set[str]) -> list[di
     its latents, but no longer their file."""
     wanted = set(copied)
     for name in copied:
-        if fresh[name]["stage"] not in DRAWN:
+        if fresh[name]["stage"] in ABOUT:
             continue  # a score stands, whatever became of the picture
         parent = fresh[name].get("parent")
         while parent in fresh:
@@ -175,7 +175,7 @@ def _copy(source: Traversable, store: Store, row: dict[str, Any]) -> bool:
     """Copy a row's file where it is missing. Whether the row can be taken: its file is there, whole
     and as the row says, or it has none."""
     stage, name = row["stage"], row["id"]
-    if stage not in DRAWN or store.has_file(stage, name):
+    if stage not in FILED or store.has_file(stage, name):
         return True
     path = store.path(stage, name)
     data = _bytes(source.joinpath(path.parent.name).joinpath(path.name))

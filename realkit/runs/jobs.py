@@ -46,6 +46,7 @@ SOURCES = {
     "decode": ("denoise", "latents"),
     "upscale": ("decode", "decoded"),
     "score": ("upscale", "image"),
+    "embed": ("upscale", "image"),
 }
 
 
@@ -57,7 +58,7 @@ class Tool:
     number format where the sweep sets one.
     """
 
-    kind: Literal["model", "vae", "upscaler", "scorer"]
+    kind: Literal["model", "vae", "upscaler", "scorer", "encoder"]
     name: str
     model: str = ""
     dtype: str | None = None
@@ -132,6 +133,22 @@ def jobs_of_one(artifacts: Iterable[tuple[str, Tool, Planned]]) -> list[Job]:
     return by_tool(jobs.values())
 
 
+def batched(artifacts: Iterable[tuple[str, Tool, Planned, Row]]) -> list[Job]:
+    """Jobs of many artifacts, (id, tool, cell, facts) in: a batch is the denoising batch, its
+    pictures of one upscaler and size."""
+    batches: dict[Any, dict[str, tuple[Planned, Row]]] = {}
+    for artifact, tool, item, facts in artifacts:
+        cell = item.cell
+        batch = tool, item.batch, cell.upscaler, cell.pixels, cell.strength
+        batches.setdefault(batch, {}).setdefault(artifact, (item, facts))
+    jobs = []
+    for (tool, *_), members in batches.items():
+        items = tuple(item for item, _ in members.values())
+        rows = {artifact: row for artifact, (_, row) in members.items()}
+        jobs.append(Job(tool, tuple(members), items, len(items), rows))
+    return by_tool(jobs)
+
+
 def by_tool(jobs: Iterable[Job]) -> list[Job]:
     """The jobs of one tool together, tools in the order of their first use."""
     jobs = list(jobs)
@@ -150,6 +167,7 @@ class Kit:
     upscalers: dict[str, dict[str, Lock]]  # of each tool
     scorers: dict[str, dict[str, Lock]]  # of each part
     where: dict[str, Any]
+    encoders: dict[str, Lock | None] = field(default_factory=dict)  # the same
 
 
 def sha256(file: bytes) -> str:

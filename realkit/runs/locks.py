@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ NAME = "sweep.lock.json"
 
 @dataclass
 class Locks:
-    """The locks of models, of each upscaler's tools and of each scorer's parts, by name."""
+    """The locks of models, of each upscaler's tools, of each scorer's parts and of encoders, by
+    name; the SHA-256 of each photograph, by folder."""
 
     models: dict[str, ModelLock] = field(default_factory=dict)
     upscalers: dict[str, dict[str, Lock]] = field(default_factory=dict)
     scorers: dict[str, dict[str, Lock]] = field(default_factory=dict)
+    encoders: dict[str, Lock | None] = field(default_factory=dict)
+    photographs: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
@@ -38,19 +42,14 @@ class Locks:
         for name, tools in self.upscalers.items():
             upscalers[name] = {tool: lock.to_json() for tool, lock in tools.items()}
         models = {name: lock.to_json() for name, lock in self.models.items()}
+        scorers = {name: _of_a_network(parts) for name, parts in self.scorers.items()}
+        more = {
+            "scorers": {name: parts for name, parts in scorers.items() if parts},
+            "encoders": _of_a_network(self.encoders),
+            "photographs": self.photographs,
+        }
         data = {"models": models, "upscalers": upscalers}
-        return data | ({"scorers": scorers} if (scorers := self.fetched_scorers) else {})
-
-    @property
-    def fetched_scorers(self) -> dict[str, Any]:
-        """What of the scorers' locks is kept: those of a network. What lies on a disk is hashed by
-        each run, and a change of it is another scorer."""
-        scorers: dict[str, Any] = {}
-        for name, parts in self.scorers.items():
-            for part, lock in parts.items():
-                if lock.kind not in ("folder", "file"):
-                    scorers.setdefault(name, {})[part] = lock.to_json()
-        return scorers
+        return data | {key: value for key, value in more.items() if value}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Locks:
@@ -61,7 +60,21 @@ class Locks:
             locks.upscalers[name] = {tool: Lock.from_json(lock) for tool, lock in tools.items()}
         for name, parts in data.get("scorers", {}).items():
             locks.scorers[name] = {part: Lock.from_json(lock) for part, lock in parts.items()}
+        for name, lock in data.get("encoders", {}).items():
+            locks.encoders[name] = Lock.from_json(lock)
+        for folder, hashes in data.get("photographs", {}).items():
+            locks.photographs[folder] = {str(path): str(sha) for path, sha in hashes.items()}
         return locks
+
+
+def _of_a_network(locks: Mapping[str, Lock | None]) -> dict[str, Any]:
+    """What is kept of the locks of scorers and encoders. What lies on a disk is hashed by each run,
+    and a change of it is another scorer."""
+    kept = {}
+    for name, lock in locks.items():
+        if lock and lock.kind not in ("folder", "file"):
+            kept[name] = lock.to_json()
+    return kept
 
 
 def read_locks(folder: Path) -> Locks:

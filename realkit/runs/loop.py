@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from realkit.base.errors import RequestError
-from realkit.runs import asked, environment
+from realkit.runs import asked, environment, photographs
 from realkit.runs.attach import outputs, take
 from realkit.runs.engines import choose
 from realkit.runs.engines.engine import Engine, Result
@@ -24,6 +24,7 @@ from realkit.runs.folder import Run
 from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage, Stored, sha256
 from realkit.runs.pending import pending
 from realkit.runs.plan import lock_sweep, planned_cells, whole
+from realkit.runs.records import FILED
 from realkit.runs.rounds import Race, Rounds
 from realkit.runs.stopping import Stop
 from realkit.runs.store import Row, Store
@@ -77,12 +78,18 @@ def run(
         record = environment.run_record(name, machine) | {"asked": what}
         store.runs.append([record])
         store.write_text("sweep.yaml", sweep.to_yaml())
-        workers.equip(kit := Kit(locks.models, locks.upscalers, scorers, where))
+        encoders = {encoder: locks.encoders[encoder] for encoder in sweep.encoders}
+        workers.equip(kit := Kit(locks.models, locks.upscalers, scorers, where, encoders))
         do = partial(_do_stages, kit, store=store, workers=workers, stop=stop)
         if rounds:
             rounds.run(planned, do, stop, name)
         else:
             do(planned)
+        if sweep.photographs and not stop.reason:
+            hashes = locks.photographs[sweep.photographs]
+            embed = partial(photographs.embed, sweep.photographs, hashes, kit=kit, stop=stop)
+            sizes = [item.cell.pixels for item in planned]
+            embed(sizes, store=store, environments=workers.environments, run=name)
         write(store)
     return Run(out, asked.united([record], store), stop.reason)
 
@@ -154,19 +161,24 @@ def _do_jobs(
         for result in workers.work(stage.name, jobs, read, stop):
             for damaged in result.damaged:
                 store.path(*damaged).unlink(missing_ok=True)
-            desk.put(stage.name, _lacking(result, rows) if stage.separable else result)
+            desk.put(
+                stage.name, _lacking(stage.name, result, rows, store) if stage.separable else result
+            )
             stop.because(desk.room(most))
             bar.set_postfix_str(str(result.job.tool), refresh=False)
             bar.update(result.job.weight)
 
 
-def _lacking(result: Result, rows: dict[str, Row]) -> Result:
+def _lacking(stage: str, result: Result, rows: dict[str, Row], store: Store) -> Result:
     """The result without what the folder has: a batch is done whole, for its numbers must not
     depend on what was lost of it."""
     outputs = []
     for output in result.outputs:
-        before = rows.get(str(output.row["id"]), {})
-        if before.get("status") != "ok" or before.get("parent") != output.row["parent"]:
+        name = str(output.row["id"])
+        before = rows.get(name, {})
+        whole = stage not in FILED or store.has_file(stage, name)
+        same = before.get("status") == "ok" and before.get("parent") == output.row["parent"]
+        if not (whole and same):
             outputs.append(output)
     return replace(result, outputs=outputs)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import chain
 
 from realkit.runs.jobs import Job, Planned, Stage
+from realkit.runs.records import ABOUT, FILED
 from realkit.runs.store import Row, Store
 
 # An artifact of these stages is needed only until one of a later stage exists:
@@ -31,9 +32,9 @@ def pending(stage: Stage, planned: list[Planned], store: Store) -> list[Job]:
     def done(name: str, artifact: str) -> bool:
         if artifact not in rows:
             return False
-        if name == "score":  # its number belongs to the picture that its row names
-            return rows[artifact]["parent"] == parents[artifact]
-        return store.has_file(name, artifact)
+        if name in ABOUT and rows[artifact]["parent"] != parents[artifact]:
+            return False  # what it says is of the picture that its row names
+        return name not in FILED or store.has_file(name, artifact)
 
     needed = set(chain.from_iterable(job.artifacts for job in jobs))
     if later := LATER.get(stage.name):

@@ -13,8 +13,9 @@ from realkit.runs.jobs import Planned
 from realkit.runs.locks import Locks, read_locks, write_locks
 from realkit.runs.store import Store
 from realkit.samplers.table import SAMPLERS
+from realkit.scorers.encoders import lock_encoder
 from realkit.scorers.score import lock_scorer
-from realkit.sweeps import check, cost
+from realkit.sweeps import check, cost, photographs
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.cost import BYTES_A_PIXEL
 from realkit.sweeps.ids import Ids, ids, of_cell
@@ -30,7 +31,7 @@ def lock_sweep(sweep: Sweep, store: Store) -> Locks:
     name that it lacks is locked now, and kept. Raises RequestError."""
     locks = read_locks(store.folder)
     cells = sweep.cells(locks.specs)
-    before = len(locks.models), len(locks.upscalers), locks.fetched_scorers
+    before = locks.to_json()
     for name in dict.fromkeys(cell.model for cell in cells):
         if name in locks.models:
             _verify(locks.models[name].locks)
@@ -49,7 +50,11 @@ def lock_sweep(sweep: Sweep, store: Store) -> Locks:
             upscale.probe(chain, locks.upscalers[name])
     for name in sweep.scorers:
         locks.scorers[name] = lock_scorer(name, locks.scorers.get(name))
-    if (len(locks.models), len(locks.upscalers), locks.fetched_scorers) != before:
+    for name in sweep.encoders:
+        locks.encoders[name] = lock_encoder(name, locks.encoders.get(name))
+    if folder := sweep.photographs:
+        locks.photographs[folder] = photographs.lock(folder, locks.photographs.get(folder))
+    if locks.to_json() != before:
         with store.writing():
             write_locks(store, locks)
     return locks

@@ -15,11 +15,13 @@ from typing_extensions import TypedDict  # pydantic does not read Python 3.11's 
 from realkit.catalog.columns import COLUMNS
 from realkit.sweeps.ids import cell_id
 
-STAGES = ("denoise", "refine", "decode", "upscale", "score")  # a parent's stage comes before
-DRAWN = STAGES[:-1]  # stages that leave a file
+# A parent's stage comes before.
+STAGES = ("denoise", "refine", "decode", "upscale", "score", "embed")
+FILED = ("denoise", "refine", "decode", "upscale", "embed")  # stages that leave a file
+ABOUT = ("score", "embed")  # stages that say something of a picture, and stand without it
 KINDS = {  # what a stage makes
     "denoise": "latents", "refine": "latents", "decode": "picture", "upscale": "picture",
-    "score": "number",
+    "score": "number", "embed": "embedding",
 }  # fmt: skip
 OPEN = ConfigDict(extra="allow", strict=True)
 
@@ -38,7 +40,7 @@ class Row(TypedDict, total=False):
     __pydantic_config__ = OPEN  # type: ignore[misc]
 
     id: Required[Id]
-    stage: Required[Literal["denoise", "refine", "decode", "upscale", "score"]]
+    stage: Required[Literal["denoise", "refine", "decode", "upscale", "score", "embed"]]
     status: Required[Literal["ok", "failed"]]
     parent: Id | None
     run: str
@@ -62,6 +64,10 @@ class Row(TypedDict, total=False):
     denoise_j: Joules
     decode_j: Joules
     upscale_j: Joules
+    embed_s: Seconds | None
+    encoder: str
+    space: Id  # of embeddings: those of one space may be compared
+    photograph: Hash  # of the pixels of a photograph that was embedded, as its file has them
     batch: Annotated[int, Field(ge=1)]
     nfe: Count
     network_passes: Count
@@ -219,6 +225,8 @@ def _complete_row(row: Row) -> Row:
         needed = ()
     if row["stage"] == "score":
         needed += ("scorer", "prompt")
+    elif row["stage"] == "embed":
+        needed += ("encoder", "space")
     if lacking := [name for name in needed if name not in row]:
         raise ValueError(f"a row {row['status']} of the stage {row['stage']} needs {lacking[0]}")
     if row["stage"] == "score" and (not row["scorer"] or row["scorer"] in COLUMNS):

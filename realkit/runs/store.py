@@ -48,6 +48,8 @@ class Store:
         """The path of a stage's file."""
         if stage in ("denoise", "refine"):
             return self.folder / "latents" / f"{artifact}.safetensors"
+        if stage == "embed":
+            return self.folder / "embeddings" / f"{artifact}.safetensors"
         return self.folder / "images" / f"{artifact}.png"
 
     def has_file(self, stage: str, artifact: str) -> bool:

@@ -37,7 +37,7 @@ def load(name: str, entry: Scorer, locks: Locks) -> Rate:
     RequestError where the weights cannot be loaded."""
     import torch
 
-    encoders = Encoders(name, entry.source, locks.get(SOURCE))
+    encoders = Encoders(f"Scorer {name!r}", entry.source, locks.get(SOURCE))
 
     @lru_cache(maxsize=4096)
     def of_prompt(prompt: str) -> torch.Tensor:

@@ -42,13 +42,13 @@ def check(name: str, entry: Scorer) -> None:
             " existing folder"
         )
     if source.endswith(":openai") and QUICK not in source:
-        _other_activation(name, source, QUICK)
+        _other_activation(f"Scorer {name!r}", source, QUICK)
 
 
-def _other_activation(name: str, source: str, ending: str) -> NoReturn:
+def _other_activation(called: str, source: str, ending: str) -> NoReturn:
     model, _, weights = source.partition(":")
     raise RequestError(
-        f"Scorer {name!r} has the source {source!r}, whose weights were trained with another"
+        f"{called} has the source {source!r}, whose weights were trained with another"
         f" activation: write {model.removesuffix(QUICK)}{ending}:{weights}"
     )
 
@@ -86,8 +86,8 @@ def cut(entry: Scorer, locks: Locks, prompt: str) -> int:
 class Encoders:
     """A CLIP model's two encoders on the default device, float32. Embeddings have length 1."""
 
-    def __init__(self, name: str, source: str, locked: Lock | None) -> None:
-        """Raises RequestError, which names the scorer, where the weights cannot be loaded."""
+    def __init__(self, called: str, source: str, locked: Lock | None) -> None:
+        """Raises RequestError, which begins with `called`, where the weights cannot be loaded."""
         import open_clip
 
         self._device = device.default_device()
@@ -97,7 +97,7 @@ class Encoders:
         trained = (open_clip.get_pretrained_cfg(model_name, weights) or {}).get("quick_gelu", False)
         built = (open_clip.get_model_config(model_name) or {}).get("quick_gelu", False)
         if weights and trained != built:
-            _other_activation(name, source, QUICK if trained else "")
+            _other_activation(called, source, QUICK if trained else "")
         try:
             self._model, _, self._prepare = open_clip.create_model_and_transforms(
                 model_name, pretrained=weights or None, device=self._device
@@ -105,7 +105,7 @@ class Encoders:
             self._tokenize = open_clip.get_tokenizer(model_name)
         except Exception as error:  # a hub, a file or a header may fail in many ways
             raise RequestError(
-                f"Scorer {name!r} cannot get its weights ({source}): {one_line(error, 200)}"
+                f"{called} cannot get its weights ({source}): {one_line(error, 200)}"
             ) from error
         self._model.float().eval()
         self._known: dict[str, torch.Tensor] = {}  # of prompts
@@ -153,7 +153,7 @@ class Encoders:
 def load(name: str, entry: Scorer, locks: Locks) -> Rate:
     """100 · max(cos, 0) between picture and prompt embeddings (CLIPScore, arXiv 2104.08718, without
     its factor 2.5). Raises RequestError where the weights cannot be loaded."""
-    encoders = Encoders(name, entry.source, locks.get(SOURCE))
+    encoders = Encoders(f"Scorer {name!r}", entry.source, locks.get(SOURCE))
 
     def rate(images: Iterable[Image], prompts: Sequence[str]) -> list[float]:
         cosines = (encoders.images(images) * encoders.prompts(prompts)).sum(-1)

@@ -34,7 +34,7 @@ def load_contrast(name: str, entry: Scorer, locks: Locks) -> Rate:
     """
     import torch
 
-    encoders = clip.Encoders(name, entry.source, locks.get(SOURCE))
+    encoders = clip.Encoders(f"Scorer {name!r}", entry.source, locks.get(SOURCE))
     classes = [encoders.texts(texts).mean(0) for texts in (entry.words, *entry.against)]
     directions = torch.nn.functional.normalize(torch.stack(classes), dim=-1)
 
@@ -56,7 +56,7 @@ def check_rank(name: str, entry: Scorer) -> None:
 def load_rank(name: str, entry: Scorer, locks: Locks) -> Rate:
     """100 where a picture is nearer to its own prompt than to any other of the suite, else 0: its
     mean is R-precision in percent (arXiv 1711.10485). A prompt from elsewhere joins the suite."""
-    encoders = clip.Encoders(name, entry.source, locks.get(SOURCE))
+    encoders = clip.Encoders(f"Scorer {name!r}", entry.source, locks.get(SOURCE))
     suite = PROMPTS[find(PROMPTS, entry.suite)].prompts
     rivals = encoders.prompts(suite)
 

@@ -10,9 +10,10 @@ from typing import Any
 from realkit.base.errors import RequestError
 from realkit.models import legs
 from realkit.models.lock import ModelLock, lock_model
+from realkit.scorers.encoders import lock_encoder
 from realkit.scorers.references import Locks
 from realkit.scorers.score import determined_score, lock_scorer
-from realkit.sweeps import notices
+from realkit.sweeps import notices, photographs
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.ids import settings_of
 from realkit.sweeps.sweep import Sweep
@@ -37,6 +38,10 @@ def plan(sweep: Sweep | dict[str, Any] | str | Path) -> str:
     check_pictures(cells)
     scorers = {name: lock_scorer(name) for name in sweep.scorers}
     check_scorers(scorers)
+    for name in sweep.encoders:
+        lock_encoder(name)
+    if sweep.photographs:
+        photographs.lock(sweep.photographs)
     return "\n".join([sweep.describe(), *notices.unread(cells, locks, scorers)])
 
 

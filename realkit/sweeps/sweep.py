@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,10 +25,11 @@ from pydantic import (
 from realkit.base import yaml_core
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import yaml_file
-from realkit.catalog.lookup import find
+from realkit.catalog.lookup import Table, find
 from realkit.models import request
 from realkit.models.spec import ModelSpec, identify
 from realkit.samplers.table import SAMPLERS
+from realkit.scorers.encoders import ENCODERS, engine_of
 from realkit.scorers.score import check_scorer
 from realkit.scorers.table import SCORERS
 from realkit.sweeps import cost
@@ -83,7 +84,9 @@ class Sweep(BaseModel):
     A value may be a mapping that links other settings to it: `models=[{"model": "sdxl-turbo",
     "steps": 4, "guidance": 0}, "sd-1.5"]`. Linked settings override their axes.
 
-    `scorers` lists what rates every final picture. `profile` says how samplers are compared:
+    `scorers` lists what rates every final picture, `encoders` what embeds it for `rk.sets` and
+    `rk.edits`; `photographs` is a folder of photographs to compare them with. `profile` says how
+    samplers are compared:
 
     - "equal-steps": each takes `steps` steps.
     - "equal-nfe": each takes at most `steps` denoiser calls; Heun's steps take two calls each.
@@ -108,6 +111,8 @@ class Sweep(BaseModel):
     target: list[Any] = [None]
     strength: list[Any] = [None]
     scorers: list[str] = []
+    encoders: list[str] = []
+    photographs: str | None = None
     profile: Literal["equal-steps", "equal-nfe", "recommended"] = "equal-steps"
 
     def __init__(self, **arguments: Any) -> None:
@@ -119,12 +124,18 @@ class Sweep(BaseModel):
                     f"Unknown key {shown(name)} in the sweep: expected some of {', '.join(names)}"
                 )
             values[name] = value
-            if name != "profile":
+            if name == "photographs":
+                values[name] = None if value is None else str(value)
+            elif name != "profile":
                 values[name] = _axis(name, value)
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise RequestError(f"Sweep: {one_line(error)}") from error
+        if self.photographs and not self.encoders:
+            raise RequestError(
+                "photographs are compared by their embeddings: name encoders too, such as dinov2"
+            )
         self._check_count()
         if self.profile == "recommended":
             self._check_recommended()
@@ -213,7 +224,9 @@ def _nodes(value: Any) -> int:
 def _axis(axis: str, value: Any) -> list[Any]:
     """The values of an axis, each checked. Raises RequestError that names the axis."""
     if axis == "scorers":
-        return _scorers(value)
+        return _names(value, SCORERS, check_scorer)
+    if axis == "encoders":
+        return _names(value, ENCODERS, engine_of)
     values = _listed(value)
     if axis == "seeds" and type(value) is int:
         if not 1 <= value <= 100_000:
@@ -230,11 +243,12 @@ def _axis(axis: str, value: Any) -> list[Any]:
     return [_value(axis, item) for item in values]
 
 
-def _scorers(value: Any) -> list[str]:
+def _names(value: Any, table: Table[Any], check: Callable[[str], object]) -> list[str]:
+    """Distinct names of a table, each checked."""
     names: dict[str, None] = {}
     for item in _listed(value):
-        name = find(SCORERS, item)
-        check_scorer(name)
+        name = find(table, item)
+        check(name)
         names[name] = None
     return list(names)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from realkit.base.device import default_device
 from realkit.base.measure import Stopwatch
 from realkit.models.identity import name_of
-from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, by_tool
+from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, batched
 from realkit.runs.stages.artifacts import read_picture
 from realkit.scorers.score import cut_tokens, determined_score, load_scorer, uses_prompt
 from realkit.scorers.table import Rate
@@ -19,28 +19,14 @@ from realkit.weights.lock import Lock
 @dataclass(frozen=True)
 class Score:
     """Pictures, and their prompts where the scorer reads them, to numbers; each of the sweep's
-    scorers in turn. A batch is the denoising batch, its pictures of one upscaler."""
+    scorers in turn."""
 
     kit: Kit
     name = "score"
     separable = True
 
     def jobs(self, planned: list[Planned]) -> list[Job]:
-        batches: dict[tuple, dict[str, tuple[Planned, Row]]] = {}
-        seen = set()
-        for artifact, tool, item, facts in self._scores(planned):
-            if artifact in seen:  # cells may share a picture, even under two names of an upscaler
-                continue
-            seen.add(artifact)
-            cell = item.cell
-            batch = tool, item.batch, cell.upscaler, cell.pixels, cell.strength
-            batches.setdefault(batch, {})[artifact] = item, facts
-        jobs = []
-        for (tool, *_), scored in batches.items():
-            items = tuple(item for item, _ in scored.values())
-            rows = {artifact: row for artifact, (_, row) in scored.items()}
-            jobs.append(Job(tool, tuple(scored), items, len(items), rows))
-        return by_tool(jobs)
+        return batched(self._scores(planned))
 
     def _scores(self, planned: list[Planned]) -> Iterator[tuple[str, Tool, Planned, Row]]:
         for name in self.kit.scorers:

@@ -1,0 +1,81 @@
+"""The stage `embed`: an encoder gives each picture of a batch an embedding, from which
+`analysis.sets` and `analysis.edits` compute figures of sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from realkit.base.device import default_device
+from realkit.base.measure import Stopwatch
+from realkit.models.identity import name_of
+from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, batched
+from realkit.runs.stages.artifacts import read_picture
+from realkit.scorers.encoders import Loaded, as_jpeg, determined_encoder, engine_of, load_encoder
+from realkit.weights.lock import Lock
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Pictures, and their prompts where the encoder reads words, to embeddings; no part of whether
+    a cell is ok."""
+
+    kit: Kit
+    name = "embed"
+    separable = True
+
+    def jobs(self, planned: list[Planned]) -> list[Job]:
+        return batched(self._embeddings(planned))
+
+    def _embeddings(self, planned: list[Planned]) -> Iterator[tuple[str, Tool, Planned, Row]]:
+        for name, lock in self.kit.encoders.items():
+            determined, prompted = determined_encoder(name, lock), engine_of(name).prompted
+            facts = {"encoder": name, "space": space_of(name, lock)}
+            for item in planned:
+                prompt = item.cell.prompt if prompted else None
+                what = {"image": item.ids.image, "encoder": determined, "prompt": prompt}
+                embedding = name_of("embed", what)
+                yield embedding, Tool("encoder", name), item, facts | {"prompt": prompt}
+
+    def locks(self, tool: Tool) -> list[Lock]:
+        lock = self.kit.encoders[tool.name]
+        return [lock] if lock else []
+
+    def load(self, tool: Tool) -> Loaded:
+        return load_encoder(tool.name, self.kit.encoders[tool.name])
+
+    def work(self, tool: Loaded, job: Job, files: Files) -> list[Output]:
+        device, size = default_device(), len(job.planned)
+        images = [as_jpeg(read_picture(files, item.source(self.name))) for item in job.planned]
+        with Stopwatch(device) as embedding:
+            embeddings = tool.images(images)
+        texts = None
+        if engine_of(job.tool.name).prompted:
+            texts = tool.prompts([item.cell.prompt for item in job.planned])
+        measured = {"status": "ok", "embed_s": embedding.seconds / size, "device": device.type}
+        outputs = []
+        for place, (artifact, item) in enumerate(zip(job.artifacts, job.planned, strict=True)):
+            row = job.row(artifact, item, self.name) | measured
+            words = None if texts is None else texts[place]
+            outputs.append(Output(row, saved(embeddings[place], words, tool.scale)))
+        return outputs
+
+
+def space_of(name: str, lock: Lock | None) -> str:
+    """A name for what an encoder's embeddings may be compared with: 16 hex digits."""
+    return name_of("encoder", determined_encoder(name, lock))
+
+
+def saved(image: Any, prompt: Any, scale: float) -> bytes:
+    """An embedding (D,) as a file, and the prompt's (D,) with the scale of their cosines. Raises
+    FloatingPointError where it is not finite."""
+    import torch
+    from safetensors.torch import save
+
+    tensors = {"image": image}
+    if prompt is not None:
+        tensors |= {"prompt": prompt, "scale": torch.tensor([scale])}
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise FloatingPointError("the embedding is not finite")
+    return save({name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()})
