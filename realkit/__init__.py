@@ -23,6 +23,7 @@ _NAMES = {
     "score": "scorers.score", "SCORERS": "scorers.table", "scorer": "scorers.own",
     "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.before_after",
     "compare": "analysis.compare", "aggregate": "analysis.aggregate",
+    "sets": "analysis.sets", "edits": "analysis.edits", "ENCODERS": "scorers.encoders",
     "vote": "analysis.vote_widget", "votes": "analysis.votes", "trend": "analysis.trend",
 }  # fmt: skip
 _MODULES = {
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from realkit.analysis.aggregate import aggregate as aggregate
     from realkit.analysis.before_after import before_after as before_after
     from realkit.analysis.compare import compare as compare
+    from realkit.analysis.edits import edits as edits
+    from realkit.analysis.sets import sets as sets
     from realkit.analysis.trend import trend as trend
     from realkit.analysis.vote_widget import vote as vote
     from realkit.analysis.votes import votes as votes
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from realkit.runs.folder import read as read
     from realkit.samplers import benchmark as laboratory  # noqa: F401
     from realkit.samplers.table import SAMPLERS as SAMPLERS
+    from realkit.scorers.encoders import ENCODERS as ENCODERS
     from realkit.scorers.own import scorer as scorer
     from realkit.scorers.score import score as score
     from realkit.scorers.table import SCORERS as SCORERS

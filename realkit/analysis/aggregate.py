@@ -41,8 +41,9 @@ def aggregate(df: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
         row["prompts"] = part["prompt"].nunique()
         for metric in scores:
             row |= _mean(part, metric, frame)
-        seconds = _median(part, "seconds")
-        row |= {"seconds": seconds, "pictures_an_hour": 3600 / seconds if seconds else math.nan}
+        if "seconds" in frame:
+            seconds = _median(part, "seconds")
+            row |= {"seconds": seconds, "pictures_an_hour": 3600 / seconds if seconds else math.nan}
         if "joules" in frame and frame["joules"].notna().any():
             row["joules"] = _median(part, "joules")
         rows.append(row)

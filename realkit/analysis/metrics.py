@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RELATIVE_UNITS = ("s", "J", "GiB")  # compared in percent
+# The figures of rk.sets and rk.edits, with the better direction.
+FIGURES: dict[str, Literal["higher", "lower"]] = {
+    "kernel_distance": "lower", "told_apart": "lower", "diversity": "higher", "vendi": "higher",
+    "response": "higher", "answered": "higher", "leakage": "lower",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,9 @@ def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
         better = scorer.direction.replace("none", "")
         direction: Literal["higher", "lower"] = "lower" if better == "lower" else "higher"
         metric = Metric(name, direction, margin=margin or scorer.margin)
+    elif name in FIGURES:
+        better = FIGURES[name]
+        metric = Metric(name, FIGURES[name], margin=margin)
     elif name in MEASURES:
         better = MEASURES[name].better.replace("nearer 1", "")
         metric = Metric(name, "lower" if better == "lower" else "higher", margin=margin)
@@ -93,10 +101,10 @@ def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
 
 def metrics_of(frame: pd.DataFrame) -> list[str]:
     """The metrics of a table that a comparison takes by default: scores with a better direction,
-    then the seconds of a picture."""
+    figures of sets and edits, then the seconds of a picture."""
     names = []
     for name in frame.columns:
-        directed = name in SCORERS and SCORERS[name].direction != "none"
+        directed = name in FIGURES or (name in SCORERS and SCORERS[name].direction != "none")
         if directed and Metric(name, "higher").values(frame).notna().any():
             names.append(name)
     times = Metric("seconds", "lower", relative=True)

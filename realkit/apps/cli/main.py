@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from realkit.apps.cli.doctor import doctor
+from realkit.apps.cli.figures import edits, sets
 from realkit.apps.cli.kaggle import kaggle
 from realkit.apps.cli.pictures import generate, score, upscale
 from realkit.apps.cli.prompts import prompts
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 for command in (
-    run, plan, sweep, generate, upscale, score, table, compare, vote, votes, list_, prompts,
-    columns, doctor, kaggle,
+    run, plan, sweep, generate, upscale, score, table, compare, sets, edits, vote, votes, list_,
+    prompts, columns, doctor, kaggle,
 ):  # fmt: skip
     main.add_command(command)

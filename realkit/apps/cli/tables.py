@@ -126,6 +126,13 @@ def _scorers() -> Iterator[Line]:
         yield name, spec.unit, f"better: {spec.direction}", seen, licence, resize, spec.about
 
 
+def _encoders() -> Iterator[Line]:
+    from realkit.scorers.encoders import ENCODERS
+
+    for name, spec in ENCODERS.items():
+        yield name, spec.engine, spec.licence, f"resize: {spec.resize}", spec.about
+
+
 def _prompts() -> Iterator[Line]:
     from realkit.catalog.suites import PROMPTS, SUITE
 
@@ -139,6 +146,7 @@ _LISTS = {
     "samplers": _samplers,
     "upscalers": _upscalers,
     "scorers": _scorers,
+    "encoders": _encoders,
     "prompts": _prompts,
 }
 

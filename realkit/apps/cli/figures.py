@@ -1,0 +1,60 @@
+"""`realkit sets` and `edits`: figures of sets of pictures and of edits, with their verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from realkit.apps.cli.tables import names_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BY = "What to compare: an axis, or several: model,sampler."
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--by", required=True, help=BY)
+@click.option("--encoder", help="The encoder of the embeddings, where there are several.")
+@click.option("--photographs", help="The folder of photographs, where sweeps named several.")
+@click.option("--csv", is_flag=True, help="Write a line for each prompt of each set as CSV.")
+def sets(folder: Path, by: str, encoder: str | None, photographs: str | None, csv: bool) -> None:
+    """Say how near sets of pictures are to photographs, and how various."""
+    from realkit.analysis.sets import sets as figures
+
+    _print(figures(folder, encoder, photographs), by, None, csv)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("suite")
+@click.option("--by", required=True, help=BY)
+@click.option("--within", help="Compare in each value by itself, such as attribute.")
+@click.option("--encoder", help="The encoder of the embeddings, where there are several.")
+@click.option("--csv", is_flag=True, help="Write a line for each edit as CSV.")
+def edits(
+    folder: Path, suite: str, by: str, within: str | None, encoder: str | None, csv: bool
+) -> None:
+    """Say how pictures answer to the edits of a suite, such as rehearsal-edits."""
+    from realkit.analysis.edits import edits as figures
+
+    _print(figures(folder, suite, encoder), by, within, csv)
+
+
+def _print(figures: pd.DataFrame, by: str, within: str | None, csv: bool) -> None:
+    from realkit.analysis.aggregate import aggregate
+    from realkit.analysis.compare import compare
+
+    if csv:
+        click.echo(figures.to_csv(index=False), nl=False)
+        return
+    names = names_in(by)
+    means = aggregate(figures, [within, *names] if within else names)
+    click.echo("\n".join(figures.attrs["sentences"]))
+    click.echo(means.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    if len(means) > 1:
+        found = compare(figures, names, within=within)
+        click.echo("\n" + "\n".join(found.sentences))
