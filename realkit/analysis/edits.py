@@ -53,17 +53,18 @@ def edits(folder: str | Path, suite: str, encoder: str | None = None) -> Answer:
     rows, lacking = [], 0
     names = [name for name in (*SETTINGS, "seed") if name in found.cells]
     for settings, part in found.cells.groupby(names, dropna=False, sort=False):
-        pictures = {part["prompt"][place]: found.tensors[place] for place in part.index}
+        tensors = map(found.tensors.__getitem__, part.index)
+        pictures = dict(zip(part["prompt"], tensors, strict=True))
         cells = dict(zip(names, settings, strict=True))
         for edit in PROMPTS[name].edits:
-            texts = {attribute: text for attribute, text in edit.items() if attribute != BASE}
-            before = pictures.get(edit[BASE])
+            texts = dict(edit)
+            before = pictures.get(texts.pop(BASE))
             for attribute, text in texts.items():
                 after = pictures.get(text)
                 if before is None or after is None:
                     lacking += 1
                     continue
-                others = [other for key, other in texts.items() if key != attribute]
+                others = filter(text.__ne__, texts.values())
                 rows.append(
                     cells
                     | {"prompt": edit[BASE], "status": "ok", "attribute": attribute, "edit": text}

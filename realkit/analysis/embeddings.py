@@ -45,14 +45,17 @@ def embedded(folder: str | Path, encoder: str | None) -> Embedded:
     RequestError where it has none."""
     cells = read(folder).table()
     store = Store(folder)
-    rows = [row for row in store.ok_rows().values() if row["stage"] == "embed"]
-    name = _encoder(folder, [row["encoder"] for row in rows], encoder)
-    rows = [row for row in rows if row["encoder"] == name]
-    space = rows[-1]["space"]  # an encoder whose weights have changed since has another
-    rows = [row for row in rows if row["space"] == space]
+    rows_by_encoder: dict[str, list[dict[str, Any]]] = {}
+    for row in store.ok_rows().values():
+        if row["stage"] == "embed":
+            rows_by_encoder.setdefault(row["encoder"], []).append(row)
+    name = _encoder(folder, list(rows_by_encoder), encoder)
+    space = rows_by_encoder[name][-1]["space"]  # one whose weights have changed has another
     of_pictures: dict[tuple[str, Any], dict[str, Any]] = {}
     photographs: dict[tuple[int, int], dict[str, Tensors]] = {}
-    for row in rows:
+    for row in rows_by_encoder[name]:
+        if row["space"] != space:
+            continue
         if "photograph" not in row:
             of_pictures[row["parent"], row["prompt"]] = row
         elif (tensors := _read(store, row)) is not None:
@@ -82,8 +85,7 @@ def embedded(folder: str | Path, encoder: str | None) -> Embedded:
     return Embedded(Path(folder), name, whole, tensors_of, ids, missing, photographs)
 
 
-def _encoder(folder: str | Path, present: list[str], asked: str | None) -> str:
-    names = list(dict.fromkeys(present))
+def _encoder(folder: str | Path, names: list[str], asked: str | None) -> str:
     if not names:
         raise RequestError(
             f"{str(folder)!r} has no embeddings: run its sweep again with encoders=, such as dinov2"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def sets(
     for settings, part in found.cells.groupby(names, dropna=False, sort=False):
         size = int(part["image_width"].iloc[0]), int(part["image_height"].iloc[0])
         known = found.photographs.get(size, {})
-        digests = sorted(digest for digest in wanted if digest in known)
+        digests = sorted(wanted & known.keys())
         shots = np.array([known[digest]["image"] for digest in digests])
         if wanted and len(digests) < 2:
             notes[f"No two photographs are embedded at {size[0]}×{size[1]}: no distance."] = None
@@ -98,7 +99,7 @@ def _photographs(found: Embedded, asked: str | Path | None) -> set[str]:
     """The SHA-256 of the photographs of a folder; none where the results have none."""
     folders = read_locks(found.folder).photographs
     if asked is None and len(folders) < 2:
-        return {digest for hashes in folders.values() for digest in hashes.values()}
+        return set(chain.from_iterable(hashes.values() for hashes in folders.values()))
     if str(asked) not in folders:
         raise RequestError(
             f"photographs {shown(asked)}: expected one of the folders that the sweeps named:"

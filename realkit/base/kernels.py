@@ -65,10 +65,10 @@ def told_apart(groups: Sequence[NDArray], photographs: NDArray) -> NDArray:
         return shares
     of_group, of_photograph = np.arange(count) % folds, np.arange(known) % folds
     for fold in range(folds):
-        others = [groups[number] for number in np.flatnonzero(of_group != fold)]
+        others = [groups[number] for number in np.flatnonzero(of_group != fold).tolist()]
         learnt = photographs[of_photograph != fold]
         held = _witness(photographs[of_photograph == fold], learnt, others)
-        for number in np.flatnonzero(of_group == fold):
+        for number in np.flatnonzero(of_group == fold).tolist():
             seen = _witness(groups[number], learnt, others)[:, None]
             shares[number] = 100 * ((held > seen) + 0.5 * (held == seen)).mean()
     return shares

@@ -46,7 +46,7 @@ class Locks:
         more = {
             "scorers": {name: parts for name, parts in scorers.items() if parts},
             "encoders": _of_a_network(self.encoders),
-            "photographs": self.photographs,
+            "photographs": dict(self.photographs),
         }
         data = {"models": models, "upscalers": upscalers}
         return data | {key: value for key, value in more.items() if value}

@@ -4,7 +4,6 @@ pictures have."""
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from realkit.runs.stages.embed import saved, space_of
 from realkit.runs.stopping import Stop
 from realkit.runs.store import Store
 from realkit.runs.writer import Desk
-from realkit.scorers.encoders import as_jpeg, load_encoder
+from realkit.scorers.encoders import Loaded, as_jpeg, load_encoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,90 +50,96 @@ def embed(
 ) -> None:  # fmt: skip
     """Embed the photographs that the results folder lacks, by each encoder, at each size. Those too
     small for a size are left out there, and said."""
-    sizes = list(dict.fromkeys(sizes))
+    place, rows, small = Path(folder).expanduser(), store.ok_rows(), dict[Size, set[str]]()
     with Desk(store, environments) as desk:
         for name, locked in kit.encoders.items():
             space, tool = space_of(name, locked), None
-            missing = list(_missing(hashes, sizes, space, store))
-            for batch in _batches(_read(Path(folder).expanduser(), missing)):
+            for size, batch in _batches(hashes, sizes):
+                lacking = set()
+                for digest in batch.values():
+                    wanted = artifact(digest, size, space)
+                    if wanted not in rows or not store.has_file("embed", wanted):
+                        lacking.add(wanted)
+                if not lacking:
+                    continue
                 if stop.reason:
                     return
-                tool = tool or load_encoder(name, locked)
-                desk.put("embed", _embedded(batch, tool, name, space, run))
+                whole, failed = _read(place, batch, size, small.setdefault(size, set()))
+                outputs = _failures(failed, size, name, space)
+                if whole:
+                    tool = tool or load_encoder(name, locked)
+                    outputs += _embedded(whole, tool, size, name, space)
+                outputs = [output for output in outputs if output.row["id"] in lacking]
+                job = Job(Tool("encoder", name), tuple(lacking), ())
+                desk.put("embed", Result(job, outputs, run, 0.0))
             del tool
             release()
+    for (width, height), paths in small.items():
+        if paths:
+            print(
+                f"Photographs smaller than {width}×{height}, left out at that size: {len(paths)} of"
+                f" {len(hashes)}",
+                file=sys.stderr,
+            )
 
 
-def _missing(
-    hashes: Mapping[str, str], sizes: list[Size], space: str, store: Store
-) -> Iterator[tuple[str, str, Size]]:
-    """(path, hash, size) of what is to do; of equal files the first."""
-    rows = store.ok_rows()
+def _batches(
+    hashes: Mapping[str, str], sizes: Iterable[Size]
+) -> Iterator[tuple[Size, dict[str, str]]]:
+    """Batches of different photographs, path → hash, at each size. They are the same in every run:
+    an embedding depends on its batch in the last digits."""
     paths: dict[str, str] = {}
     for path, digest in hashes.items():
         paths.setdefault(digest, path)
-    for digest, path in paths.items():
-        for size in sizes:
-            name = artifact(digest, size, space)
-            if name not in rows or not store.has_file("embed", name):
-                yield path, digest, size
+    order = sorted(paths)
+    for size in dict.fromkeys(sizes):
+        for start in range(0, len(order), BATCH):
+            yield size, {paths[digest]: digest for digest in order[start : start + BATCH]}
 
 
 def _read(
-    place: Path, missing: list[tuple[str, str, Size]]
-) -> Iterator[tuple[str, Size, Image | None, str]]:
-    """(hash, size, photograph at that size, why it cannot be used) of each; small ones are said."""
+    place: Path, batch: Mapping[str, str], size: Size, small: set[str]
+) -> tuple[dict[str, Image], dict[str, str]]:
+    """(photographs of a batch at a size, why others cannot be read), by hash. The paths of those
+    that are too small are added to `small`."""
     from PIL import Image
 
-    small: dict[Size, int] = {}
-    for path, digest, size in missing:
+    whole: dict[str, Any] = {}
+    failed = {}
+    for path, digest in batch.items():
         try:
             with Image.open(place / path) as image:
                 photograph = fitted(image, size)
         except Exception as error:  # a damaged picture may raise anything
-            yield digest, size, None, f"{path}: {one_line(error, 200)}"
+            failed[digest] = f"{path}: {one_line(error, 200)}"
             continue
         if photograph is None:
-            small[size] = small.get(size, 0) + 1
+            small.add(path)
         else:
-            yield digest, size, photograph, ""
-    for (width, height), count in small.items():
-        print(
-            f"{count} photographs are smaller than {width}×{height} and left out at that size",
-            file=sys.stderr,
-        )
+            whole[digest] = photograph
+    return whole, failed
 
 
-def _batches(read: Iterator[Any]) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for item in read:
-        batch.append(item)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _embedded(batch: list[Any], tool: Any, name: str, space: str, run: str) -> Result:
-    """The embeddings of photographs as they are filed; a failure is a row."""
-    start = time.monotonic()
+def _embedded(
+    whole: Mapping[str, Image], tool: Loaded, size: Size, name: str, space: str
+) -> list[Output]:
     device = default_device()
-    whole = [item for item in batch if item[2] is not None]
+    with Stopwatch(device) as embedding:
+        vectors = tool.images([as_jpeg(image) for image in whole.values()])
+    measured = {"embed_s": embedding.seconds / len(whole), "device": device.type}
     outputs = []
-    if whole:
-        with Stopwatch(device) as embedding:
-            vectors = tool.images([as_jpeg(image) for _, _, image, _ in whole])
-        measured = {"embed_s": embedding.seconds / len(whole), "device": device.type}
-        for (digest, size, _, _), vector in zip(whole, vectors, strict=True):
-            row = _row(digest, size, name, space) | {"status": "ok"} | measured
-            outputs.append(Output(row, saved(vector, None, tool.scale)))
-    for digest, size, image, why in batch:
-        if image is None:
-            failed = {"status": "failed", "error_type": "RequestError", "error": why}
-            outputs.append(Output(_row(digest, size, name, space) | failed))
-    ids = tuple(str(output.row["id"]) for output in outputs)
-    return Result(Job(Tool("encoder", name), ids, ()), outputs, run, time.monotonic() - start)
+    for digest, vector in zip(whole, vectors, strict=True):
+        row = _row(digest, size, name, space) | {"status": "ok"} | measured
+        outputs.append(Output(row, saved(vector, None, tool.scale)))
+    return outputs
+
+
+def _failures(failed: Mapping[str, str], size: Size, name: str, space: str) -> list[Output]:
+    outputs = []
+    for digest, why in failed.items():
+        status = {"status": "failed", "error_type": "RequestError", "error": why}
+        outputs.append(Output(_row(digest, size, name, space) | status))
+    return outputs
 
 
 def _row(digest: str, size: Size, name: str, space: str) -> dict[str, Any]:

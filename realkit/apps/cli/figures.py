@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+import realkit as rk
 from realkit.apps.cli.tables import names_in
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ BY = "What to compare: an axis, or several: model,sampler."
 @click.option("--csv", is_flag=True, help="Write a line for each prompt of each set as CSV.")
 def sets(folder: Path, by: str, encoder: str | None, photographs: str | None, csv: bool) -> None:
     """Say how near sets of pictures are to photographs, and how various."""
-    from realkit.analysis.sets import sets as figures
-
-    _print(figures(folder, encoder, photographs), by, None, csv)
+    _print(rk.sets(folder, encoder, photographs), by, None, csv)
 
 
 @click.command()
@@ -39,22 +38,17 @@ def edits(
     folder: Path, suite: str, by: str, within: str | None, encoder: str | None, csv: bool
 ) -> None:
     """Say how pictures answer to the edits of a suite, such as rehearsal-edits."""
-    from realkit.analysis.edits import edits as figures
-
-    _print(figures(folder, suite, encoder), by, within, csv)
+    _print(rk.edits(folder, suite, encoder), by, within, csv)
 
 
 def _print(figures: pd.DataFrame, by: str, within: str | None, csv: bool) -> None:
-    from realkit.analysis.aggregate import aggregate
-    from realkit.analysis.compare import compare
-
     if csv:
         click.echo(figures.to_csv(index=False), nl=False)
         return
     names = names_in(by)
-    means = aggregate(figures, [within, *names] if within else names)
+    means = rk.aggregate(figures, [within, *names] if within else names)
     click.echo("\n".join(figures.attrs["sentences"]))
     click.echo(means.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
     if len(means) > 1:
-        found = compare(figures, names, within=within)
+        found = rk.compare(figures, names, within=within)
         click.echo("\n" + "\n".join(found.sentences))

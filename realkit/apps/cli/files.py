@@ -10,6 +10,7 @@ import click
 
 from realkit.base import cache
 from realkit.base.errors import RequestError, one_line
+from realkit.base.files import write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +60,6 @@ def check_room(path: Path, size: tuple[int, int]) -> None:
 
 def save_picture(picture: Image, path: Path) -> None:
     """Write a picture in the format of its name, and print where. A PNG holds what made it."""
-    from realkit.base.files import write_atomically
     from realkit.base.pictures import opaque
     from realkit.models import provenance
 

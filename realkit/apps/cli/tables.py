@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from realkit.apps.cli.files import check_writable
+from realkit.base.files import write_atomically
 
 # The columns of a results table that a terminal has room for; the scores follow.
 SHOWN = (
@@ -28,7 +29,6 @@ Line = tuple[object, ...]
 @click.option("--by", help="Group it by these columns, such as model,sampler.")
 def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None:
     """Show the table of a results folder."""
-    from realkit.base.files import write_atomically
     from realkit.catalog.columns import COLUMNS
     from realkit.runs.folder import read
 
