@@ -24,6 +24,7 @@ _NAMES = {
     "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.before_after",
     "compare": "analysis.compare", "aggregate": "analysis.aggregate",
     "vote": "analysis.vote_widget", "votes": "analysis.votes", "trend": "analysis.trend",
+    "at_equal": "analysis.at_equal",
 }  # fmt: skip
 _MODULES = {
     "plots": "analysis.plots", "verdicts": "analysis.verdicts", "rehearsal": "rehearsal",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from realkit.analysis import plots as plots
     from realkit.analysis import verdicts as verdicts
     from realkit.analysis.aggregate import aggregate as aggregate
+    from realkit.analysis.at_equal import at_equal as at_equal
     from realkit.analysis.before_after import before_after as before_after
     from realkit.analysis.compare import compare as compare
     from realkit.analysis.trend import trend as trend
