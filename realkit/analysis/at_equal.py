@@ -145,11 +145,22 @@ def _settings(frame: pd.DataFrame, keys: pd.DataFrame, costs: pd.Series) -> pd.D
     names = ["place", "arm", "own", DIAL, "number", "terms"]
     groups = keys[costs.notna()].groupby(names, sort=False)
     settings = groups.agg(
-        cost=("cost", "median"), cells=("cost", "size"), order=("order", "first")
-    ).reset_index()
+        cost=("cost", "median"), cells=("cost", "size"), order=("order", "first"),
+        low=("cost", _lower), high=("cost", _upper),
+    ).reset_index()  # fmt: skip
     own = settings["own"].map(" ({})".format).where(settings["own"] != "", "")
     settings["line"] = settings["arm"] + own
     return settings
+
+
+def _lower(costs: pd.Series) -> float:
+    """The lower quartile."""
+    return float(costs.quantile(0.25))
+
+
+def _upper(costs: pd.Series) -> float:
+    """The upper quartile."""
+    return float(costs.quantile(0.75))
 
 
 class _Choice:
@@ -190,7 +201,7 @@ class _Choice:
             else:
                 cheapest = f"{above[DIAL].iloc[0]} steps, {number(above['cost'].iloc[0])} {cost}"
                 left_out.append(f"  Left out: {line}, whose cheapest setting is {cheapest}.")
-        lines += _named(chosen) + _named(left_out)
+        lines += _named(chosen) + _named(left_out) + self._unsure()
         if len(self.unlike):
             settings = counted(self.unlike["number"].nunique(), "setting")
             of = ", ".join(dict.fromkeys(self.unlike["line"]))
@@ -198,6 +209,23 @@ class _Choice:
         if self.chosen.empty:
             lines.append("  Nothing is compared here: fewer than two are within the bound.")
         return lines
+
+    def _unsure(self) -> list[str]:
+        """A line where the noise of the costs may have made the choice."""
+        cells, bound = self.settings, self.bound
+        over = cells["number"].isin(self.within["number"]) & (cells["high"] > SLACK * bound)
+        under = (cells["cost"] > bound) & (cells["low"] < bound / SLACK)
+        across = cells[over | under].sort_index()
+        if across.empty:
+            return []
+        names = (across["line"] + " at " + across[DIAL] + " steps").tolist()
+        settings = ", ".join(names[:MOST_NAMED])
+        if (rest := len(names) - MOST_NAMED) > 0:
+            settings += f" and {rest} more"
+        return [
+            f"  Not sure: of {settings}, a quarter of the cells or more are across the bound by"
+            " over 5 %. More batches would tell, or a bound on nfe."
+        ]
 
     def _spent(self, settings: pd.DataFrame, above: pd.DataFrame, cost: str) -> str:
         """The setting that a line got, how far below the bound it is, and what comes next."""

@@ -1,4 +1,4 @@
-"""Settings of equal cost, from planted sweeps whose choice is known by hand, and from a real one."""
+"""Settings of equal cost: of planted sweeps, whose choice is known by hand, and of a real one."""
 
 import numpy as np
 import pandas as pd
@@ -103,6 +103,18 @@ def test_the_noise_of_a_clock_takes_no_arm_a_setting_away():
     assert steps_of(rows) == {"A": {40}, "B": {40}, "C": {40}}
     assert rows["cost_bound"].unique().tolist() == [pytest.approx(4.08)]
     assert steps_of(rk.at_equal(frame, "sampler", most=4.0)) == {"A": {40}, "B": {20}, "C": {40}}
+
+
+def test_times_that_lie_across_the_bound_are_said_to_decide_little(sweep):
+    noisy = (sweep["sampler"] == "A") & (sweep["steps"] == 40)
+    assert not any("Not sure" in line for line in rk.at_equal(sweep, "sampler", most=3).sentences)
+    sweep.loc[noisy, "seconds"] *= np.where(sweep.loc[noisy, "prompt"] < "p3", 0.6, 1.1)
+    rows = rk.at_equal(sweep, "sampler", most=3)
+    assert steps_of(rows) == {"A": {20}, "B": {5}}
+    assert (
+        "  Not sure: of A at 40 steps, a quarter of the cells or more are across the bound by"
+        " over 5 %. More batches would tell, or a bound on nfe."
+    ) in rows.sentences
 
 
 def test_each_value_of_the_other_axes_has_its_own_bound_and_all_cells_are_paired(sweep):
