@@ -20,7 +20,7 @@ from realkit.runs.folder import read
 
 DIAL = "steps"  # the axis that buys cost: what is chosen
 CHOSEN = "A setting's cost is the median of its cells. No score had a part in the choice."
-SLACK = 1.05  # of the bound by default: clocks differ by as much between runs of one setting
+SLACK = 1.05  # what counts as equal cost: a clock differs by as much when a setting is run again
 
 
 def at_equal(
@@ -43,9 +43,9 @@ def at_equal(
 
     The rows have three columns more: `cost`, `cost_bound` and `below_bound`, 0 at the bound to 1.
     `rk.compare` pairs them on prompt and seed although their steps differ; its sentences name the
-    steps. `attrs["sentences"]` says which setting each arm got, and who is left out because the
-    cheapest setting is above the bound. Raises RequestError for an empty table, an unknown column,
-    a cost that no cell has, and where fewer than two arms are within the bound.
+    steps. `attrs["sentences"]` says which setting each arm got, who is left out because the
+    cheapest setting is above the bound, and where noise of the cost may have chosen. Raises RequestError for an empty table, an unknown column,
+    a cost that no cell has, and where fewer than two arms are within the bound, all else equal.
     """
     table = read(df).table() if isinstance(df, (str, Path)) else df
     frame, names = table_of(table), column_names("by", by)
@@ -69,10 +69,7 @@ def at_equal(
     spent, bound = numbers.map(chosen["cost"]), numbers.map(chosen[BOUND])
     more = {"cost": spent, BOUND: bound, "below_bound": 1 - spent / bound}
     answer = Answer(frame[rows].assign(**more).reset_index(drop=True))
-    sentences = [*_cut(places), *_without_cost(keys, costs, cost)]
-    sentences.append(
-        "A setting's cost is the median of its cells. No score had a part in the choice."
-    )
+    sentences = [*_cut(places), *_without_cost(keys, costs, cost), CHOSEN]
     answer.attrs = {**table.attrs, "sentences": sentences}
     return answer
 
@@ -164,8 +161,9 @@ def _upper(costs: pd.Series) -> float:
 
 
 class _Choice:
-    """The settings chosen in one place: `chosen` has a row for each line, none where fewer than two
-    arms are within the bound."""
+    """The settings chosen in one place, where all arms are to cost the same. A line is an arm with
+    its own values, such as turbo at guidance 0. `chosen` has a row for each line within the bound,
+    and none where fewer than two arms are: an arm without a rival would only shift the means."""
 
     def __init__(self, settings: pd.DataFrame, most: float | None) -> None:
         tally = settings.groupby("terms", sort=False).agg(
@@ -203,9 +201,9 @@ class _Choice:
                 left_out.append(f"  Left out: {line}, whose cheapest setting is {cheapest}.")
         lines += _named(chosen) + _named(left_out) + self._unsure()
         if len(self.unlike):
-            settings = counted(self.unlike["number"].nunique(), "setting")
+            count = counted(self.unlike["number"].nunique(), "setting")
             of = ", ".join(dict.fromkeys(self.unlike["line"]))
-            lines.append(f"  Left out: {settings} of {of}, with no cost on these terms.")
+            lines.append(f"  Left out: {count} of {of}, with no cost on these terms.")
         if self.chosen.empty:
             lines.append("  Nothing is compared here: fewer than two are within the bound.")
         return lines
