@@ -44,8 +44,9 @@ def at_equal(
     The rows have three columns more: `cost`, `cost_bound` and `below_bound`, 0 at the bound to 1.
     `rk.compare` pairs them on prompt and seed although their steps differ; its sentences name the
     steps. `attrs["sentences"]` says which setting each arm got, who is left out because the
-    cheapest setting is above the bound, and where noise of the cost may have chosen. Raises RequestError for an empty table, an unknown column,
-    a cost that no cell has, and where fewer than two arms are within the bound, all else equal.
+    cheapest setting is above the bound, and where noise of the cost may have chosen. Raises
+    RequestError for an empty table, an unknown column, a cost that no cell has, and where fewer
+    than two arms are within the bound, all else equal.
     """
     table = read(df).table() if isinstance(df, (str, Path)) else df
     frame, names = table_of(table), column_names("by", by)
