@@ -25,6 +25,7 @@ _NAMES = {
     "compare": "analysis.compare", "aggregate": "analysis.aggregate",
     "sets": "analysis.sets", "edits": "analysis.edits", "ENCODERS": "scorers.encoders",
     "vote": "analysis.vote_widget", "votes": "analysis.votes", "trend": "analysis.trend",
+    "at_equal": "analysis.at_equal",
 }  # fmt: skip
 _MODULES = {
     "plots": "analysis.plots", "verdicts": "analysis.verdicts", "rehearsal": "rehearsal",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from realkit.analysis import plots as plots
     from realkit.analysis import verdicts as verdicts
     from realkit.analysis.aggregate import aggregate as aggregate
+    from realkit.analysis.at_equal import at_equal as at_equal
     from realkit.analysis.before_after import before_after as before_after
     from realkit.analysis.compare import compare as compare
     from realkit.analysis.edits import edits as edits

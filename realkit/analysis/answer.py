@@ -6,7 +6,7 @@ from html import escape
 
 import pandas as pd
 
-MOST_ROWS = 12  # of the table that follows the sentences in print
+MOST_ROWS, MOST_COLUMNS = 12, 24  # of the table that follows the sentences in print
 # What the sentences say better than a terminal's table
 ASIDE = ("margin", "smallest_effect", "unit", "n_units", "left_out", "reason", "turns")
 
@@ -26,7 +26,7 @@ class Answer(pd.DataFrame):
 
     def __str__(self) -> str:
         text = "\n".join(self.sentences)
-        if len(self) > MOST_ROWS:
+        if len(self) > MOST_ROWS or len(self.columns) > MOST_COLUMNS:
             return text
         shown = pd.DataFrame(self).drop(columns=[name for name in ASIDE if name in self])
         table = shown.to_string(index=False, float_format="{:.3g}".format, na_rep="")

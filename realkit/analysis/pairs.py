@@ -19,6 +19,8 @@ AXES = (
     "image_width", "image_height", "strength", "nfe_budget",
 )  # fmt: skip
 UNIT = ("prompt", "seed")
+# In the rows of rk.at_equal: what a cell may cost. It chose the axes BOUGHT, which may differ then.
+BOUND, BOUGHT = "cost_bound", ("steps", "nfe_budget")
 # Times and memory compare on equal terms alone.
 CONDITIONS = ("batch", "rung", "decode_rung", "device", "dtype", "card")
 # Cells of one batch share the run and these times: together they name the batch.
@@ -60,6 +62,11 @@ def labelled(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     return joined
 
 
+def texts(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column as part of a key: 20 and 20.0 are one text, prompts keep their line breaks."""
+    return frame[name].astype(object).map(str if name == "prompt" else _text)
+
+
 def all_pairs(arms: Sequence[Arm], baseline: Arm | None) -> list[tuple[Arm, Arm]]:
     """The contrasts (a, b): each with the baseline, or all."""
     if baseline is None:
@@ -75,12 +82,10 @@ class Arms:
         self._frame = frame.reset_index(drop=True)
         labels = labelled(self._frame, by)
         self._rows = {arm: np.flatnonzero(labels == arm) for arm in dict.fromkeys(labels)}
-        texts = [*UNIT, *AXES, *(CONDITIONS if metric.relative else ())]
         self._texts = {}
-        for name in texts:
+        for name in (*UNIT, *AXES, BOUND, *(CONDITIONS if metric.relative else ())):
             if name in self._frame:
-                text = str if name == "prompt" else _text
-                self._texts[name] = self._frame[name].astype(object).map(text).to_numpy(object)
+                self._texts[name] = texts(self._frame, name).to_numpy(object)
         # A cell of an unknown prompt has no partner.
         values = metric.values(self._frame).where(self._frame["prompt"].notna())
         self._values = values.to_numpy(float)
@@ -126,9 +131,9 @@ class Arms:
     ) -> tuple[list[str], dict[str, tuple[Any, Any]], str]:
         """(columns that a pair shares, axes that differ with the arms, why there are no pairs)."""
         keys, linked = list(UNIT), {}
-        budgets = self._texts.get("nfe_budget")
-        budgeted = budgets is not None and ABSENT not in {*budgets[first], *budgets[second]}
-        for axis in AXES:
+        budgeted = self._all_have("nfe_budget", first, second)
+        bounded = self._all_have(BOUND, first, second)
+        for axis in (*AXES, BOUND):
             if axis in self._by or axis not in self._texts:
                 continue
             # The profile "equal-nfe" sets the steps by the budget, and the other way round.
@@ -136,7 +141,10 @@ class Arms:
                 continue
             values = self._texts[axis]
             one, two = set(values[first]), set(values[second])
-            if one & two:
+            if bounded and axis in BOUGHT:
+                if one != two:
+                    linked[axis] = _listed(values[first]), _listed(values[second])
+            elif one & two:
                 keys.append(axis)
             elif len(one) == 1 and len(two) == 1:
                 linked[axis] = one.pop(), two.pop()
@@ -146,6 +154,10 @@ class Arms:
         if self._metric.relative:
             keys += [name for name in CONDITIONS if name in self._texts and name not in keys]
         return [name for name in keys if name not in self._by], linked, ""
+
+    def _all_have(self, name: str, first: np.ndarray, second: np.ndarray) -> bool:
+        values = self._texts.get(name)
+        return values is not None and ABSENT not in {*values[first], *values[second]}
 
     def _cells(self, rows: np.ndarray, keys: list[str]) -> dict[int, tuple[float, int]]:
         """By the code of each combination of the keys: its value, nan where no cell has one, and
@@ -222,6 +234,11 @@ def _text(value: Any) -> str:
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)
     return str(value)
+
+
+def _listed(values: np.ndarray) -> str:
+    """Several texts as one, each once."""
+    return ", ".join(dict.fromkeys(values))
 
 
 def _means(units: np.ndarray, differences: np.ndarray) -> dict[Any, float]:

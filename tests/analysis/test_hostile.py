@@ -14,6 +14,7 @@ CALLS = {
     "compare": lambda df: rk.compare(df, "sampler"),
     "aggregate": lambda df: rk.aggregate(df, "sampler"),
     "trend": lambda df: rk.trend(df, "steps"),
+    "at_equal": lambda df: rk.at_equal(df, "sampler"),
     "pareto": lambda df: rk.plots.pareto(df, x="nfe", y=METRIC),
     "verdicts": rk.plots.verdicts,
 }

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from realkit.apps.cli.files import check_writable
+from realkit.base.errors import RequestError
 from realkit.base.files import write_atomically
 
 # The columns of a results table that a terminal has room for; the scores follow.
@@ -64,13 +65,31 @@ def _number(value: float) -> str:
 @click.option("--baseline", help="Compare with this value alone.")
 @click.option("--margin", type=float, help="What does not matter, in the metric's unit or %.")
 @click.option("--confidence", type=float, default=0.95, show_default=True)
+@click.option(
+    "--at-equal", "cost", metavar="COST", help="At the steps of equal cost: seconds, nfe, …"
+)
+@click.option("--most", type=float, help="The cost allowed (default: the largest all reach).")
 @click.option("--csv", is_flag=True, help="Write the verdicts as CSV to standard output.")
-def compare(folder: Path, by: str, metric: str | None, csv: bool, **options: Any) -> None:
+def compare(
+    folder: Path,
+    by: str,
+    metric: str | None,
+    cost: str | None,
+    most: float | None,
+    csv: bool,
+    **options: Any,
+) -> None:
     """Say what is better, worse or equivalent in a results folder, and how sure that is."""
-    from realkit.analysis.compare import compare as verdicts
+    from realkit.analysis import at_equal, compare
 
+    rows: Any = folder
+    if cost:
+        rows = at_equal.at_equal(folder, names_in(by), cost, most)
+        click.echo("\n".join(rows.sentences), err=csv)
+    elif most is not None:
+        raise RequestError("--most bounds a cost: give it with --at-equal seconds, or nfe")
     metrics = names_in(metric) if metric else None
-    found = verdicts(folder, names_in(by), metrics, **options)
+    found = compare.compare(rows, names_in(by), metrics, **options)
     click.echo(found.to_csv(index=False) if csv else str(found), nl=not csv)
 
 
