@@ -63,7 +63,7 @@ plainly small."""
 RACED = (12, 20, 50)
 APART = {  # true means of the arms, in deviations
     "two, 1.5": (1.5, 0), "two, 3": (3, 0),
-    "five, 3": (12, 9, 6, 3, 0), "one best": (3, 0, 0, 0, 0),
+    "five, 3": (12, 9, 6, 3, 0), "five, 4": (16, 12, 8, 4, 0), "one best": (3, 0, 0, 0, 0),
 }  # fmt: skip
 TITLES = {
     "coverage": "95 % intervals that hold the true difference, percent (width over Student's t)",
@@ -75,6 +75,7 @@ TITLES = {
     "two, 1.5": "Pictures made where two arms are 1.5 deviations apart, percent (pairs decided)",
     "two, 3": "Pictures made where two arms are 3 deviations apart, percent (pairs decided)",
     "five, 3": "Pictures made where five arms are 3 deviations apart each (pairs decided)",
+    "five, 4": "Pictures made where five arms are 4 deviations apart each (pairs decided)",
     "one best": "Pictures made where one of five equal arms is 3 deviations better (pairs decided)",
 }
 METRIC = Metric("score", "higher", margin=1.0)

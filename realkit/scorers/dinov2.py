@@ -35,7 +35,9 @@ class DinoV2:
             )
         self._device = device.default_device()
         try:
-            self._prepare = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+            self._prepare = AutoImageProcessor.from_pretrained(
+                folder, backend="pil", local_files_only=True
+            )
             self._model, report = Dinov2Model.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True
             )
@@ -43,9 +45,11 @@ class DinoV2:
             raise RequestError(
                 f"{called} cannot be loaded from {source!r}: {one_line(error, 200)}"
             ) from error
-        if wrong := sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"]))):
+        wrong = (*report["missing_keys"], *report["mismatched_keys"], *report["unexpected_keys"])
+        if wrong:
             raise RequestError(
-                f"{called}: the weights of {source!r} lack {wrong[0]!r}, or have another shape"
+                f"{called}: the weights of {source!r} are not the network's own: see"
+                f" {min(map(str, wrong))!r} ({len(wrong)} in all)"
             )
         self._model.float().eval().to(self._device)
 
