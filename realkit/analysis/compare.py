@@ -22,7 +22,7 @@ from realkit.analysis.metrics import (
     metrics_of,
     table_of,
 )
-from realkit.analysis.pairs import Arms, Pairs, all_pairs, labelled, matrix
+from realkit.analysis.pairs import MADE, Arms, Pairs, all_pairs, as_made, labelled, matrix
 from realkit.analysis.verdicts import LEAST_PROMPTS, Verdict, judged, least
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import Contrast, clusters_needed, family, smallest_effect
@@ -67,8 +67,10 @@ def compare(
     the unit is the batch. Raises RequestError for an empty table, an unknown column, one value of
     `by`, a metric that no cell has, and where no two cells can be paired.
     """
-    frame = _frame(df)
-    names = column_names("by", by)
+    frame, names = _frame(df), column_names("by", by)
+    for name in set(names) & set(MADE) & set(frame):
+        known = frame[name].notna()
+        frame = frame[known] if known.any() else frame  # what was not made has no such value
     _check(frame, names, within, confidence)
     arms = list(dict.fromkeys(labelled(frame, names)))
     baseline = _baseline(arms, names, baseline)
@@ -85,6 +87,8 @@ def compare(
             lines += sentences.of_family(verdicts, names, f"{within} {group}" if within else "")
     _check_pairs(rows, names)
     lines += sentences.of_skipped(frame)
+    if metric is None:
+        lines += sentences.without_values(frame)
     columns = [within, *COLUMNS] if within else COLUMNS
     table = Answer(rows, columns=columns)
     table["prompts_needed"] = table["prompts_needed"].astype("Int64")
@@ -126,7 +130,7 @@ def verdicts_of(
 
 def _frame(df: pd.DataFrame | str | Path) -> pd.DataFrame:
     """A table, read from a results folder where one is given; a copy without its attributes."""
-    return table_of(read(df).table() if isinstance(df, (str, Path)) else df)
+    return as_made(table_of(read(df).table() if isinstance(df, (str, Path)) else df))
 
 
 def _check(frame: pd.DataFrame, by: list[str], within: Any, confidence: Any) -> None:

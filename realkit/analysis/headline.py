@@ -7,7 +7,7 @@ import pandas as pd
 from realkit.analysis import sentences
 from realkit.analysis.compare import verdicts_of
 from realkit.analysis.metrics import metric_of, metrics_of
-from realkit.analysis.pairs import labelled
+from realkit.analysis.pairs import MADE, as_made, labelled
 
 MOST_ARMS = 24  # more would keep a person waiting
 VARIED = ("model", "sampler", "upscaler", "steps", "guidance", "strength", "dtype")
@@ -16,9 +16,10 @@ VARIED = ("model", "sampler", "upscaler", "steps", "guidance", "strength", "dtyp
 def headline(df: pd.DataFrame) -> list[str]:
     """A line of a run's first score and one of its seconds, for the first two settings that it
     varied; all others are averaged. One line where there is nothing to compare."""
-    by: list[str] = []
+    df, by = as_made(df), list[str]()
     for name in VARIED:
-        varied = name in df and labelled(df, [name]).nunique() > 1
+        known = df[df[name].notna()] if name in MADE and name in df else df
+        varied = name in df and labelled(known, [name]).nunique() > 1
         if varied and len(by) < 2 and labelled(df, [*by, name]).nunique() <= MOST_ARMS:
             by.append(name)
     if not by:

@@ -18,6 +18,7 @@ AXES = (
     "model", "sampler", "negative", "steps", "guidance", "width", "height", "dtype", "upscaler",
     "image_width", "image_height", "strength", "nfe_budget",
 )  # fmt: skip
+MADE = ("image_width", "image_height", "dtype")  # of AXES: a cell has them when it is made
 UNIT = ("prompt", "seed")
 # In the rows of rk.at_equal: what a cell may cost. It chose the axes BOUGHT, which may differ then.
 BOUND, BOUGHT = "cost_bound", ("steps", "nfe_budget")
@@ -53,7 +54,8 @@ def labelled(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     columns = []
     for name in by:
         absent = "native" if name == "upscaler" else ABSENT
-        columns.append(frame[name].astype(object).map(partial(_label, absent=absent)))
+        values = frame[name].astype(object)
+        columns.append(_told_apart(values, values.map(partial(_label, absent=absent))))
     if len(columns) == 1:
         return columns[0]
     joined = columns[0].map(str)
@@ -62,9 +64,32 @@ def labelled(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     return joined
 
 
+def _told_apart(values: pd.Series, labels: pd.Series) -> pd.Series:
+    """The labels, but those of different texts that would read alike are the texts as they are."""
+    words = values[values.map(lambda value: isinstance(value, str))]
+    alike = words.groupby(labels[words.index], sort=False).transform("nunique") > 1
+    return labels.where(~labels.index.isin(words.index[alike]), values.map(repr))
+
+
 def texts(frame: pd.DataFrame, name: str) -> pd.Series:
     """A column as part of a key: 20 and 20.0 are one text, prompts keep their line breaks."""
     return frame[name].astype(object).map(str if name == "prompt" else _text)
+
+
+def as_made(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with the axes MADE of cells that were not made: what the cells of equal settings
+    have, where those agree. An empty value is none, and must not tell arms apart."""
+    blank = [name for name in MADE if name in frame and frame[name].isna().any()]
+    asked = {name: texts(frame, name) for name in AXES if name in frame and name not in MADE}
+    if not blank or not asked:
+        return frame
+    groups = pd.DataFrame(asked).groupby(list(asked), sort=False).ngroup()
+    for name in blank:
+        values = frame[name].astype(object)
+        by_group = values.map(str).where(values.notna()).groupby(groups)
+        known = values.groupby(groups).transform("first").where(by_group.transform("nunique") == 1)
+        frame = frame.assign(**{name: values.where(values.notna(), known)})
+    return frame
 
 
 def all_pairs(arms: Sequence[Arm], baseline: Arm | None) -> list[tuple[Arm, Arm]]:
@@ -79,7 +104,7 @@ class Arms:
 
     def __init__(self, frame: pd.DataFrame, by: Sequence[str], metric: Metric) -> None:
         self._by, self._metric = by, metric
-        self._frame = frame.reset_index(drop=True)
+        self._frame = as_made(frame.reset_index(drop=True))
         labels = labelled(self._frame, by)
         self._rows = {arm: np.flatnonzero(labels == arm) for arm in dict.fromkeys(labels)}
         self._texts = {}
@@ -126,6 +151,11 @@ class Arms:
         means = _means(units, differences)
         return Pairs(means, len(set(prompts)), len(whole), left_out, linked, axes)
 
+    def problem(self, a: Arm, b: Arm) -> str:
+        """Why no cell of one arm can be paired with one of the other, by their settings; "": some
+        can."""
+        return self._keys(self._rows[a], self._rows[b])[2]
+
     def _keys(
         self, first: np.ndarray, second: np.ndarray
     ) -> tuple[list[str], dict[str, tuple[Any, Any]], str]:
@@ -141,6 +171,8 @@ class Arms:
                 continue
             values = self._texts[axis]
             one, two = set(values[first]), set(values[second])
+            if axis in MADE and len(one | two) > 1:
+                one, two = one - {ABSENT} or one, two - {ABSENT} or two
             if bounded and axis in BOUGHT:
                 if one != two:
                     linked[axis] = _listed(values[first]), _listed(values[second])
@@ -230,6 +262,8 @@ def _label(value: Any, absent: str) -> Any:
 
 def _text(value: Any) -> str:
     """A value as part of a key: 20 and 20.0 are one."""
+    if isinstance(value, str):
+        return value  # two spaces are another text than one
     value = _label(value, ABSENT)
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain, combinations
 from typing import Any
 
 import pandas as pd
@@ -12,13 +13,13 @@ import pandas as pd
 from realkit.analysis import sentences
 from realkit.analysis.compare import MOST_ARMS, verdicts_of
 from realkit.analysis.metrics import Metric, column_names, metric_of
-from realkit.analysis.pairs import ABSENT, AXES, Pairs, labelled
+from realkit.analysis.pairs import ABSENT, AXES, Arms, Pairs, labelled
 from realkit.analysis.verdicts import LEAST_PROMPTS, Verdict
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import Contrast
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
-from realkit.runs.looks import Looks, Record
+from realkit.runs.looks import Arm, Looks, Record
 from realkit.runs.rounds import Race
 from realkit.scorers.table import SCORERS
 from realkit.sweeps.sweep import Sweep
@@ -58,6 +59,13 @@ def race_of(sweep: Sweep, decide: Any, by: Any) -> Race:
         raise RequestError(
             f"The sweep has {sentences.counted(prompts, 'prompt')}, and fewer than {LEAST_PROMPTS}"
             " decide nothing: give more, or leave decide out"
+        )
+    cells_of = Arms(frame.assign(value=1.0), names, Metric("value", "higher"))
+    problems = [cells_of.problem(a, b) for a, b in combinations(cells_of.names, 2)]
+    if all(problems):
+        raise RequestError(
+            f"No two values of {' and '.join(names)} can be compared: {problems[0]}. Give them"
+            " equal settings, or race all that differs: by=['sampler', 'steps']"
         )
     return Race(tuple(names), metric, partial(judge, by=names, metric=metric))
 
@@ -141,29 +149,39 @@ def answer(table: pd.DataFrame, looks: Looks) -> list[str]:
     if not looks.records:
         return [f"The race has not looked yet: its first round is not complete. {cost(table)}"]
     last = looks.records[-1]
-    metric = metric_of(table, last["metric"], None)
-    verdicts = [_verdict(record, metric) for record in looks.contrasts.values()]
+    try:
+        metric = metric_of(table, last["metric"], None)
+    except RequestError as error:  # no cell has a number
+        return [f"Nothing is decided. {error}. {cost(table)}"]
+    labels = _labels(looks)
+    verdicts = [_verdict(record, metric, labels) for record in looks.contrasts.values()]
     lines = sentences.of_family(verdicts, last["by"])
     decided = len(verdicts) - len(looks.open())
-    return [
-        *lines,
+    said = (
         f"A race: {decided} of {sentences.counted(len(verdicts), 'pair')} decided in"
         f" {sentences.counted(len(looks.records), 'look')} at up to {len(looks.prompts)} of"
-        f" {last['planned']} prompts. In 95 % of such races no verdict is false.",
-        cost(table),
-    ]
+        f" {last['planned']} prompts."
+    )
+    if decided:
+        at = {item.pairs.prompts for item in verdicts if item.word != "undecided"}
+        said += f" The pairs were decided at {' to '.join(map(str, sorted({min(at), max(at)})))}"
+        said += " prompts each. In 95 % of such races no verdict is false."
+    if looks.open() and not looks.live:
+        said += " No open pair has cells to compare: the race goes on when failed cells are made."
+    return [*lines, said, cost(table)]
 
 
-def _verdict(record: Record, metric: Metric) -> Verdict:
+def _verdict(record: Record, metric: Metric, labels: Mapping[Arm, str]) -> Verdict:
     """The verdict that a look recorded."""
     mean, low, high = (_difference(record.get(name), metric) for name in ("effect", "low", "high"))
     contrast = Contrast(mean, low, high, math.nan, record.get("n_units", 0), math.nan, math.nan)
     linked = {axis: tuple(values) for axis, values in record.get("linked", {}).items()}
     counts = record.get("n_prompts", 0), record["n_pairs"], record.get("left_out", 0)
     reason = record.get("reason", "")
+    a, b = labels[tuple(record["a"].values())], labels[tuple(record["b"].values())]
     return Verdict(
-        _label(record["a"]), _label(record["b"]), metric, Pairs({}, *counts, linked), contrast,
-        record["verdict"], reason, record.get("prompts_needed"), math.nan, "",
+        a, b, metric, Pairs({}, *counts, linked), contrast, record["verdict"], reason,
+        record.get("prompts_needed"), math.nan, "",
     )  # fmt: skip
 
 
@@ -174,10 +192,11 @@ def _difference(effect: float | None, metric: Metric) -> float:
     return math.log1p(effect / 100) if metric.relative else effect
 
 
-def _label(arm: Record) -> str:
-    """An arm by name, as `labelled` words it."""
-    frame = pd.DataFrame([arm], dtype=object)
-    return str(labelled(frame, list(arm)).iloc[0])
+def _labels(looks: Looks) -> dict[Arm, str]:
+    """The arms by name, as `labelled` words them."""
+    by, arms = looks.records[-1]["by"], list(dict.fromkeys(chain.from_iterable(looks.contrasts)))
+    labels = labelled(pd.DataFrame(arms, columns=by, dtype=object), by)
+    return dict(zip(arms, map(str, labels), strict=True))
 
 
 def cost(table: pd.DataFrame) -> str:
@@ -199,12 +218,13 @@ def cost(table: pd.DataFrame) -> str:
     for seconds in (shared[first], own):
         spent += seconds.sum()
         full += seconds.fillna(seconds.groupby(kind).transform("mean")).sum()
+    text += f": {_time(spent)} of work, loads of models apart."
     if made == len(table):
-        return f"{text}: {_time(spent)} of work, loads of models apart."
-    return (
-        f"{text}: {_time(spent)} of work, loads of models apart. The full grid takes about"
-        f" {_time(full)}: {100 * (1 - spent / full):.0f} % is saved."
-    )
+        return text
+    text += f" The full grid takes about {_time(full)}"
+    if waiting := int((~table["status"].isin(["ok", "skipped"])).sum()):
+        return f"{text}; {sentences.counted(waiting, 'cell')} of the race are still to be made."
+    return f"{text}: {100 * (1 - spent / full):.0f} % is saved."
 
 
 def _time(seconds: float) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from realkit.analysis.metrics import metrics_of
 from realkit.analysis.verdicts import Verdict, least
+from realkit.scorers.table import SCORERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +62,15 @@ def brackets(confidence: float) -> str:
     )
 
 
+def without_values(frame: pd.DataFrame) -> list[str]:
+    """A line of the scorers of which no cell has a number."""
+    lacking, known = [], metrics_of(frame)
+    for name in map(str, frame):
+        if name in SCORERS and SCORERS[name].direction != "none" and name not in known:
+            lacking.append(name)
+    return [f"Not compared, for no cell has a number: {', '.join(lacking)}."] if lacking else []
+
+
 def not_read_whole(frame: pd.DataFrame) -> list[str]:
     """A line where prompts were cut by a model or a scorer: what is compared did not see them
     whole."""
@@ -78,7 +89,7 @@ def of_skipped(frame: pd.DataFrame) -> list[str]:
     if not skipped:
         return []
     return [
-        f"A race skipped {counted(skipped, 'cell')} here, because it had seen a difference: these"
+        f"A race skipped {counted(skipped, 'cell')} here, because it had decided without: these"
         " intervals do not allow for its looks. Its own verdicts are in decisions.jsonl."
     ]
 

@@ -13,7 +13,8 @@ Record = dict[str, Any]
 
 
 class Looks:
-    """The state of one race after the looks that decisions.jsonl records."""
+    """The state of one race after the looks that decisions.jsonl records. One without new prompts
+    was taken again, because cells that had failed were made."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.records: list[Record] = []
@@ -31,15 +32,20 @@ class Looks:
         for contrast in record["contrasts"]:
             contrasts[_arm(contrast["a"]), _arm(contrast["b"])] = contrast
         arms = dict.fromkeys(chain.from_iterable(contrasts))
-        for arm in self.live if self.records else arms:
-            self._played.setdefault(arm, set()).update(record["prompts"])
-        self.records.append(record)
         self.prompts += record["prompts"]
+        for arm in self.live if self.records else arms:
+            self._played.setdefault(arm, set()).update(self.prompts)
+        self.records.append(record)
         self.contrasts |= contrasts
         # An arm without a single pair can decide nothing: it keeps no other in the race.
         met = [pair for pair in self.open() if self.contrasts[pair]["n_pairs"]]
         self.live = list(dict.fromkeys(chain.from_iterable(met)))
         self.out = self._played.keys() - set(chain.from_iterable(self.open()))
+
+    @property
+    def rounds(self) -> list[Record]:
+        """The looks that ended a round of prompts."""
+        return [record for record in self.records if record["prompts"]]
 
     def open(self) -> list[tuple[Arm, Arm]]:
         """The contrasts that are undecided."""

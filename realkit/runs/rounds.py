@@ -62,7 +62,13 @@ class Rounds:
                 f"The race in {str(store.folder)!r} looked at the prompt {shown(gone[0])}, which"
                 " the sweep lacks: put it back, or race in another folder"
             )
-        self._blocks = [record["prompts"] for record in self._looks.records]
+        numbers = [record["look"] for record in self._looks.records]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise RequestError(
+                f"{str(store.looks.path)!r} lacks a look of this race: restore the file, or race in"
+                " another folder; what a look has cost of the error rate cannot be known without it"
+            )
+        self._blocks = [record["prompts"] for record in self._looks.rounds]
         self._plan(prompts, cells, specs)
 
     def _plan(
@@ -83,7 +89,8 @@ class Rounds:
         seen = set(self._looks.prompts)
         rest = sorted((prompt for prompt in prompts if prompt not in seen), key=_hash)
         start = len(seen)
-        for end in ends[len(records) - len(before) :]:
+        taken = [record for record in records[len(before) :] if record["prompts"]]
+        for end in ends[len(taken) :]:
             self._blocks.append(rest[: end - start])
             rest, start = rest[end - start :], end
         self._round_of: dict[str, int] = {}
@@ -99,34 +106,64 @@ class Rounds:
         self, planned: list[Planned], do: Callable[[list[Planned]], None], stop: Stop, run: str
     ) -> None:
         """Do the rounds until all contrasts are decided or no prompts are left. `do` makes cells;
-        `run` is the run's name. Cells of earlier looks that are lost or failed are made again;
-        what was decided stands."""
+        `run` is the run's name. Cells of earlier looks that are lost or failed are made again, and
+        looked at again where nothing else would; what was decided stands."""
         arms = {item.id: arm_of(vars(item.cell), self._race.by) for item in planned}
 
         def seen(item: Planned) -> bool:
             return self._looks.played(arms[item.id], item.cell.prompt)
 
         if self._looks.records:
-            do([item for item in planned if seen(item)])
-        for block in self._blocks[len(self._looks.records) :]:
+            do(part := list(filter(seen, planned)))
+            if not stop.reason:
+                self._look_again(part, planned, run)
+        for block in self._blocks[len(self._looks.rounds) :]:
             if stop.reason or (self._looks.records and not self._looks.live):
                 return
-            live, words = set(self._looks.live or arms.values()), set(block)
+            live, reached = set(self._looks.live or arms.values()), {*self._looks.prompts, *block}
             part = []
             for item in planned:
-                if item.cell.prompt in words and arms[item.id] in live:
+                if item.cell.prompt in reached and arms[item.id] in live:
                     part.append(item)
             do(part)
             if not stop.reason:
-                of_look = {item.id for item in (*filter(seen, planned), *part)}
-                self._look(block, of_look, planned, run)
+                self._look([*filter(seen, planned), *part], block, planned, run)
 
-    def _look(self, block: list[str], of_look: set[str], planned: list[Planned], run: str) -> None:
+    def _look(
+        self, part: list[Planned], block: list[str], planned: list[Planned], run: str
+    ) -> None:
         """Judge the open contrasts on these cells, and record what is decided."""
+        self._record(self._judged(part, planned, self._confidence), self._confidence, block, run)
+
+    def _look_again(self, part: list[Planned], planned: list[Planned], run: str) -> None:
+        """Judge the open contrasts again where cells that failed have been made since, and no later
+        look would see them: at the last prompts, or of an arm that had nothing to be paired. It
+        spends half of the error rate that no look to come needs."""
+        contrasts = self._looks.open()
+        if not contrasts:
+            return
+        to_come = len(self._blocks) - len(self._looks.rounds)
+        spent = sum(1 - record["confidence"] for record in self._looks.records)
+        left = 1 - racing.CONFIDENCE - spent - to_come * (1 - self._confidence)
+        confidence = 1 - left / 2
+        judged = self._judged(part, planned, confidence)
+        for pair, contrast in zip(contrasts, judged, strict=True):
+            before = self._looks.contrasts[pair]["n_pairs"]
+            if contrast["n_pairs"] > before and not (to_come and before):
+                self._record(judged, confidence, [], run)
+                return
+
+    def _judged(
+        self, part: list[Planned], planned: list[Planned], confidence: float
+    ) -> list[Record]:
+        """The open contrasts, all before the first look, as these cells show them."""
         frame = build(self._store, {item.id: (self._race.metric,) for item in planned})
-        table = self._with_arms(frame[frame["cell"].isin(of_look)], planned)
+        table = self._with_arms(frame[frame["cell"].isin({item.id for item in part})], planned)
         contrasts = self._looks.open() if self._looks.records else self._contrasts
         asked = [(self._settings(a), self._settings(b)) for a, b in contrasts]
+        return self._race.judge(table, asked, confidence)
+
+    def _record(self, judged: list[Record], confidence: float, block: list[str], run: str) -> None:
         record = {
             "race": self.name,
             "look": len(self._looks.records) + 1,
@@ -134,8 +171,8 @@ class Rounds:
             "metric": self._race.metric,
             "prompts": block,
             "planned": self._count,
-            "confidence": self._confidence,
-            "contrasts": self._race.judge(table, asked, self._confidence),
+            "confidence": confidence,
+            "contrasts": judged,
             "run": run,
             "at": round(time.time(), 3),
         }

@@ -390,3 +390,43 @@ def test_a_group_has_its_pictures_an_hour_unless_unlike_cells_are_pooled():
     found = rk.aggregate(mixed, ["sampler"])
     assert found[["seconds", "pictures_an_hour", "joules"]].isna().all(axis=None)
     assert "joules" not in rk.aggregate(frame.drop(columns="joules"), ["sampler"])
+
+
+def sizes():
+    """Models of two sizes, whose pictures and formats are known when they are made."""
+    df = table({"small": 0.0, "large": 6.0}, axis="model", dtype="float16")
+    side = df["model"].map({"small": 512, "large": 1024}).astype(float)
+    return df.assign(width=side, height=side, image_width=side, image_height=side)
+
+
+@pytest.mark.parametrize("lost", [[0], [30], [0, 30], list(range(20))])
+def test_cells_that_were_not_made_do_not_part_arms_of_different_sizes(lost):
+    df = sizes()
+    df.loc[lost, [METRIC, "image_width", "image_height", "dtype"]] = None
+    df.loc[lost, "status"] = "pending"
+    found = rk.compare(df, "model")
+    pairs = {(row.prompt, row.seed) for row in df.loc[lost].itertuples()}
+    assert found["n_pairs"].item() == 24 - len(pairs) and found["left_out"].item() == len(pairs)
+    if len(lost) < 3:
+        assert words(found) == {("small", "large"): "worse"}
+    whole = rk.compare(sizes().drop(lost), "model")
+    assert found["effect"].item() == pytest.approx(whole["effect"].item())
+    assert "dtype" not in headline(df)[0] and headline(df)[0].startswith(f"{METRIC} by model (")
+
+
+def test_what_was_not_made_is_no_arm_of_its_format():
+    df = table({"A": 0.0, "B": 6.0}, axis="dtype")
+    df.loc[[0, 1], ["dtype", METRIC]] = None
+    assert words(rk.compare(df, "dtype")) == {("A", "B"): "worse"}
+
+
+def test_texts_that_read_alike_are_two_arms():
+    df = table({"a  cube": 0.0, "a cube": 6.0, "b": 0.0}, axis="negative")
+    found = rk.compare(df, "negative")
+    assert words(found)["'a  cube'", "'a cube'"] == "worse" and set(found["b"]) >= {"b"}
+    assert len(aggregate(df, "negative")) == 3
+
+
+def test_a_score_that_no_cell_has_is_named():
+    df = table({"A": 0.0, "B": 6.0}).assign(clip=np.nan, seconds=np.nan)
+    assert "Not compared, for no cell has a number: clip." in rk.compare(df, "sampler").sentences

@@ -1,5 +1,6 @@
 """What a race needs at the door; a race of rehearsal models, killed and resumed."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -28,6 +29,9 @@ DOOR = [
     ({}, {"decide": "rehearsal/clip", "by": "model"}, "has 1 value of model: expected 2 to"),
     ({"prompts": ["a", "b", "c", "d", "e"]}, {"decide": "seconds", "by": "sampler"},
      "has 5 prompts, and fewer than 6 decide nothing"),
+    ({"samplers": [{"sampler": "Euler", "steps": 2}, {"sampler": "Euler", "steps": 3},
+                   {"sampler": "DDIM", "steps": 6}]},
+     {"decide": "rehearsal/clip", "by": "sampler"}, "compared: no cell of one has the steps"),
 ]  # fmt: skip
 
 
@@ -87,3 +91,75 @@ def test_a_score_decides_between_two_and_eight_steps(tmp_path, capsys):
     assert (table["status"] == "skipped").sum() >= len(table) / 4, said
     assert "DDIM is better than Euler" in said.replace("Best of 2: DDIM.", "")
     assert "Also different: steps (2 for Euler; 8 for DDIM)" in said and "% is saved" in said
+
+
+FAILS: set[tuple[int, bool]] = set()  # (width of a picture, whether its prompt comes first)
+FIRST: list[str] = []
+
+
+@pytest.fixture
+def widths(tmp_path):
+    """A race of three sizes; the scorer gives their width, and fails where FAILS says so."""
+
+    @rk.scorer(direction="higher", unit="pixels", margin=1.0)
+    def breadth(image, prompt):
+        if (image.width, prompt in FIRST) in FAILS:
+            raise ValueError("out of memory")
+        return image.width + len(prompt) % 7 / 10
+
+    prompts = [f"a {word} cube on {floor}" for word in ("red", "blue", "green", "white", "cyan")
+               for floor in ("grass", "sand")]  # fmt: skip
+    digests = {hashlib.sha256(prompt.encode()).hexdigest(): prompt for prompt in prompts}
+    FIRST[:] = [digests[digest] for digest in sorted(digests)[:6]]
+    FAILS.clear()
+    sweep = {
+        "models": "rehearsal/turbo", "samplers": "Euler", "steps": 1, "guidance": 1,
+        "size": [64, 72, 80], "prompts": prompts, "scorers": "breadth",
+    }  # fmt: skip
+    yield lambda: rk.run(sweep, tmp_path / "out", decide="breadth", by=["width", "height"])
+    rk.SCORERS.__dict__.get("_entries", {}).pop("breadth", None)
+
+
+@pytest.mark.slow
+def test_a_race_goes_on_when_all_that_failed_is_made(widths, capsys):
+    FAILS.update((width, True) for width in (64, 72, 80))
+    run = widths()
+    said = capsys.readouterr().out
+    assert "Nothing is decided. No cell of the table has a number in 'breadth'" in said
+    assert "saved" not in said and "95 %" not in said
+    FAILS.clear()
+    run = widths()
+    assert "3 of 3 pairs decided in 2 looks at up to 6 of 10 prompts" in capsys.readouterr().out
+    assert run.table()["status"].value_counts().to_dict() == {"ok": 18, "skipped": 12}
+
+
+@pytest.mark.slow
+def test_an_arm_that_failed_is_judged_when_it_is_made(widths, capsys):
+    FAILS.add((64, True))
+    widths()
+    said = capsys.readouterr().out
+    assert "1 of 3 pairs decided in 1 look" in said and "goes on when failed cells are made" in said
+    assert "cells of the race are still to be made" in said and "is saved" not in said
+    FAILS.clear()
+    widths()
+    assert "3 of 3 pairs decided in 2 looks at up to 6 of 10 prompts" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_failed_at_the_last_prompts_is_looked_at_once_more_within_the_error_rate(
+    widths, tmp_path
+):
+    FAILS.update({(64, True), (72, True), (64, False), (72, False)})
+    widths()
+    FAILS.clear()
+    run = widths()
+    looks = [json.loads(line) for line in (tmp_path / "out" / "decisions.jsonl").open()]
+    assert sum(1 - look["confidence"] for look in looks) <= 0.05 + 1e-9
+    assert looks[-1]["prompts"] == [] or run.table()["status"].eq("ok").all()
+    before = (tmp_path / "out" / "decisions.jsonl").read_bytes()
+    widths()
+    assert (tmp_path / "out" / "decisions.jsonl").read_bytes() == before
+    lines = before.splitlines(keepends=True)
+    (tmp_path / "out" / "decisions.jsonl").write_bytes(b"".join(lines[1:]))
+    with pytest.raises(rk.RequestError, match="lacks a look of this race: restore the file"):
+        widths()
