@@ -59,7 +59,7 @@ it does not: a look at 6 or 9 prompts may have seen none of them, and says what 
 (The full grid at one look is wrong in 7 % of lognormal cases at 12 and 20 prompts, 5 % at 50.)
 Where an arm may break now and then, run the whole grid. Arms that are equal save nothing until
 intervals are narrower than the margin: a race is worth most where differences are large, or
-plainly small."""
+plainly small: five arms 4 deviations apart spare a third of the pictures at 12 prompts already."""
 RACED = (12, 20, 50)
 APART = {  # true means of the arms, in deviations
     "two, 1.5": (1.5, 0), "two, 3": (3, 0),

@@ -59,8 +59,9 @@ def pareto(
     Less `x` and a better `y` win; the dashed front joins the pairs that no other beats in both
     numbers. The mean is that of the means of each `unit`; a bar is its 95 % interval
     (`base.statistics.mean_interval`), absent where there is one `unit` only. A pair is marked as
-    surely on the front where it is better, by `rk.compare`'s verdicts on `y`, than each pair of
-    equal or less `x`; as behind it where one of those is better; else as perhaps on it. `hue` may
+    surely on the front where each other is worse in `y` by `rk.compare`'s verdicts, or dearer:
+    by its verdicts too where `x` is a time, joules or memory, else as it stands. It is behind the
+    front where one of no more `x` is better in `y`; else it is perhaps on it. `hue` may
     be the same column as `by`. What has no finished value is left out, and counted below. Raises
     RequestError for a column that is missing, holds no numbers or has no better direction, and
     where times, joules or memory of different batch sizes, cards or number formats would be pooled.
@@ -69,6 +70,8 @@ def pareto(
 
     frame = table_of(df)
     check_columns(frame, x, y, by, hue, "status", unit)
+    if x == y:
+        raise RequestError(f"x and y are both {x!r}: expected two columns")
     check_numbers(frame, x, y)
     done, left_out = _done(frame, x, y, unit)
     for name in (x, y):
@@ -78,7 +81,7 @@ def pareto(
     metric, points = metric_of(done, y, None), _points(done, x, y, by, hue, unit)
     colours = _colours(list(dict.fromkeys(done[by])))
     markers = _markers(dict.fromkeys(done[hue]))
-    standing = _standing(done, metric, points, [hue, by] if hue != by else [by], unit)
+    standing = _standing(done, x, metric, points, [hue, by] if hue != by else [by], unit)
     legend_cols = 1 + (len(colours) + len(markers)) // LEGEND_ROWS
     figure, axis = plt.subplots(figsize=(7 + 2 * legend_cols, 5), layout="constrained")
     for point in points:
@@ -102,13 +105,11 @@ def pareto(
 def _done(frame: pd.DataFrame, x: str, y: str, unit: str) -> tuple[pd.DataFrame, str]:
     """(the finished cells that have both values, how many cells are left out)."""
     values = frame[[x, y]].astype(float).replace([np.inf, -np.inf], np.nan)
-    whole = values.notna().all(axis=1) & (frame["status"] == "ok") & frame[unit].notna()
+    whole = values.notna().all(axis=1) & frame[unit].notna()
     if not whole.any():
-        raise RequestError(f"No finished cell has both {x!r} and {y!r}")
+        raise RequestError(f"No cell has both {x!r} and {y!r}")
     missing = int((~whole).sum())
-    said = (
-        f"left out: {missing:,} of {counted(len(frame), 'cell')}, not finished or without a value"
-    )
+    said = f"left out: {missing:,} of {counted(len(frame), 'cell')}, without one of both values"
     return frame.assign(**{x: values[x], y: values[y]})[whole], said * (missing > 0)
 
 
@@ -123,26 +124,42 @@ def _points(done: pd.DataFrame, x: str, y: str, by: str, hue: str, unit: str) ->
 
 
 def _standing(
-    done: pd.DataFrame, metric: Metric, points: Sequence[Point], by: list[str], unit: str
+    done: pd.DataFrame, x: str, metric: Metric, points: Sequence[Point], by: list[str], unit: str
 ) -> dict[Any, str]:
     """Where each arm stands to the front; empty where there are too many to be judged."""
     if len(points) > MOST_ARMS:
         return {}
     frame = done.assign(prompt=done[unit].map(str), seed=done.get("seed", 0))
-    better: dict[Any, set[Any]] = {point.arm: set() for point in points}  # arm → arms it beats
+    better = _beaten(frame, by, metric, points)
+    cheaper: dict[Any, set[Any]] = {}
+    for point in points:
+        cheaper[point.arm] = {other.arm for other in points if other.x > point.x}
+    surely = cheaper
+    if x in COLUMNS and COLUMNS[x].unit in RELATIVE_UNITS:
+        surely = _beaten(frame, by, metric_of(done, x, None), points)
+    everyone = {point.arm for point in points}
+    standing = {}
+    for arm in everyone:
+        no_dearer = everyone - cheaper[arm] - {arm}
+        if any(arm in better[rival] for rival in no_dearer):
+            standing[arm] = BEHIND
+        else:
+            ahead = better[arm] | surely[arm] | {arm}
+            standing[arm] = ON if ahead == everyone else PERHAPS
+    return standing
+
+
+def _beaten(
+    frame: pd.DataFrame, by: list[str], metric: Metric, points: Sequence[Point]
+) -> dict[Any, set[Any]]:
+    """Of each arm, the arms that it is better than."""
+    better: dict[Any, set[Any]] = {point.arm: set() for point in points}
     for verdict in verdicts_of(frame, by, metric):
         if verdict.word == "better":
             better[verdict.a].add(verdict.b)
         elif verdict.word == "worse":
             better[verdict.b].add(verdict.a)
-    standing = {}
-    for point in points:
-        rivals = [other.arm for other in points if other.x <= point.x and other.arm != point.arm]
-        if any(point.arm in better[rival] for rival in rivals):
-            standing[point.arm] = BEHIND
-        else:
-            standing[point.arm] = ON if better[point.arm].issuperset(rivals) else PERHAPS
-    return standing
+    return better
 
 
 def _legend(

@@ -57,6 +57,8 @@ def import_suite(
     """
     own = _own_file()
     _check_name(name, replace)
+    if not licence.strip():
+        raise RequestError("The licence is empty: name it, or say unknown")
     text = _text_of(own)
     before = tomllib.loads(text)
     try:

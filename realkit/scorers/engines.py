@@ -42,6 +42,7 @@ class Engine:
     weights: Mapping[str, Kind] = field(default_factory=dict)
     prompted: bool = False  # the prompt matters
     cut: Callable[[Scorer, Locks, str], int] = _none_cut  # tokens of a prompt that are not seen
+    cuts: bool = False  # prompts, itself, at the entry's `tokens`: they determine the number
 
     def lock(self, name: str, entry: Scorer, before: Locks | None = None) -> dict[str, Lock]:
         """The locks of an entry's weights; see references.lock."""
@@ -57,10 +58,15 @@ ENGINES = {
     ),
     "open_clip_chunks": Engine(chunks.load, clip.check, OPEN_CLIP, prompted=True),
     "siglip": Engine(
-        dual.load_siglip, dual.check, dual.SIGLIP, prompted=True, cut=tokens.of(SOURCE)
+        dual.load_siglip, dual.check, dual.SIGLIP, prompted=True, cut=tokens.of(SOURCE), cuts=True
     ),
     "pickscore": Engine(
-        dual.load_pickscore, dual.check_pickscore, dual.PICKSCORE, prompted=True, cut=tokens.of_clip
+        dual.load_pickscore,
+        dual.check_pickscore,
+        dual.PICKSCORE,
+        prompted=True,
+        cut=tokens.of_clip,
+        cuts=True,
     ),
     "hps": Engine(hps.load, hps.check, hps.WEIGHTS, prompted=True, cut=tokens.of_clip),
     "image_reward": Engine(
@@ -69,6 +75,7 @@ ENGINES = {
         image_reward.WEIGHTS,
         prompted=True,
         cut=tokens.of("tokenizer"),
+        cuts=True,
     ),
     "clip_head": Engine(aesthetic.load, aesthetic.check, aesthetic.WEIGHTS),
     "pyiqa": Engine(iqa.load, iqa.check, iqa.WEIGHTS),

@@ -55,6 +55,8 @@ def determined_score(name: str, locks: Locks | None = None) -> dict[str, Any]:
     for field in ("architecture", "question", "options"):
         if value := getattr(entry, field):
             determined[field] = value
+    if _engine(name).cuts:
+        determined["tokens"] = entry.tokens
     return determined
 
 

@@ -51,6 +51,11 @@ def import_(
         column, equals, value = text.partition("=")
         if not equals:
             raise RequestError(f"--where {shown(text)}: expected COLUMN=VALUE")
+        if column in conditions:
+            raise RequestError(
+                f"--where names {shown(column)} twice, and no prompt has two values: import each"
+                " value as a suite of its own"
+            )
         conditions[column] = value
     selection = Selection(conditions, limit, sample, seed)
     suite, own = import_suite(file, selection=selection, **options)
