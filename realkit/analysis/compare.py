@@ -76,7 +76,7 @@ def compare(
     baseline = _baseline(arms, names, baseline)
     asked = metrics_of(frame) if metric is None else column_names("metric", metric)
     if not asked:
-        raise RequestError("The table has no score and no times: score its pictures first")
+        raise RequestError("The table has no number to compare: score its pictures first")
     metrics = [metric_of(frame, name, margin) for name in asked]
     rows, lines = [], []
     for one in metrics:

@@ -15,13 +15,14 @@ from realkit.analysis.embeddings import SETTINGS, Embedded, Tensors, embedded
 from realkit.analysis.sentences import counted
 from realkit.base.errors import RequestError
 from realkit.catalog.lookup import find
-from realkit.catalog.suites import BASE, PROMPTS
+from realkit.catalog.suites import BASE, PROMPTS, SUITE
+from realkit.runs.folder import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def edits(folder: str | Path, suite: str, encoder: str | None = None) -> Answer:
+def edits(folder: str | Path | Run, suite: str, encoder: str | None = None) -> Answer:
     """How pictures answer to edits of their prompt: a row for each picture of a base prompt and
     attribute that the suite edits. `rk.compare` and `rk.aggregate` take the table: the base prompt
     is their unit, and `within="attribute"` tells attributes apart.
@@ -34,13 +35,13 @@ def edits(folder: str | Path, suite: str, encoder: str | None = None) -> Answer:
     - `leakage`: percent points by which the picture's other attributes moved: of each attribute
       that this edit keeps, how far the probability that the picture shows that attribute's own
       edit, not the base, changed; their mean, lower is better. Empty where the suite edits one
-      attribute of a base alone.
+      attribute of a base alone, or a picture of another edit of the base is missing.
 
     `suite` is one with edits, such as "rehearsal-edits" or "people-edits", whose prompts the sweep
     made: prompts="suite:NAME". `encoder` must read words; it may be left out where there is one.
     Raises RequestError.
     """
-    name = find(PROMPTS, suite.removeprefix("suite:"))
+    name = find(PROMPTS, suite.removeprefix(SUITE) if isinstance(suite, str) else suite)
     if not PROMPTS[name].edits:
         known = [other for other in PROMPTS if PROMPTS[other].edits]
         raise RequestError(f"Suite {name!r} has no edits: expected one of {', '.join(known)}")
@@ -68,7 +69,7 @@ def edits(folder: str | Path, suite: str, encoder: str | None = None) -> Answer:
                 rows.append(
                     cells
                     | {"prompt": edit[BASE], "status": "ok", "attribute": attribute, "edit": text}
-                    | _answer(before, after, [words[other] for other in others if other in words])
+                    | _answer(before, after, list(map(words.get, others)))
                 )
     if not rows:
         raise RequestError(
@@ -88,14 +89,17 @@ def _words(found: Embedded) -> dict[str, NDArray]:
     return words
 
 
-def _answer(before: Tensors, after: Tensors, others: list[NDArray]) -> dict[str, float]:
-    """The figures of one edit; `others` are the words of the base's other edits."""
+def _answer(before: Tensors, after: Tensors, others: list[NDArray | None]) -> dict[str, float]:
+    """The figures of one edit; `others` are the words of the base's other edits, None where no
+    picture of one is embedded: leakage is then unknown."""
     seen, said = after["image"] - before["image"], after["prompt"] - before["prompt"]
     length = float(np.linalg.norm(seen) * np.linalg.norm(said))
     response = 100 * float(seen @ said) / length if length else 0.0
     scale, base = float(before["scale"][0]), before["prompt"]
-    moved = []
+    moved: list[float] = []
     for other in others:
+        if other is None:
+            return {"response": response, "answered": 100.0 * (response > 0), "leakage": math.nan}
         shares = [_sigmoid(scale * float(of["image"] @ (other - base))) for of in (before, after)]
         moved.append(100 * abs(shares[1] - shares[0]))
     leakage = sum(moved) / len(moved) if moved else math.nan

@@ -13,7 +13,7 @@ import pandas as pd
 from realkit.analysis.pairs import AXES, UNIT
 from realkit.base.errors import RequestError, shown
 from realkit.catalog.lookup import find
-from realkit.runs.folder import read
+from realkit.runs.folder import Run, read
 from realkit.runs.store import Store
 from realkit.scorers.encoders import ENCODERS
 
@@ -40,21 +40,26 @@ class Embedded:
     photographs: dict[tuple[int, int], dict[str, Tensors]]  # size → SHA-256 → the photograph's
 
 
-def embedded(folder: str | Path, encoder: str | None) -> Embedded:
+def embedded(folder: str | Path | Run, encoder: str | None) -> Embedded:
     """The embeddings of a results folder by an encoder, by default its only one. Raises
     RequestError where it has none."""
-    cells = read(folder).table()
-    store = Store(folder)
-    rows_by_encoder: dict[str, list[dict[str, Any]]] = {}
-    for row in store.ok_rows().values():
-        if row["stage"] == "embed":
-            rows_by_encoder.setdefault(row["encoder"], []).append(row)
-    name = _encoder(folder, list(rows_by_encoder), encoder)
-    space = rows_by_encoder[name][-1]["space"]  # one whose weights have changed has another
+    if isinstance(folder, Run):
+        folder = folder.folder
+    if not isinstance(folder, (str, Path)):
+        raise RequestError(f"{shown(folder)} is no results folder: expected its path, or a Run")
+    cells, store = read(folder).table(), Store(folder)
+    spaces: dict[str, str] = {}  # of each encoder, as the last run that named it had its weights
+    for run in store.asked():
+        spaces |= run["asked"].get("encoders", {})
+    name = _encoder(folder, list(spaces), encoder)
     of_pictures: dict[tuple[str, Any], dict[str, Any]] = {}
     photographs: dict[tuple[int, int], dict[str, Tensors]] = {}
-    for row in rows_by_encoder[name]:
-        if row["space"] != space:
+    errors: list[str] = []
+    for row in store.last_rows().values():
+        if row["stage"] != "embed" or row["space"] != spaces[name]:
+            continue
+        if row["status"] != "ok":
+            errors.append(row["error"])
             continue
         if "photograph" not in row:
             of_pictures[row["parent"], row["prompt"]] = row
@@ -78,7 +83,8 @@ def embedded(folder: str | Path, encoder: str | None) -> Embedded:
             tensors_of.append(vectors)
             ids.append(own["id"])
     if not kept:
-        raise RequestError(f"{str(folder)!r} has no picture that is embedded by {name}")
+        why = f": {errors[0]}" if errors else ", or its files are lost: run its sweep again"
+        raise RequestError(f"{str(folder)!r} has no picture that is embedded by {name}{why}")
     columns = [name for name in dict.fromkeys([*UNIT, *SETTINGS, "cell", "image"]) if name in cells]
     missing = len(pictures) - len(kept)
     whole = cells.loc[kept, columns].reset_index(drop=True)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RELATIVE_UNITS = ("s", "J", "GiB")  # compared in percent
-# The figures of rk.sets and rk.edits, with the better direction.
-FIGURES: dict[str, Literal["higher", "lower"]] = {
-    "kernel_distance": "lower", "told_apart": "lower", "diversity": "higher", "vendi": "higher",
+# The figures of rk.sets and rk.edits, with the better direction; "": it has no verdict.
+FIGURES: dict[str, Literal["higher", "lower", ""]] = {
+    "kernel_distance": "lower", "told_apart": "", "diversity": "higher", "vendi": "higher",
     "response": "higher", "answered": "higher", "leakage": "lower",
 }  # fmt: skip
 
@@ -83,7 +83,7 @@ def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
         metric = Metric(name, direction, margin=margin or scorer.margin)
     elif name in FIGURES:
         better = FIGURES[name]
-        metric = Metric(name, FIGURES[name], margin=margin)
+        metric = Metric(name, FIGURES[name] or "higher", margin=margin)
     elif name in MEASURES:
         better = MEASURES[name].better.replace("nearer 1", "")
         metric = Metric(name, "lower" if better == "lower" else "higher", margin=margin)
@@ -104,7 +104,8 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
     figures of sets and edits, then the seconds of a picture."""
     names = []
     for name in frame.columns:
-        directed = name in FIGURES or (name in SCORERS and SCORERS[name].direction != "none")
+        scored = name in SCORERS and SCORERS[name].direction != "none"
+        directed = scored or FIGURES.get(name)
         if directed and Metric(name, "higher").values(frame).notna().any():
             names.append(name)
     times = Metric("seconds", "lower", relative=True)

@@ -183,6 +183,10 @@ class Arms:
             else:
                 problem = f"no cell of one has the {axis} of any cell of the other"
                 return keys, {}, problem
+        if bounded and "cost" in self._frame:
+            of_a, of_b = (self._frame["cost"].iloc[rows].median() for rows in (first, second))
+            if max(of_a, of_b) > 1.05 * min(of_a, of_b):  # nearer is as near as steps come
+                linked["cost"] = f"{of_a:.3g}", f"{of_b:.3g}"
         if self._metric.relative:
             keys += [name for name in CONDITIONS if name in self._texts and name not in keys]
         return [name for name in keys if name not in self._by], linked, ""

@@ -137,7 +137,7 @@ def _standing(
     surely = cheaper
     if x in COLUMNS and COLUMNS[x].unit in RELATIVE_UNITS:
         surely = _beaten(frame, by, metric_of(done, x, None), points)
-    everyone = {point.arm for point in points}
+    everyone = set(better)
     standing = {}
     for arm in everyone:
         no_dearer = everyone - cheaper[arm] - {arm}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import chain, combinations
+from itertools import chain, combinations, starmap
 from typing import Any
 
 import pandas as pd
@@ -61,7 +61,7 @@ def race_of(sweep: Sweep, decide: Any, by: Any) -> Race:
             " decide nothing: give more, or leave decide out"
         )
     cells_of = Arms(frame.assign(value=1.0), names, Metric("value", "higher"))
-    problems = [cells_of.problem(a, b) for a, b in combinations(cells_of.names, 2)]
+    problems = list(starmap(cells_of.problem, combinations(cells_of.names, 2)))
     if all(problems):
         raise RequestError(
             f"No two values of {' and '.join(names)} can be compared: {problems[0]}. Give them"

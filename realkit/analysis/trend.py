@@ -59,7 +59,7 @@ def trend(
         )
     names = metrics_of(frame) if metric is None else column_names("metric", metric)
     if not names:
-        raise RequestError("The table has no score and no times: score its pictures first")
+        raise RequestError("The table has no number to compare: score its pictures first")
     rows, lines = [], []
     for name in names:
         one = metric_of(frame, name, None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from realkit.catalog.lookup import Spec, Table
 
@@ -31,6 +31,10 @@ def _edited(edit: dict[str, str]) -> dict[str, str]:
     return edit
 
 
+Edits = tuple[Annotated[dict[str, str], AfterValidator(_edited)], ...]
+_EDITS: TypeAdapter[Any] = TypeAdapter(Edits)
+
+
 class Suite(Spec):
     """An entry of the catalogue. What follows `edits` is known of an imported suite alone."""
 
@@ -38,7 +42,7 @@ class Suite(Spec):
     prompts: Annotated[list[Annotated[str, AfterValidator(words)]], Field(min_length=1)]
     # Edits of one attribute each: a prompt as `base`, and by attribute what it becomes. They make
     # the suite's prompts.
-    edits: tuple[Annotated[dict[str, str], AfterValidator(_edited)], ...] = ()
+    edits: Edits = ()
     ids: tuple[str, ...] = ()  # of each prompt in its source, "" without one; empty: it has none
     licence: str = "unknown"
     # Whether the licence allows commercial use.
@@ -54,6 +58,10 @@ class Suite(Spec):
     def _prompts_of_edits(cls, entry: Any) -> Any:
         if not isinstance(entry, dict) or not entry.get("edits"):
             return entry
+        try:
+            _EDITS.validate_python(entry["edits"])
+        except ValidationError:
+            return entry | {"prompts": ["unknown"]}  # the field's own check says what is wrong
         if "prompts" in entry:
             raise ValueError("a suite has prompts, or edits that make them: leave one out")
         texts = chain.from_iterable(edit.values() for edit in entry["edits"])

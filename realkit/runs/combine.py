@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ def _locks(stores: Iterable[Store]) -> Locks:
                     f"{key[1]!r} means other files in {str(store.folder)!r} than in"
                     f" {str(folder)!r}: merge it into a folder of its own"
                 )
-        merged.models = locks.models | merged.models
-        merged.upscalers = locks.upscalers | merged.upscalers
+        for kind in fields(Locks):
+            setattr(merged, kind.name, getattr(locks, kind.name) | getattr(merged, kind.name))
     return merged
 
 
@@ -81,6 +82,12 @@ def _fingerprints(locks: Locks) -> dict[tuple[str, str], Any]:
         prints["model", name] = model.fingerprint, model.vae_fingerprint
     for name, tools in locks.upscalers.items():
         prints["upscaler", name] = {tool: lock.fingerprint for tool, lock in tools.items()}
+    for name, parts in locks.scorers.items():
+        prints["scorer", name] = {part: lock.fingerprint for part, lock in parts.items()}
+    for name, encoder in locks.encoders.items():
+        prints["encoder", name] = encoder.fingerprint if encoder else ""
+    for name, hashes in locks.photographs.items():
+        prints["photographs", name] = set(hashes.values())
     return prints
 
 

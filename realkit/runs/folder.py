@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 class Run:
     """A results folder: after a run, the cells that its sweep asked for; read later, all cells."""
 
-    def __init__(self, folder: str | Path, asked: Asked | None = None, stopped: str = "") -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        asked: Asked | None = None,
+        stopped: str = "",
+        not_embedded: int = 0,
+    ) -> None:
+        self.not_embedded = not_embedded  # embeddings that pictures of the run lack
         self.stopped = stopped  # why the run ended before its work did; "": it did not
         self.folder = Path(folder)
         self.store = Store(folder)

@@ -30,6 +30,7 @@ from realkit.runs.stopping import Stop
 from realkit.runs.store import Row, Store
 from realkit.runs.table import write
 from realkit.runs.writer import Desk
+from realkit.scorers.encoders import space_of
 from realkit.sweeps import notices
 from realkit.sweeps.check import check_pictures, check_scorers, sweep_of
 from realkit.sweeps.sweep import Sweep
@@ -63,6 +64,7 @@ def run(
     for line in notices.unread(cells, locks.models, scorers):
         print(line, file=sys.stderr)
     where = {"device": device, "rung": rung}
+    encoders = {encoder: locks.encoders[encoder] for encoder in sweep.encoders}
     rounds = Rounds(race, cells, locks.specs, store) if race else None
     with store.writing(), stop.listening(), contextlib.closing(workers):
         versions = _start(workers, where, store)
@@ -75,10 +77,11 @@ def run(
         what["scorers"] = list(sweep.scorers)
         if rounds:
             what["race"] = rounds.name
+        if encoders:
+            what["encoders"] = {tool: space_of(tool, lock) for tool, lock in encoders.items()}
         record = environment.run_record(name, machine) | {"asked": what}
         store.runs.append([record])
         store.write_text("sweep.yaml", sweep.to_yaml())
-        encoders = {encoder: locks.encoders[encoder] for encoder in sweep.encoders}
         workers.equip(kit := Kit(locks.models, locks.upscalers, scorers, where, encoders))
         do = partial(_do_stages, kit, store=store, workers=workers, stop=stop)
         if rounds:
@@ -91,7 +94,27 @@ def run(
             sizes = [item.cell.pixels for item in planned]
             embed(sizes, store=store, environments=workers.environments, run=name)
         write(store)
-    return Run(out, asked.united([record], store), stop.reason)
+        lacking = _not_embedded(kit, planned, store)
+    return Run(out, asked.united([record], store), stop.reason, lacking)
+
+
+def _not_embedded(kit: Kit, planned: list[Planned], store: Store) -> int:
+    """The embeddings that pictures lack, said with the first reason."""
+    if not kit.encoders:
+        return 0
+    from realkit.runs.stages.embed import Embed
+
+    rows, lacking, why = store.last_rows(), set(), ""
+    for job in Embed(kit).jobs(planned):
+        for artifact, item in zip(job.artifacts, job.planned, strict=True):
+            made = rows.get(str(item.parent("embed")), {}).get("status") == "ok"
+            if made and rows.get(artifact, {}).get("status") != "ok":
+                lacking.add(artifact)
+                why = why or rows.get(artifact, {}).get("error", "")
+    if lacking:
+        why = why or "the run ended before"
+        print(f"Pictures not embedded: {len(lacking)}; {why}. Run again for them", file=sys.stderr)
+    return len(lacking)
 
 
 def _attached(attach: str | Path | Sequence[str | Path]) -> list[Traversable]:

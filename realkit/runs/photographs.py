@@ -14,12 +14,12 @@ from realkit.base.errors import one_line
 from realkit.base.measure import Stopwatch
 from realkit.models.identity import name_of
 from realkit.runs.engines.engine import Result
-from realkit.runs.jobs import Job, Kit, Output, Tool
-from realkit.runs.stages.embed import saved, space_of
+from realkit.runs.jobs import Job, Kit, Output, Row, Tool
+from realkit.runs.stages.embed import saved
 from realkit.runs.stopping import Stop
 from realkit.runs.store import Store
 from realkit.runs.writer import Desk
-from realkit.scorers.encoders import Loaded, as_jpeg, load_encoder
+from realkit.scorers.encoders import Loaded, as_jpeg, load_encoder, space_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,37 +50,58 @@ def embed(
 ) -> None:  # fmt: skip
     """Embed the photographs that the results folder lacks, by each encoder, at each size. Those too
     small for a size are left out there, and said."""
-    place, rows, small = Path(folder).expanduser(), store.ok_rows(), dict[Size, set[str]]()
+    place, rows, small = Path(folder).expanduser(), store.last_rows(), dict[Size, set[str]]()
+    broken: dict[str, str] = {}
     with Desk(store, environments) as desk:
         for name, locked in kit.encoders.items():
             space, tool = space_of(name, locked), None
             for size, batch in _batches(hashes, sizes):
-                lacking = set()
-                for digest in batch.values():
-                    wanted = artifact(digest, size, space)
-                    if wanted not in rows or not store.has_file("embed", wanted):
-                        lacking.add(wanted)
-                if not lacking:
+                known = _known(batch.values(), size, space, rows, store)
+                if known.issuperset(batch.values()):
                     continue
                 if stop.reason:
                     return
                 whole, failed = _read(place, batch, size, small.setdefault(size, set()))
-                outputs = _failures(failed, size, name, space)
-                if whole:
-                    tool = tool or load_encoder(name, locked)
-                    outputs += _embedded(whole, tool, size, name, space)
-                outputs = [output for output in outputs if output.row["id"] in lacking]
-                job = Job(Tool("encoder", name), tuple(lacking), ())
+                outputs = []
+                if not known.issuperset(whole):
+                    try:
+                        tool = tool or load_encoder(name, locked)
+                        outputs = _embedded(whole, tool, size, name, space)
+                    except Exception as error:  # what an encoder raises becomes a row
+                        failed |= dict.fromkeys(whole, one_line(error, 200))
+                broken |= failed
+                outputs += _failures(failed, size, name, space)
+                outputs = [output for output in outputs if output.row["photograph"] not in known]
+                job = Job(Tool("encoder", name), (), ())
                 desk.put("embed", Result(job, outputs, run, 0.0))
             del tool
             release()
+    _say(small, broken, len(set(hashes.values())))
+
+
+def _known(
+    digests: Iterable[str], size: Size, space: str, rows: Mapping[str, Row], store: Store
+) -> set[str]:
+    """The photographs whose embeddings are there."""
+    known = set()
+    for digest in digests:
+        name = artifact(digest, size, space)
+        if rows.get(name, {}).get("status") == "ok" and store.has_file("embed", name):
+            known.add(digest)
+    return known
+
+
+def _say(small: Mapping[Size, set[str]], broken: Mapping[str, str], count: int) -> None:
     for (width, height), paths in small.items():
         if paths:
             print(
                 f"Photographs smaller than {width}×{height}, left out at that size: {len(paths)} of"
-                f" {len(hashes)}",
+                f" {count}",
                 file=sys.stderr,
             )
+    if broken:
+        why = next(iter(broken.values()))
+        print(f"Photographs not embedded: {len(broken)} of {count}; {why}", file=sys.stderr)
 
 
 def _batches(

@@ -53,6 +53,7 @@ def lock_sweep(sweep: Sweep, store: Store) -> Locks:
     for name in sweep.encoders:
         locks.encoders[name] = lock_encoder(name, locks.encoders.get(name))
     if folder := sweep.photographs:
+        photographs.check_apart(folder, store.folder)
         locks.photographs[folder] = photographs.lock(folder, locks.photographs.get(folder))
     if locks.to_json() != before:
         with store.writing():

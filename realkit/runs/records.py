@@ -133,6 +133,7 @@ class Asked(TypedDict, total=False):
     cells: Required[list[Id]]
     scorers: Required[list[str]]
     race: Id
+    encoders: dict[str, Id]  # name → the space of its embeddings
 
 
 class RunRecord(TypedDict, total=False):

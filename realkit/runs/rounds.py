@@ -89,8 +89,8 @@ class Rounds:
         seen = set(self._looks.prompts)
         rest = sorted((prompt for prompt in prompts if prompt not in seen), key=_hash)
         start = len(seen)
-        taken = [record for record in records[len(before) :] if record["prompts"]]
-        for end in ends[len(taken) :]:
+        taken = len(self._blocks) - sum(bool(record["prompts"]) for record in before)
+        for end in ends[taken:]:
             self._blocks.append(rest[: end - start])
             rest, start = rest[end - start :], end
         self._round_of: dict[str, int] = {}

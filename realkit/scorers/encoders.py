@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,6 +104,12 @@ def determined_encoder(name: str, locked: Lock | None) -> dict[str, Any]:
         "encoding": ENCODING,
         "version": entry.version,
     }
+
+
+def space_of(name: str, locked: Lock | None) -> str:
+    """A name for what an encoder's embeddings may be compared with: 16 hex digits."""
+    determined = json.dumps(determined_encoder(name, locked), sort_keys=True)
+    return hashlib.sha256(determined.encode()).hexdigest()[:16]
 
 
 def load_encoder(name: str, locked: Lock | None) -> Loaded:

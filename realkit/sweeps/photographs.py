@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from realkit.base.errors import RequestError, one_line
@@ -17,8 +18,10 @@ def lock(folder: str, before: Mapping[str, str] | None = None) -> dict[str, str]
     fewer than two differ, or where they are not those locked `before`."""
     place = Path(folder).expanduser()
     if not place.is_dir():
+        if before:  # moved or offline: what is embedded needs it no more, the rest fails by name
+            return dict(before)
         raise RequestError(f"photographs {folder!r}: expected a folder of pictures")
-    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in ENDINGS)
+    files = sorted(filter(partial(_is_photograph, place), place.rglob("*")))
     try:
         hashes = {path.relative_to(place).as_posix(): _sha256(path) for path in files}
     except OSError as error:
@@ -35,6 +38,22 @@ def lock(folder: str, before: Mapping[str, str] | None = None) -> dict[str, str]
             f" ({len(now - then)} new, {len(then - now)} gone): put them back, or name a new folder"
         )
     return hashes
+
+
+def check_apart(folder: str, results: Path) -> None:
+    """Raise RequestError where photographs lie in the results, or these among them."""
+    place, out = Path(folder).expanduser().resolve(), results.resolve()
+    if place == out or place in out.parents or out in place.parents:
+        raise RequestError(
+            f"photographs {folder!r} and the results {str(results)!r} lie in each other: pictures"
+            " would count as photographs. Give them folders of their own"
+        )
+
+
+def _is_photograph(place: Path, path: Path) -> bool:
+    """Whether a path is a picture, and not a hidden file of the system or an editor."""
+    hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+    return path.suffix.lower() in ENDINGS and not hidden and path.is_file()
 
 
 def _sha256(path: Path) -> str:

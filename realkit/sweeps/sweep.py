@@ -125,7 +125,7 @@ class Sweep(BaseModel):
                 )
             values[name] = value
             if name == "photographs":
-                values[name] = None if value is None else str(value)
+                values[name] = _folder(value)
             elif name != "profile":
                 values[name] = _axis(name, value)
         try:
@@ -241,6 +241,15 @@ def _axis(axis: str, value: Any) -> list[Any]:
     if not values:
         raise RequestError(f"{axis} is an empty list: expected at least one value")
     return [_value(axis, item) for item in values]
+
+
+def _folder(value: Any) -> str | None:
+    """The path of a folder, in one spelling."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, Path)) or not str(value).strip():
+        raise RequestError(f"photographs {shown(value)}: expected the path of a folder")
+    return str(Path(value))
 
 
 def _names(value: Any, table: Table[Any], check: Callable[[str], object]) -> list[str]:

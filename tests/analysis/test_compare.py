@@ -285,7 +285,7 @@ def test_times_of_unequal_terms_are_left_out(name, value):
         (lambda frame: frame, {"margin": 0}, "margin 0: expected a number above 0"),
         (lambda frame: frame, {"confidence": 95}, "confidence 95: expected from 0.5"),
         (lambda frame: frame[frame["sampler"] == "A"], {}, "has 1 value of sampler"),
-        (lambda frame: frame.assign(**{METRIC: np.nan}), {}, "no score and no times"),
+        (lambda frame: frame.assign(**{METRIC: np.nan}), {}, "no number to compare"),
         (lambda frame: frame.drop(columns="seed"), {}, "no column 'seed'"),
         (lambda frame: frame, {"by": []}, r"by \[\]: expected a column's name, or several"),
         (lambda frame: frame, {"by": 3}, "by 3: expected a column's name"),

@@ -56,7 +56,7 @@ def test_gaps_are_counted_wherever_means_are_shown(frame):
     assert f"{METRIC}_cells" not in rk.aggregate(frame, "sampler")
     numbers = frame.assign(**{METRIC: frame[METRIC].where(frame.index % 5 != 0)})
     title = rk.plots.pareto(numbers, x="nfe", y=METRIC).axes[0].get_title()
-    assert title == "left out: 10 of 48 cells, not finished or without a value"
+    assert title == "left out: 10 of 48 cells, without one of both values"
     assert "Left out: up to 7 cells of a pair" in str(rk.compare(numbers, "sampler", METRIC))
 
 
@@ -125,11 +125,19 @@ def test_pareto_says_who_is_on_the_front_as_compare_does(frame):
     done = frame.assign(sampler=frame["sampler"])
     metric = pareto.metric_of(done, METRIC, None)
     points = pareto._points(done, "nfe", METRIC, "sampler", "sampler", "prompt")
-    standing = pareto._standing(done, metric, points, ["sampler"], "prompt")
+    standing = pareto._standing(done, "nfe", metric, points, ["sampler"], "prompt")
     assert standing == {"A": pareto.ON, "B": pareto.ON, "C": pareto.PERHAPS}
     worse = done.assign(**{METRIC: done[METRIC] - 20 * (done["sampler"] == "C")})
     points = pareto._points(worse, "nfe", METRIC, "sampler", "sampler", "prompt")
-    assert pareto._standing(worse, metric, points, ["sampler"], "prompt")["C"] == pareto.BEHIND
+    assert (
+        pareto._standing(worse, "nfe", metric, points, ["sampler"], "prompt")["C"] == pareto.BEHIND
+    )
+    # Seconds that differ by less than their noise put nobody surely on the front
+    rng = np.random.default_rng(0)
+    timed = worse.assign(seconds=rng.lognormal(0, 0.1, len(worse)), batch=1, denoise_s=rng.random())
+    points = pareto._points(timed, "seconds", METRIC, "sampler", "sampler", "prompt")
+    found = pareto._standing(timed, "seconds", metric, points, ["sampler"], "prompt")
+    assert found["A"] == pareto.PERHAPS and found["B"] != pareto.BEHIND
     legend = rk.plots.pareto(worse, x="nfe", y=METRIC).axes[0].get_legend_handles_labels()[1]
     assert legend[-2:] == [pareto.ON, pareto.BEHIND]
 

@@ -50,5 +50,8 @@ def _print(figures: pd.DataFrame, by: str, within: str | None, csv: bool) -> Non
     click.echo("\n".join(figures.attrs["sentences"]))
     click.echo(means.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
     if len(means) > 1:
-        found = rk.compare(figures, names, within=within)
-        click.echo("\n" + "\n".join(found.sentences))
+        try:
+            found = rk.compare(figures, names, within=within).sentences
+        except rk.RequestError as error:
+            found = [f"No verdict. {error}"]
+        click.echo("\n" + "\n".join(found))

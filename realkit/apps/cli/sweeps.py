@@ -56,7 +56,7 @@ def run(sweep: Path, out: Path, by: str | None, **options: Any) -> None:
         click.echo("\n".join(headline(table)))
     if result.stopped:
         click.echo(_stopped(result.stopped), err=True)
-    sys.exit(exit_code(table))
+    sys.exit(exit_code(table) or int(result.not_embedded > 0))
 
 
 @click.command()

@@ -12,7 +12,14 @@ from realkit.base.measure import Stopwatch
 from realkit.models.identity import name_of
 from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, batched
 from realkit.runs.stages.artifacts import read_picture
-from realkit.scorers.encoders import Loaded, as_jpeg, determined_encoder, engine_of, load_encoder
+from realkit.scorers.encoders import (
+    Loaded,
+    as_jpeg,
+    determined_encoder,
+    engine_of,
+    load_encoder,
+    space_of,
+)
 from realkit.weights.lock import Lock
 
 
@@ -60,11 +67,6 @@ class Embed:
             words = None if texts is None else texts[place]
             outputs.append(Output(row, saved(embeddings[place], words, tool.scale)))
         return outputs
-
-
-def space_of(name: str, lock: Lock | None) -> str:
-    """A name for what an encoder's embeddings may be compared with: 16 hex digits."""
-    return name_of("encoder", determined_encoder(name, lock))
 
 
 def saved(image: Any, prompt: Any, scale: float) -> bytes:
