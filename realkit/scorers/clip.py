@@ -3,6 +3,7 @@ folder."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -98,6 +99,7 @@ class Encoders:
         built = (open_clip.get_model_config(model_name) or {}).get("quick_gelu", False)
         if weights and trained != built:
             _other_activation(called, source, QUICK if trained else "")
+        logging.disable(logging.ERROR)  # a line a retry of a hub; what fails in the end is raised
         try:
             self._model, _, self._prepare = open_clip.create_model_and_transforms(
                 model_name, pretrained=weights or None, device=self._device
@@ -105,8 +107,11 @@ class Encoders:
             self._tokenize = open_clip.get_tokenizer(model_name)
         except Exception as error:  # a hub, a file or a header may fail in many ways
             raise RequestError(
-                f"{called} cannot get its weights ({source}): {one_line(error, 200)}"
+                f"{called} cannot get its weights ({source}): {one_line(error, 120)}. Is the"
+                " internet on, or is the name wrong?"
             ) from error
+        finally:
+            logging.disable(logging.NOTSET)
         self._model.float().eval()
         self._known: dict[str, torch.Tensor] = {}  # of prompts
 

@@ -272,6 +272,7 @@ def test_a_table_without_an_answer_is_one_line(sweep, change, arguments, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_real_sweep_at_equal_nfe(tmp_path):
     sweep = rk.Sweep(
         models="rehearsal/base", samplers=["Euler", "Heun"], steps=[2, 3, 5], guidance=1, size=64,

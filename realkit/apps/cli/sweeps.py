@@ -52,6 +52,8 @@ def run(sweep: Path, out: Path, by: str | None, **options: Any) -> None:
     result = compare_run.run(sweep, out, by=names_in(by) if by else None, **options)
     table = result.table()
     click.echo(f"{status_counts(table)}; table: {out / 'table.csv'}")
+    for error in table["error"].dropna().head(1):
+        click.echo(f"the first failure: {error}", err=True)
     if not by:
         click.echo("\n".join(headline(table)))
     if result.stopped:
