@@ -119,6 +119,8 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 def release() -> None:
     """Give unreferenced memory back: to Python, to the driver, and to the system."""
+    if "torch" not in sys.modules:
+        return
     import torch
 
     gc.collect()

@@ -33,7 +33,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
         "cores": os.cpu_count(),
-        "versions": {name: _version(name) for name in DECISIVE},
+        "versions": versions(),
         "revision": _revision(),
     }
     if device.type == "cuda":
@@ -43,6 +43,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     else:
         facts["cpu"] = _cpu()
     return facts
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of the packages that can change a result; none of them is imported."""
+    return {name: _version(name) for name in DECISIVE}
 
 
 def run_record(run: str, environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,16 +22,20 @@ from realkit.runs.engines import choose
 from realkit.runs.engines.engine import Engine, Result
 from realkit.runs.folder import Run
 from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage, Stored, sha256
+from realkit.runs.locks import Locks
 from realkit.runs.pending import pending
-from realkit.runs.plan import lock_sweep, planned_cells, whole
+from realkit.runs.plan import known_cells, lock_sweep, planned_cells, whole
 from realkit.runs.records import FILED
 from realkit.runs.rounds import Race, Rounds
+from realkit.runs.stages import stages
+from realkit.runs.stages.embed import Embed
 from realkit.runs.stopping import Stop
 from realkit.runs.store import Row, Store
 from realkit.runs.table import write
 from realkit.runs.writer import Desk
 from realkit.scorers.encoders import space_of
 from realkit.sweeps import notices
+from realkit.sweeps.cell import Cell
 from realkit.sweeps.check import check_pictures, check_scorers, sweep_of
 from realkit.sweeps.sweep import Sweep
 
@@ -59,34 +63,33 @@ def run(
     locks = lock_sweep(sweep, store)
     cells = sweep.cells(locks.specs)
     check_pictures(cells)
-    scorers = {name: locks.scorers[name] for name in sweep.scorers}
-    check_scorers(scorers)
-    for line in notices.unread(cells, locks.models, scorers):
-        print(line, file=sys.stderr)
     where = {"device": device, "rung": rung}
-    encoders = {encoder: locks.encoders[encoder] for encoder in sweep.encoders}
+    kit = _kit(sweep, locks, where)
+    check_scorers(kit.scorers)
+    for line in notices.unread(cells, locks.models, kit.scorers):
+        print(line, file=sys.stderr)
     rounds = Rounds(race, cells, locks.specs, store) if race else None
     with store.writing(), stop.listening(), contextlib.closing(workers):
-        versions = _start(workers, where, store)
-        take(sources, store, versions)
+        again = not (sources or race or batch or device or rung or sweep.photographs)
+        planned = _finished(cells, locks, kit, store) if again else []
+        name, machine = _new_name(), dict[str, Any]()
+        if not planned:
+            take(sources, store, _start(workers, name, where, store))
         asked.upgrade(store)
-        limit = batch or workers.batch_limit(cells[0].width * cells[0].height)
-        planned = planned_cells(cells, locks, store, limit, rounds.part if rounds else whole)
-        name, machine = next(iter(workers.environments.items()))
-        what: dict[str, Any] = {"cells": list(dict.fromkeys(item.id for item in planned))}
-        what["scorers"] = list(sweep.scorers)
+        if not planned:
+            limit = batch or workers.batch_limit(cells[0].width * cells[0].height)
+            planned = planned_cells(cells, locks, store, limit, rounds.part if rounds else whole)
+            name, machine = next(iter(workers.environments.items()))
+            workers.equip(kit)
+        record = environment.run_record(name, machine) | {"asked": _asked(planned, sweep, kit)}
         if rounds:
-            what["race"] = rounds.name
-        if encoders:
-            what["encoders"] = {tool: space_of(tool, lock) for tool, lock in encoders.items()}
-        record = environment.run_record(name, machine) | {"asked": what}
+            record["asked"]["race"] = rounds.name
         store.runs.append([record])
         store.write_text("sweep.yaml", sweep.to_yaml())
-        workers.equip(kit := Kit(locks.models, locks.upscalers, scorers, where, encoders))
         do = partial(_do_stages, kit, store=store, workers=workers, stop=stop)
         if rounds:
             rounds.run(planned, do, stop, name)
-        else:
+        elif machine:
             do(planned)
         if sweep.photographs and not stop.reason:
             hashes = locks.photographs[sweep.photographs]
@@ -102,8 +105,6 @@ def _not_embedded(kit: Kit, planned: list[Planned], store: Store) -> int:
     """The embeddings that pictures lack, said with the first reason."""
     if not kit.encoders:
         return 0
-    from realkit.runs.stages.embed import Embed
-
     rows, lacking, why = store.last_rows(), set(), ""
     for job in Embed(kit).jobs(planned):
         for artifact, item in zip(job.artifacts, job.planned, strict=True):
@@ -124,26 +125,61 @@ def _attached(attach: str | Path | Sequence[str | Path]) -> list[Traversable]:
     return folders
 
 
-def _start(workers: Engine, where: dict[str, Any], store: Store) -> dict[str, Any]:
+def _kit(sweep: Sweep, locks: Locks, where: dict[str, Any]) -> Kit:
+    scorers = {name: locks.scorers[name] for name in sweep.scorers}
+    encoders = {name: locks.encoders[name] for name in sweep.encoders}
+    return Kit(locks.models, locks.upscalers, scorers, where, encoders)
+
+
+def _asked(planned: list[Planned], sweep: Sweep, kit: Kit) -> dict[str, Any]:
+    """What a run is asked for, as runs.jsonl records it."""
+    asked: dict[str, Any] = {"cells": list(dict.fromkeys(item.id for item in planned))}
+    asked["scorers"] = list(sweep.scorers)
+    if kit.encoders:
+        asked["encoders"] = {name: space_of(name, lock) for name, lock in kit.encoders.items()}
+    return asked
+
+
+def _start(workers: Engine, name: str, where: dict[str, Any], store: Store) -> dict[str, Any]:
     """Start the engine under a new run's name; the library versions of its first machine. Raises
     RequestError where the folder was made with others."""
-    name = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    makers = {row["run"] for row in store.rows.read() if "run" in row}
-    runs = [run for run in store.machines() if run["run"] in makers]
-    before = runs[0]["versions"] if runs else None
+    before = _versions(store)
     workers.start(name, where, before)
     versions = next(iter(workers.environments.values()))["versions"]
     if before:
-        whose = f"{str(store.folder)!r} was made with"
-        environment.same_versions(before, versions, whose)
+        environment.same_versions(before, versions, f"{str(store.folder)!r} was made with")
     return versions
+
+
+def _new_name() -> str:
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _versions(store: Store) -> dict[str, Any] | None:
+    """The library versions that a folder was made with; None where it is empty."""
+    makers = {row["run"] for row in store.rows.read() if "run" in row}
+    for run in store.machines():
+        if run["run"] in makers:
+            return dict(run["versions"])
+    return None
+
+
+def _finished(cells: list[Cell], locks: Locks, kit: Kit, store: Store) -> list[Planned]:
+    """The sweep's cells where the folder has all that they ask for, else none: then no engine is
+    needed, nor torch, which takes seconds to load. Raises RequestError where the folder was made
+    with other library versions."""
+    planned = known_cells(cells, locks, store)
+    if not planned or any(pending(stage, planned, store) for stage in stages(kit)):
+        return []
+    if before := _versions(store):
+        now = environment.versions()
+        environment.same_versions(before, now, f"{str(store.folder)!r} was made with")
+    return planned
 
 
 def _do_stages(kit: Kit, planned: list[Planned], store: Store, workers: Engine, stop: Stop) -> None:
     """Do the pending jobs of one stage after another; while a batch is in work, the results before
     it are filed."""
-    from realkit.runs.stages import stages  # torch
-
     with Desk(store, workers.environments) as desk:
         for stage in stages(kit):
             if jobs := pending(stage, planned, store):

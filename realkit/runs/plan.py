@@ -109,6 +109,19 @@ def planned_cells(
     return planned
 
 
+def known_cells(cells: list[Cell], locks: Locks, store: Store) -> list[Planned]:
+    """The sweep's cells as the folder has them planned; none where one is new to it."""
+    batch_of, present = store.batches(), {record["id"] for record in store.cells.read()}
+    planned = []
+    for cell in cells:
+        names = _ids(cell, locks)
+        item = Planned(cell, names, batch_of.get(names.latents, 0))
+        if names.latents not in batch_of or item.id not in present:
+            return []
+        planned.append(item)
+    return planned
+
+
 def _ids(cell: Cell, locks: Locks) -> Ids:
     model = locks.models[cell.model]
     return ids(cell, model, of_cell(cell, locks.upscalers, model))

@@ -324,3 +324,26 @@ def test_each_tool_is_loaded_once_and_a_shared_vae_too(tmp_path, monkeypatch):
     rk.run(rk.Sweep(**SMALL | {"models": ["rehearsal/base", "rehearsal/studio"]}), tmp_path)
     assert loaded == ["load", "load", "load_decoder"]
     assert set(rk.read(tmp_path).table()["status"]) == {"ok"}
+
+
+def test_a_run_on_a_finished_folder_loads_no_torch_and_records_what_was_asked(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    before = len((folder / "runs.jsonl").read_text().splitlines())
+    code = (
+        "import json, sys, realkit as rk\n"
+        "run = rk.run(rk.Sweep.from_yaml(sys.argv[1]), sys.argv[2])\n"
+        "print(set(run.table()['status']), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(folder / "sweep.yaml"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'ok'} False"
+    records = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    assert len(records) == before + 1 and records[-1]["asked"] == records[0]["asked"]
+    first = next(folder.glob("images/*.png"))
+    first.unlink()  # what is lost is made again, with an engine
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'ok'} True" and first.exists()
+    records[0]["versions"]["torch"] = "1.0"
+    (folder / "runs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "was made with" in done.stderr and "torch 1.0" in done.stderr
