@@ -326,6 +326,7 @@ def test_each_tool_is_loaded_once_and_a_shared_vae_too(tmp_path, monkeypatch):
     assert set(rk.read(tmp_path).table()["status"]) == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_run_on_a_finished_folder_loads_no_torch_and_records_what_was_asked(finished, tmp_path):
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     before = len((folder / "runs.jsonl").read_text().splitlines())
