@@ -114,8 +114,9 @@ class Rounds:
             return self._looks.played(arms[item.id], item.cell.prompt)
 
         if self._looks.records:
+            before = self._store.rows.path.stat().st_size
             do(part := list(filter(seen, planned)))
-            if not stop.reason:
+            if not stop.reason and self._store.rows.path.stat().st_size > before:
                 self._look_again(part, planned, run)
         for block in self._blocks[len(self._looks.rounds) :]:
             if stop.reason or (self._looks.records and not self._looks.live):
