@@ -103,6 +103,7 @@ def test_the_figures_stored_with_the_weights_hold_the_bar(weights, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # hundreds of pictures
 @pytest.mark.parametrize("name", ["vae", "clip", "base"])
 def test_the_figures_can_be_measured_again(weights, name):
     from realkit.apps.training.figures import FIGURES
