@@ -55,7 +55,7 @@ def labelled(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     for name in by:
         absent = "native" if name == "upscaler" else ABSENT
         values = frame[name].astype(object)
-        columns.append(_told_apart(values, values.map(partial(_label, absent=absent))))
+        columns.append(_named_apart(values, values.map(partial(_label, absent=absent))))
     if len(columns) == 1:
         return columns[0]
     joined = columns[0].map(str)
@@ -64,7 +64,7 @@ def labelled(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     return joined
 
 
-def _told_apart(values: pd.Series, labels: pd.Series) -> pd.Series:
+def _named_apart(values: pd.Series, labels: pd.Series) -> pd.Series:
     """The labels, but those of different texts that would read alike are the texts as they are."""
     words = values[values.map(lambda value: isinstance(value, str))]
     alike = words.groupby(labels[words.index], sort=False).transform("nunique") > 1

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BATCH = 16
+MOST_BYTES = 2**14  # of an embedding's file: 4,096 numbers
 Size = tuple[int, int]
 
 
@@ -59,6 +60,7 @@ def embed(
                 known = _known(batch.values(), size, space, rows, store)
                 if known.issuperset(batch.values()):
                     continue
+                stop.because(desk.room(len(batch) * MOST_BYTES))
                 if stop.reason:
                     return
                 whole, failed = _read(place, batch, size, small.setdefault(size, set()))
@@ -151,7 +153,7 @@ def _embedded(
     outputs = []
     for digest, vector in zip(whole, vectors, strict=True):
         row = _row(digest, size, name, space) | {"status": "ok"} | measured
-        outputs.append(Output(row, saved(vector, None, tool.scale)))
+        outputs.append(Output(row, saved({"image": vector})))
     return outputs
 
 

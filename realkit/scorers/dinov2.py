@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from realkit.base import device
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 class DinoV2:
     """DINOv2 (arXiv 2304.07193) on the default device, float32; the normalised class token, of
     length 1."""
-
-    scale = 1.0
 
     def __init__(self, called: str, source: str, locked: Lock | None) -> None:
         """Raises RequestError, which begins with `called`, for anything else."""
@@ -61,7 +59,3 @@ class DinoV2:
         with torch.no_grad():
             tokens = self._model(pixel_values=pixels.to(self._device)).last_hidden_state
         return torch.nn.functional.normalize(tokens[:, 0], dim=-1)
-
-    def prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        """It reads no words."""
-        raise NotImplementedError

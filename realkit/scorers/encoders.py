@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from realkit.base.errors import RequestError
 from realkit.catalog.lookup import Spec, Table
@@ -42,15 +42,20 @@ class Encoder(Spec):
 class Loaded(Protocol):
     """An encoder with its weights. Embeddings have length 1."""
 
+    def images(self, images: Iterable[Image]) -> torch.Tensor:
+        """The embeddings (N, D) of RGB pictures, float32, in one pass."""
+
+
+@runtime_checkable
+class Reader(Loaded, Protocol):
+    """One that reads words too."""
+
     @property
     def scale(self) -> float:
         """What cosines with texts are multiplied with before a softmax."""
 
-    def images(self, images: Iterable[Image]) -> torch.Tensor:
-        """The embeddings (N, D) of RGB pictures, float32, in one pass."""
-
     def prompts(self, prompts: Sequence[str]) -> torch.Tensor:
-        """The embeddings (N, D) of texts; only where the engine is `prompted`."""
+        """The embeddings (N, D) of texts."""
 
 
 @dataclass(frozen=True)

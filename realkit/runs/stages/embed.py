@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from realkit.base.device import default_device
 from realkit.base.measure import Stopwatch
@@ -14,6 +14,7 @@ from realkit.runs.jobs import Files, Job, Kit, Output, Planned, Row, Tool, batch
 from realkit.runs.stages.artifacts import read_picture
 from realkit.scorers.encoders import (
     Loaded,
+    Reader,
     as_jpeg,
     determined_encoder,
     engine_of,
@@ -21,6 +22,9 @@ from realkit.scorers.encoders import (
     space_of,
 )
 from realkit.weights.lock import Lock
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -57,27 +61,24 @@ class Embed:
         images = [as_jpeg(read_picture(files, item.source(self.name))) for item in job.planned]
         with Stopwatch(device) as embedding:
             embeddings = tool.images(images)
-        texts = None
-        if engine_of(job.tool.name).prompted:
-            texts = tool.prompts([item.cell.prompt for item in job.planned])
+        reader = tool if isinstance(tool, Reader) else None
+        texts = reader.prompts([item.cell.prompt for item in job.planned]) if reader else None
         measured = {"status": "ok", "embed_s": embedding.seconds / size, "device": device.type}
         outputs = []
         for place, (artifact, item) in enumerate(zip(job.artifacts, job.planned, strict=True)):
-            row = job.row(artifact, item, self.name) | measured
-            words = None if texts is None else texts[place]
-            outputs.append(Output(row, saved(embeddings[place], words, tool.scale)))
+            tensors = {"image": embeddings[place]}
+            if reader and texts is not None:
+                tensors |= {"prompt": texts[place], "scale": texts.new_tensor([reader.scale])}
+            outputs.append(Output(job.row(artifact, item, self.name) | measured, saved(tensors)))
         return outputs
 
 
-def saved(image: Any, prompt: Any, scale: float) -> bytes:
-    """An embedding (D,) as a file, and the prompt's (D,) with the scale of their cosines. Raises
-    FloatingPointError where it is not finite."""
-    import torch
+def saved(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The tensors of one embedding as a file: `image` (D,), and where the encoder reads words
+    `prompt` (D,) with the `scale` (1,) of their cosines. Raises FloatingPointError where one is not
+    finite."""
     from safetensors.torch import save
 
-    tensors = {"image": image}
-    if prompt is not None:
-        tensors |= {"prompt": prompt, "scale": torch.tensor([scale])}
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise FloatingPointError("the embedding is not finite")
     return save({name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()})
