@@ -52,7 +52,7 @@ def main() -> None:
 
         decode()
         batches = [
-            torch.stack([encoders._prepare(picture) for picture in pictures[at : at + BATCH]])
+            encoders._pixels(pictures[at : at + BATCH])
             for at in range(0, len(pictures), BATCH)
         ]
 

@@ -125,8 +125,20 @@ class Encoders:
         import torch
 
         with torch.no_grad():
-            pixels = torch.stack([self._prepare(image) for image in images]).to(self._device)
+            pixels = self._pixels(images).to(self._device)
             return torch.nn.functional.normalize(self._model.encode_image(pixels), dim=-1)
+
+    def _pixels(self, images: Iterable[Image]) -> torch.Tensor:
+        """Pictures as the model takes them, (N, 3, H, W): resized each, normalised together."""
+        import torch
+
+        *each, normalise = self._prepare.transforms
+        tensors = []
+        for image in images:
+            for transform in each:
+                image = transform(image)
+            tensors.append(image)
+        return normalise(torch.stack(tensors))  # type: ignore[no-any-return]
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """The embeddings (N, D) of texts."""

@@ -1,5 +1,6 @@
 """What is done beside the GPU's work, and which worker gets which batch."""
 
+import gc
 import threading
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import pytest
 import realkit as rk
 from realkit.base import measure
 from realkit.runs.engines import engine
-from realkit.runs.engines.process import Ahead
+from realkit.runs.engines.process import Ahead, Process
 from realkit.runs.engines.ray_crew import Crew, Member
-from realkit.runs.jobs import Job, Output, Tool
+from realkit.runs.jobs import Job, Kit, Output, Tool
 from realkit.runs.writer import WAITING, Desk
 
 SWEEP = {
@@ -51,6 +52,20 @@ def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
     frame = rk.run(SWEEP, tmp_path / "out", batch=2).table()
     assert set(frame.status) == {"ok"} and len(late) == 8 and not any(late)
     assert all(name.startswith("encoding") for name in threads)
+
+
+def test_the_collector_is_left_as_it_was():
+    """Objects older than the engine are kept out of its collections, and given back by it alone."""
+    gc.unfreeze()
+    engine = Process()
+    engine.equip(Kit({}, {}, {}, {}))
+    assert gc.get_freeze_count() > 0
+    engine.close()
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    engine.equip(Kit({}, {}, {}, {}))
+    engine.close()
+    assert gc.get_freeze_count() > 0
 
 
 def test_the_next_models_files_are_read_while_one_works(tmp_path, monkeypatch):
