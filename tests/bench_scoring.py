@@ -52,8 +52,7 @@ def main() -> None:
 
         decode()
         batches = [
-            encoders._pixels(pictures[at : at + BATCH])
-            for at in range(0, len(pictures), BATCH)
+            encoders._pixels(pictures[at : at + BATCH]) for at in range(0, len(pictures), BATCH)
         ]
 
         def forward() -> None:

@@ -57,14 +57,14 @@ def test_a_picture_is_encoded_while_the_next_is_made(tmp_path, monkeypatch):
 def test_the_collector_is_left_as_it_was():
     """Objects older than the engine are kept out of its collections, and given back by it alone."""
     gc.unfreeze()
-    engine = Process()
-    engine.equip(Kit({}, {}, {}, {}))
+    process = Process()
+    process.equip(Kit({}, {}, {}, {}))
     assert gc.get_freeze_count() > 0
-    engine.close()
+    process.close()
     assert gc.get_freeze_count() == 0
     gc.freeze()
-    engine.equip(Kit({}, {}, {}, {}))
-    engine.close()
+    process.equip(Kit({}, {}, {}, {}))
+    process.close()
     assert gc.get_freeze_count() > 0
 
 
