@@ -78,10 +78,11 @@ def compare(
     if not asked:
         raise RequestError("The table has no number to compare: score its pictures first")
     metrics = [metric_of(frame, name, margin) for name in asked]
-    rows, lines = [], []
+    rows, lines, every = [], [], list[Verdict]()
     for one in metrics:
         for group, part in _groups(frame, within):
             verdicts = verdicts_of(part, names, one, baseline, confidence)
+            every += verdicts
             place = {within: group} if within else {}
             rows += [place | _row(verdict) for verdict in verdicts]
             lines += sentences.of_family(verdicts, names, f"{within} {group}" if within else "")
@@ -95,7 +96,12 @@ def compare(
     if len({isinstance(arm, str) for arm in arms}) > 1:  # "none" beside numbers: one kind a column
         table["a"], table["b"] = table["a"].map(str), table["b"].map(str)
     cut = sentences.not_read_whole(frame)
-    table.attrs["sentences"] = [*lines, *cut, sentences.brackets(confidence)]
+    table.attrs["sentences"] = [
+        *lines,
+        *cut,
+        sentences.brackets(confidence),
+        *sentences.next_step(every),
+    ]
     return table
 
 

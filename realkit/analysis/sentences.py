@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_NAMED = 12  # lines of one kind; the table has all
+NEAREST = 3  # undecided pairs that are named: those nearest to a verdict
 
 
 def number(value: float) -> str:
@@ -60,6 +61,34 @@ def brackets(confidence: float) -> str:
     return (
         f"In brackets: where the true difference lies, {often}, for all pairs of a metric together."
     )
+
+
+def next_step(verdicts: Sequence[Verdict]) -> list[str]:
+    """What to do next about what is undecided: a line, of the scores where one is undecided."""
+    undecided = []
+    for verdict in verdicts:
+        if verdict.word == "undecided" and verdict.pairs.pairs:
+            undecided.append(verdict)
+    if not undecided:
+        return ["What to do next: nothing is undecided here. Choose by what you value most."]
+    scores = [verdict for verdict in undecided if not verdict.metric.relative]
+    if not scores:
+        return [
+            "What to do next: only costs are undecided. More prompts make more batches to compare,"
+            " and an idle machine makes times that differ less."
+        ]
+    again = "Add prompts to the sweep and run it again: only what is new is made."
+    prompts, fewest = max(verdict.contrast.clusters for verdict in scores), least(scores[0].metric)
+    if prompts < fewest:
+        return [f"What to do next: fewer than {fewest} prompts decide nothing. {again}"]
+    scores.sort(key=lambda verdict: verdict.needed or float("inf"))
+    nearest = scores[0]
+    if not nearest.needed:
+        return [f"What to do next: {again}"]
+    return [
+        f"What to do next: with {nearest.needed:,} prompts instead of {prompts:,}, {nearest.a}"
+        f" against {nearest.b} would probably be settled in {nearest.metric.name}. {again}"
+    ]
 
 
 def without_values(frame: pd.DataFrame) -> list[str]:
@@ -172,7 +201,8 @@ def _undecided(verdicts: Sequence[Verdict]) -> list[str]:
             f" nothing{settle}."
         )
         met = [verdict for verdict in met if verdict not in few]
-    for verdict in met[:MOST_NAMED]:
+    met.sort(key=lambda verdict: verdict.needed or float("inf"))
+    for verdict in met[:NEAREST]:
         units, settle = verdict.metric.units, ""
         if verdict.needed:
             settle = f"; about {verdict.needed:,} {units} would settle it"
@@ -180,11 +210,29 @@ def _undecided(verdicts: Sequence[Verdict]) -> list[str]:
             f"  {verdict.a} against {verdict.b} is undecided: {_difference(verdict)}"
             f"{verdict.reason}{settle}."
         )
-    lines += _more(len(met), "undecided")
+    lines += _farther(met[NEAREST:])
     apart = [verdict for verdict in verdicts if not verdict.pairs.pairs]
     for verdict in apart[:MOST_NAMED]:
         lines.append(f"  {verdict.a} and {verdict.b} cannot be compared: {verdict.reason}.")
     return lines + _more(len(apart), "not compared")
+
+
+def _farther(verdicts: Sequence[Verdict]) -> list[str]:
+    """A line for the undecided pairs that are not named."""
+    if not verdicts:
+        return []
+    needed = [verdict.needed for verdict in verdicts if verdict.needed]
+    units, settle = verdicts[0].metric.units, ""
+    if needed:
+        settle = f" {min(needed):,} to {max(needed):,} {units} would settle them;"
+        if min(needed) == max(needed):
+            settle = f" about {needed[0]:,} {units} would settle {_them(needed)};"
+    verb = "is" if len(verdicts) == 1 else "are"
+    return [f"  {len(verdicts)} more {verb} undecided:{settle} the table has {_them(verdicts)}."]
+
+
+def _them(several: Sequence[Any]) -> str:
+    return "it" if len(several) == 1 else "them"
 
 
 def _more(count: int, word: str) -> list[str]:

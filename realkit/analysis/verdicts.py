@@ -67,7 +67,7 @@ def judged(
         return "equivalent", ""
     if not any(differences.values()):
         return "undecided", "all values are equal: give a margin"
-    return "undecided", "the interval holds zero"
+    return "undecided", "there may be no difference"
 
 
 def _largest_share(differences: dict[Any, float], mean: float) -> tuple[float, str]:

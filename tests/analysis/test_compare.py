@@ -312,7 +312,7 @@ def test_it_prints_as_sentences_and_as_a_table():
         "rehearsal/clip by sampler (12 prompts, higher is better): Best of 3"
     )
     assert lines[1].startswith("  <B> is better than A by 4.84 (")
-    assert "19 times in 20" in found.sentences[-1] and lines[-3].split()[:3] == ["A", "<B>", METRIC]
+    assert "19 times in 20" in found.sentences[-2] and lines[-3].split()[:3] == ["A", "<B>", METRIC]
     assert "&lt;B&gt; is better" in found._repr_html_() and "<table" in found._repr_html_()
     assert type(found[found["verdict"] == "better"]) is pd.DataFrame
     assert max(map(len, lines)) < 200
@@ -430,3 +430,27 @@ def test_texts_that_read_alike_are_two_arms():
 def test_a_score_that_no_cell_has_is_named():
     df = table({"A": 0.0, "B": 6.0}).assign(clip=np.nan, seconds=np.nan)
     assert "Not compared, for no cell has a number: clip." in rk.compare(df, "sampler").sentences
+
+
+def test_a_long_family_names_what_is_nearest_to_a_verdict_and_says_what_to_do_next():
+    """Six arms, fifteen pairs: a page that is read aloud names the three that need the fewest."""
+    effects = {"A": 0.0, "B": 1.0, "C": -1.5, "D": 2.0, "E": 0.5, "F": 1.5}
+    answer = rk.compare(table(effects, spread=4.0), "sampler")
+    undecided = answer[answer.verdict == "undecided"].sort_values("prompts_needed", kind="stable")
+    named = [line for line in answer.sentences if " is undecided: " in line]
+    assert len(undecided) > 4 and len(named) == 3
+    needed = undecided.prompts_needed.tolist()
+    for line, count in zip(named, needed, strict=False):
+        assert f"about {count:,} prompts would settle it" in line
+    told = f"  {len(undecided) - 3} more are undecided: {needed[3]:,} to {needed[-1]:,} prompts"
+    assert any(line.startswith(told) for line in answer.sentences)
+    assert f"next: with {needed[0]:,} prompts instead of 12, " in answer.sentences[-1]
+
+
+def test_what_to_do_next_where_nothing_or_too_little_was_compared():
+    clear = rk.compare(table({"A": 0.0, "B": 9.0}), "sampler")
+    assert "nothing is undecided here" in clear.sentences[-1]
+    few = rk.compare(table({"A": 0.0, "B": 1.0}, prompts=4), "sampler")
+    assert "fewer than 6 prompts decide nothing" in few.sentences[-1]
+    costs = rk.compare(timed({"A": 1.0, "B": 1.0}), "sampler", "seconds", margin=0.001)
+    assert "only costs are undecided" in costs.sentences[-1]
