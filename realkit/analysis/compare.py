@@ -88,20 +88,14 @@ def compare(
             lines += sentences.of_family(verdicts, names, f"{within} {group}" if within else "")
     _check_pairs(rows, names)
     lines += sentences.of_skipped(frame)
-    if metric is None:
-        lines += sentences.without_values(frame)
+    lines += sentences.without_values(frame) if metric is None else []
+    lines += [*sentences.not_read_whole(frame), sentences.brackets(confidence)]
     columns = [within, *COLUMNS] if within else COLUMNS
     table = Answer(rows, columns=columns)
     table["prompts_needed"] = table["prompts_needed"].astype("Int64")
     if len({isinstance(arm, str) for arm in arms}) > 1:  # "none" beside numbers: one kind a column
         table["a"], table["b"] = table["a"].map(str), table["b"].map(str)
-    cut = sentences.not_read_whole(frame)
-    table.attrs["sentences"] = [
-        *lines,
-        *cut,
-        sentences.brackets(confidence),
-        *sentences.next_step(every),
-    ]
+    table.attrs["sentences"] = lines + sentences.next_step(every)
     return table
 
 
