@@ -386,6 +386,33 @@ def test_a_model_that_is_not_attached_is_said_before_anything(server, sweep, tmp
     assert call(*command, "--no-internet", "--model", model)[0] == 0 and call(*command)[0] == 0
 
 
+def test_photographs_of_this_machine_do_not_travel(server, sweep, tmp_path):
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    more = {"encoders": "rehearsal/clip", "photographs": str(photographs)}
+    sweep.write_text(yaml.safe_dump(SWEEP | more))
+    command = ["kaggle", "push", "--sweep", sweep, "--out", tmp_path / "out", "--dry-run"]
+    code, _, error = call(*command, "--owner", "me")
+    assert code == 2 and "are on this machine, and do not travel" in error
+    sweep.write_text(yaml.safe_dump(SWEEP | more | {"photographs": "/kaggle/input/street"}))
+    assert call(*command, "--owner", "me", "--dataset", "me/street")[0] == 0
+
+
+def test_a_race_travels(server, sweep, tmp_path):
+    """What decides is an argument of rk.run: it goes the way of all of these."""
+    race = "options={decide: rehearsal/clip, by: sampler}"
+    out = tmp_path / "out"
+    command = ["kaggle", "push", "--sweep", sweep, "--out", out, "--dry-run", "--owner", "me"]
+    assert call(*command, "-p", race)[0] == 0
+    notebook = nbformat.read(next((out / ".kaggle" / "kernel").glob("*.ipynb")), as_version=4)
+    given = next(
+        cell.source for cell in notebook.cells if "'decide'" in cell.source.replace('"', "'")
+    )
+    values: dict[str, object] = {}
+    exec(given, values)
+    assert values["options"] == {"decide": "rehearsal/clip", "by": "sampler"}
+
+
 def book(path: Path, *cells: tuple[str, str]) -> Path:
     made = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}) for source, tag in cells]
