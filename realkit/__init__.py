@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from realkit.base.door import door
 from realkit.base.version import __version__ as __version__
 
 os.environ.setdefault(
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(import_module(f"realkit.{_NAMES[name]}"), name)
+        if isinstance(value, FunctionType):  # the kit's own calls do not pass the door
+            value = door(value)
     elif name in _MODULES:
         value = import_module(f"realkit.{_MODULES[name]}")
     else:

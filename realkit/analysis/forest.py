@@ -6,6 +6,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from realkit.analysis.metrics import table_of
+from realkit.base.door import door
 from realkit.base.errors import RequestError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ MOST = 120  # contrasts of one metric
 WIDE = 46  # characters of a label
 
 
+@door
 def verdicts(table: pd.DataFrame) -> Figure:
     """What `rk.compare` returned, a panel a metric: a point for each effect a - b, its interval,
     the margin as a grey band, and the verdict's word.

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from realkit.base.pictures import opaque
+from realkit.base.errors import RequestError
+from realkit.base.pictures import opaque, opened
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
 from realkit.scorers.likeness import MEASURES
@@ -158,11 +159,11 @@ def _thumbnail(folder: Path, name: str, side: int) -> dict[str, str] | None:
     from PIL import Image
 
     try:
-        with Image.open(folder / name) as image:
+        with opened(folder / name) as image:
             image.thumbnail((side, side), Image.Resampling.LANCZOS)
             file = io.BytesIO()
             opaque(image).save(file, "JPEG", quality=82)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except RequestError:
         return None
     data = base64.b64encode(file.getvalue()).decode()
     return {"href": quote(name), "data": f"data:image/jpeg;base64,{data}"}

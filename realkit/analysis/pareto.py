@@ -12,6 +12,7 @@ from realkit.analysis.drawing import check_numbers, text
 from realkit.analysis.metrics import RELATIVE_UNITS, Metric, check_columns, metric_of, table_of
 from realkit.analysis.pairs import CONDITIONS, labelled
 from realkit.analysis.sentences import counted
+from realkit.base.door import door
 from realkit.base.errors import RequestError
 from realkit.base.statistics import mean_interval
 from realkit.catalog.columns import COLUMNS
@@ -45,6 +46,7 @@ class Point(NamedTuple):
     high: float
 
 
+@door
 def pareto(
     df: pd.DataFrame,
     x: str = "seconds",

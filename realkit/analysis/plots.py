@@ -11,7 +11,9 @@ from realkit.analysis.drawing import check_numbers, text
 from realkit.analysis.forest import verdicts as verdicts
 from realkit.analysis.metrics import check_columns
 from realkit.analysis.pareto import pareto as pareto
-from realkit.base.errors import RequestError, one_line
+from realkit.base.door import door
+from realkit.base.errors import RequestError
+from realkit.base.pictures import opened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 Box = tuple[int, int, int, int]  # (left, top, right, bottom), pixels
 
 
+@door
 def grid(
     df: pd.DataFrame,
     rows: str = "model",
@@ -93,6 +96,7 @@ def _draw_cell(
             axis.set_xlabel(f"{cell[caption]:.1f}", fontsize=8)
 
 
+@door
 def crops(
     pictures: Mapping[str, Image],
     box: Box | None = None,
@@ -178,13 +182,9 @@ def _first_cells(df: pd.DataFrame, rows: str, cols: str) -> dict[tuple[Any, Any]
 
 
 def _picture(path: Path) -> Image:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(
-            f"Picture {str(path)!r} of the table cannot be read: {one_line(error)}. Give its"
-            " results folder, or run the sweep again"
-        ) from error
+    called = (
+        f"Picture {str(path)!r} of the table cannot be read (give its results folder, or run the"
+        " sweep again)"
+    )
+    with opened(path, called) as image:
+        return image.convert("RGB")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.analysis.metrics import Metric
 from realkit.analysis.pairs import Pairs
+from realkit.base.door import door
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import LEAST_PROMPTS, Contrast, family
 from realkit.scorers.likeness import MEASURES
@@ -77,6 +78,7 @@ def _largest_share(differences: dict[Any, float], mean: float) -> tuple[float, s
     return differences[unit] / total, shown(str(unit).partition("\n")[0])
 
 
+@door
 def check_baseline(frame: pd.DataFrame, baseline: str) -> None:
     """Raise RequestError, with the baseline's own error, where it restored no picture."""
     rows = frame[frame["upscaler"] == baseline]
@@ -87,6 +89,7 @@ def check_baseline(frame: pd.DataFrame, baseline: str) -> None:
     raise RequestError(f"The baseline {baseline!r} restored nothing{reason}: choose another")
 
 
+@door
 def restoration_verdict(frame: pd.DataFrame, baseline: str = "bicubic") -> pd.DataFrame:
     """How much better than the baseline each upscaler restores, one row an upscaler and measure.
 

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from realkit.analysis.trials import PHOTOGRAPH, TRIALS, picture_id, trials
-from realkit.base.errors import RequestError, one_line
+from realkit.base.errors import RequestError
 from realkit.base.files import write_atomically
+from realkit.base.pictures import opened, upright
 from realkit.runs.folder import read
 
 SIDE = 768  # pixels, at most, of a picture's longer side: all at one size and in one encoding
@@ -60,13 +61,10 @@ def photograph_names(folder: Path) -> list[str]:
 
 def embedded(path: Path) -> str:
     """A picture as a data address: RGB, upright, at most SIDE pixels, JPEG without subsampling."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            picture = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(f"Cannot read the picture {str(path)!r}: {one_line(error)}") from error
+    with opened(path) as image:
+        picture = upright(image).convert("RGB")
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=95, subsampling=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from realkit.analysis import race
+from realkit.base.terminal import say
 from realkit.runs import loop
 from realkit.runs.engines.engine import Engine
 from realkit.runs.folder import Run
@@ -66,7 +67,7 @@ def run(
         until=until, attach=attach, race=raced,
     )  # fmt: skip
     if raced:
-        print("\n".join(race.answer(result.table(), _looks(result))))
+        say("\n".join(race.answer(result.table(), _looks(result))))
     return result
 
 

@@ -9,6 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
+from realkit.base.door import expanded
 from realkit.base.errors import RequestError
 
 CACHE = "REALKIT_CACHE"  # environment: the folder of downloads and conversions
@@ -24,10 +25,10 @@ def cache_root() -> Path:
     `realkit` in the user's cache folder of this system.
     """
     if own := os.environ.get(CACHE):
-        return Path(own).expanduser()
+        return expanded(own)
     from platformdirs import user_cache_path  # here: a fresh Kaggle session may not have it yet
 
-    earlier = Path.home() / ".cache" / "realkit"
+    earlier = expanded("~/.cache/realkit")
     if earlier.is_dir() and not os.environ.get("XDG_CACHE_HOME"):
         return earlier
     return user_cache_path("realkit", appauthor=False)

@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from realkit.base.errors import RequestError
+from realkit.base.errors import out_of_memory as out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -101,20 +102,6 @@ def _check_dtype(on: torch.device, name: str, half_overflows: bool) -> None:
             "dtype 'float16': this family's values overflow it, take bfloat16 (from capability 8.0"
             " on) or float32"
         )
-
-
-def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error or one of its causes is a failed allocation."""
-    import torch
-
-    texts = ("CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
-    while error is not None:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            return True
-        if any(text in str(error) for text in texts):
-            return True
-        error = error.__cause__
-    return False
 
 
 def release() -> None:

@@ -2,12 +2,15 @@
 
 RequestError (exit code 2: nothing was started)
 └── RunError (exit code 1: something outside refused after the start)
-    └── WriteError, in `files.py` (the results folder cannot be written)
+    ├── WriteError, in `files.py` (the results folder cannot be written)
+    └── Unforeseen (a library raised what no place of the kit had reckoned with)
 """
 
 from __future__ import annotations
 
 import reprlib
+import traceback
+from pathlib import Path
 from typing import Any
 
 from realkit.base import credentials
@@ -26,6 +29,37 @@ class RunError(RequestError):
     kept."""
 
 
+class Unforeseen(RunError):
+    """What a library or the kit itself raised, in one line; its cause is the error."""
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error or one of its causes is a failed allocation, of Python, numpy or torch."""
+    texts = ("CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
+    while error is not None:
+        # torch's own error by its name: importing torch takes seconds.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        if any(text in str(error) for text in texts):
+            return True
+        error = error.__cause__
+    return False
+
+
+def unforeseen(what: str, error: BaseException) -> RunError:
+    """The line for an error of `what` that nothing had reckoned with."""
+    if out_of_memory(error):
+        return RunError(f"{what}: memory ran out ({one_line(error, 200)}). Ask for less at once")
+    if isinstance(error, OSError) and error.filename is not None:
+        return RunError(f"{what}: {error.filename!r}: {error.strerror}. Give another path")
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" in {Path(place[0].filename).name} line {place[0].lineno}" if place else ""
+    return Unforeseen(
+        f"{what} failed with {type(error).__name__}{where}: {one_line(error, 300)}. It is a fault"
+        " of the kit or of a library that it uses: please report this line"
+    )
+
+
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
 
@@ -36,6 +70,8 @@ def shown(value: object) -> str:
         text = " ".join(_BRIEF.repr(value).split())
     except ValueError:  # Python writes no number of thousands of digits
         return "a number too long to write"
+    except Exception:  # a repr of someone else's
+        return f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Literal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
 
-from realkit.base.errors import RequestError, shown
+from realkit.base.door import worded
+from realkit.base.errors import RequestError, one_line, shown
+from realkit.base.warn import warn_once
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,25 +24,69 @@ FINISH = "LANCZOS"  # Pillow's filter from an upscaler's own scale to the exact 
 MOST = 32_768  # pixels a side
 
 
-def plain(image: Image) -> Image:
-    """A picture as people see it: upright, in 8-bit sRGB, RGB or RGBA where it has transparency.
+@contextmanager
+def reading(called: str) -> Iterator[None]:
+    """As `worded`, for Pillow, whose readers raise errors of many kinds and warn in many lines."""
+    with worded(called), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
-    Its colour profile is applied, and 16-bit grey scaled. Raises RequestError for floating-point
-    pixels.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
+
+@contextmanager
+def opened(file: Path | IO[bytes], called: str = "") -> Iterator[Image]:
+    """A picture of a disk, its pixels read. `called` begins the RequestError for another file, by
+    default with its path."""
+    from PIL import Image
+
+    with reading(called or f"Cannot read the picture {str(file)!r}"), Image.open(file) as image:
+        image.load()
+        yield image
+
+
+def upright(image: Image) -> Image:
+    """A picture turned as its EXIF says; one whose EXIF cannot be read stays as it is, as in other
+    programs."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # struct's, Pillow's and Python's own, by what is damaged
+        warn_once(f"EXIF of a picture cannot be read, it is not turned: {one_line(error, 100)}")
+        return image
+
+
+def check_picture(image: object) -> None:
+    """Raise RequestError for what is no picture, one without pixels, and one that was closed."""
+    from PIL import Image
 
     if not isinstance(image, Image.Image):
         raise RequestError(
             f"picture {shown(image)}: expected a PIL image, such as PIL.Image.open(path)"
         )
+    if not (image.width and image.height):
+        raise RequestError(
+            f"A picture of {image.width}×{image.height} has no pixels: expected 1×1 or more"
+        )
+    with reading("The picture's pixels cannot be read, was its file closed?"):
+        image.load()
+
+
+def plain(image: Image) -> Image:
+    """A picture as people see it: upright, in 8-bit sRGB, RGB or RGBA where it has transparency.
+
+    Its colour profile is applied, and 16-bit grey scaled. Raises RequestError for floating-point
+    pixels, and for what `check_picture` refuses.
+    """
+    import numpy as np
+    from PIL import Image
+
+    check_picture(image)
     if image.mode == "F":
         raise RequestError(
             "A picture of floating-point numbers has no known white: expected 8 or 16 bits a"
             " channel, scale it first"
         )
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode in ("La", "RGBa"):  # premultiplied by transparency
         image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):

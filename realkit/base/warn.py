@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from functools import lru_cache
 
+from realkit.base.terminal import say
+
 
 @lru_cache(maxsize=4096)
 def warn_once(line: str) -> None:
     """Print a line to stderr, the first time in this process: a prompt may be drawn many times."""
-    print(line, file=sys.stderr)
+    say(line, sys.stderr)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit.base.device import device_for, dtype_for, out_of_memory
-from realkit.base.errors import RequestError, one_line
+from realkit.base.device import device_for, dtype_for
+from realkit.base.door import worded
 from realkit.models import ladder, loras, tensors
 from realkit.models.decoder import Decoder
 from realkit.models.ladder import LADDERS, checked_rung
@@ -22,12 +22,6 @@ from realkit.weights.reference import CONFIG
 
 if TYPE_CHECKING:
     import torch
-
-# What diffusers, transformers and safetensors raise at files that do not fit.
-LIBRARY_ERRORS = (
-    OSError, ValueError, LookupError, RuntimeError, AttributeError, TypeError, ImportError,
-    ArithmeticError, AssertionError,
-)  # fmt: skip
 
 
 def load(
@@ -155,17 +149,11 @@ def modules(pipeline: Any) -> set[str]:
 def _one_line_errors(lock: ModelLock, part: str = "") -> Iterator[None]:
     """Word a library's error in one line that names the model, or the file of a part of it that
     comes from elsewhere. Out of memory passes, to climb."""
-    try:
+    owner, source = f"Model {lock.name!r}", lock.main
+    if part in lock.parts:
+        owner, source = f"Part {part!r} of model {lock.name!r}", lock.parts[part]
+    with worded(f"{owner} does not load from {source.ref!r}"):
         yield
-    except LIBRARY_ERRORS as error:
-        if isinstance(error, RequestError) or out_of_memory(error):
-            raise
-        owner, source = f"Model {lock.name!r}", lock.main
-        if part in lock.parts:
-            owner, source = f"Part {part!r} of model {lock.name!r}", lock.parts[part]
-        raise RequestError(
-            f"{owner} does not load from {source.ref!r}: {one_line(error, 300)}"
-        ) from error
 
 
 def quiet() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from realkit.base.door import door
 from realkit.base.errors import RequestError
 from realkit.base.measure import Stopwatch
 from realkit.base.warn import warn_once
@@ -88,6 +89,7 @@ class Model(Placed):
         self._calls += 1
         self._pictures += len(state_of(args, kwargs))
 
+    @door
     def __call__(
         self,
         prompt: str,

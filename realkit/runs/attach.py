@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from realkit.base.door import expanded
 from realkit.base.errors import RequestError, shown
 from realkit.base.files import checked_lines
 from realkit.models import provenance
@@ -37,7 +38,7 @@ def outputs(source: object) -> list[Traversable]:
         raise RequestError(
             f"{called}: expected a results folder, a .zip of one, or a Kaggle notebook's output"
         )
-    path = Path(str(source)).expanduser()
+    path = expanded(str(source))
     mounted = path if path.exists() else inputs.explicit(str(source))
     if mounted is None or not mounted.exists():
         raise RequestError(

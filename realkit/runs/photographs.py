@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import pictures
 from realkit.base.device import default_device, release
+from realkit.base.door import expanded
 from realkit.base.errors import one_line
 from realkit.base.measure import Stopwatch
 from realkit.models.identity import name_of
@@ -51,7 +52,7 @@ def embed(
 ) -> None:  # fmt: skip
     """Embed the photographs that the results folder lacks, by each encoder, at each size. Those too
     small for a size are left out there, and said."""
-    place, rows, small = Path(folder).expanduser(), store.last_rows(), dict[Size, set[str]]()
+    place, rows, small = expanded(folder), store.last_rows(), dict[Size, set[str]]()
     broken: dict[str, str] = {}
     with Desk(store, environments) as desk:
         for name, locked in kit.encoders.items():

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from realkit.base.errors import RequestError
+from realkit.base.door import door, worded
+from realkit.base.errors import RequestError, shown
+from realkit.base.pictures import opened
 from realkit.catalog.lookup import find
 from realkit.samplers.build import KIND_NAMES, build
 from realkit.samplers.noise import SOURCES
@@ -32,6 +34,8 @@ FINE = {  # Stable Diffusion's schedule in 12.8 times as many timesteps
     "num_train_timesteps": 12_800, "beta_start": 0.00085 / 12.8, "beta_end": 0.012 / 12.8,
     "beta_schedule": "scaled_linear", "prediction_type": "epsilon",
 }  # fmt: skip
+KEYS = ("model", "prompt", "seed")  # that a picture shares with its reference
+MOST_POINTS, MOST_STEPS = 1_000_000, 12_800
 LEVELS = np.array([0.02, 14.6])  # of the runs: smallest and largest sigma
 
 
@@ -64,6 +68,7 @@ class End:
     calls: int
 
 
+@door
 def run(
     name: str,
     steps: int,
@@ -86,14 +91,28 @@ def run(
 
     name = find(SAMPLERS, name)
     spec = SAMPLERS[name]
+    _check_counts(name, steps, points, seed)
     if spec.model != "diffusion" or spec.most_steps < 1000:
         kind = KIND_NAMES.get(spec.model, "consistency")
         raise RequestError(f"Sampler {name!r} is for {kind} models: it has no order on this target")
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(points, 2, generator=generator, dtype=torch.float64)
-    if spec.solver:
-        return _solve(spec, x, steps, generator, to_zero, settings)
-    return _schedule(name, x, steps, generator, to_zero, settings)
+    with worded(f"Sampler {name!r} with {shown(settings)} does not run"):
+        if spec.solver:
+            return _solve(spec, x, steps, generator, to_zero, settings)
+        return _schedule(name, x, steps, generator, to_zero, settings)
+
+
+def _check_counts(name: str, steps: int, points: int, seed: int) -> None:
+    """Raise RequestError for numbers beyond what a run takes seconds for."""
+    if not 1 <= steps <= MOST_STEPS:
+        raise RequestError(
+            f"steps {shown(steps)} with sampler {name!r}: expected 1 to {MOST_STEPS:,}"
+        )
+    if not 1 <= points <= MOST_POINTS:
+        raise RequestError(f"points {shown(points)}: expected 1 to {MOST_POINTS:,}")
+    if not 0 <= seed < 2**63:
+        raise RequestError(f"seed {shown(seed)}: expected 0 to 2**63 - 1")
 
 
 def _solve(
@@ -164,16 +183,28 @@ def _schedule(
     return End(x, len(scheduler.timesteps))
 
 
+@door
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
     """Root mean square distance between paired points (N, 2)."""
-    return float(((a - b) ** 2).sum(1).mean().sqrt())
+    with worded("The points cannot be compared, expected two tensors (N, 2)"):
+        return float(((a - b) ** 2).sum(1).mean().sqrt())
 
 
+@door
 def order(steps: Sequence[int], errors: Sequence[float]) -> float:
     """The slope of error against steps on log axes: 2 where twice the steps quarter the error."""
+    if len(steps) != len(errors) or len(steps) < 2:
+        raise RequestError(
+            f"{len(steps)} numbers of steps and {len(errors)} errors: expected as many, two or more"
+        )
+    if not all(0 < number < np.inf for number in (*steps, *errors)):
+        raise RequestError(
+            f"steps {shown(steps)}, errors {shown(errors)}: expected numbers above 0"
+        )
     return float(-np.polyfit(np.log2(steps), np.log2(errors), 1)[0])
 
 
+@door
 def with_schedule(name: str, schedule: str) -> str:
     """The table's name of a sampler with a schedule ("Karras"), or without where it has none."""
     name = find(SAMPLERS, name)
@@ -183,6 +214,7 @@ def with_schedule(name: str, schedule: str) -> str:
         return name
 
 
+@door
 def converge(samplers: list[str], window: list[int], points: int = 64) -> pd.DataFrame:
     """One line a sampler and number of steps: sampler, steps, calls, error, spread_error.
 
@@ -193,6 +225,8 @@ def converge(samplers: list[str], window: list[int], points: int = 64) -> pd.Dat
     import pandas as pd
 
     rows = []
+    if not window:
+        raise RequestError("window is empty: expected numbers of steps, such as [8, 16, 32]")
     for name in samplers:
         name = find(SAMPLERS, name)
         adaptive = SAMPLERS[name].adaptive
@@ -217,11 +251,15 @@ def converge(samplers: list[str], window: list[int], points: int = 64) -> pd.Dat
     return pd.DataFrame(rows)
 
 
+@door
 def orders(table: pd.DataFrame) -> pd.Series:
     """The measured order of each sampler of a table from `converge`; near zero where more steps do
     not lead to one end."""
     import pandas as pd
 
+    for column in ("sampler", "steps", "error"):
+        if not isinstance(table, pd.DataFrame) or column not in table:
+            raise RequestError(f"No column {column!r}: expected the table that converge returned")
     slopes = {}
     for name, lines in table.groupby("sampler", sort=False):
         if len(lines) > 1:
@@ -229,21 +267,35 @@ def orders(table: pd.DataFrame) -> pd.Series:
     return pd.Series(slopes, name="order", dtype=float)
 
 
+@door
 def distance_to(df: pd.DataFrame, reference: pd.DataFrame, folder: str | Path) -> pd.Series:
     """Root mean square difference, in 8-bit levels, of each cell's picture to the reference picture
     of its model, prompt and seed."""
     import pandas as pd
-    from PIL import Image
+
+    for table in (df, reference):
+        for name in ("image", *KEYS):
+            if not isinstance(table, pd.DataFrame) or name not in table:
+                raise RequestError(f"No column {name!r}: expected two tables of runs")
 
     def pixels(row: Any) -> NDArray[np.float64]:
-        return np.asarray(Image.open(Path(folder) / row["image"]).convert("RGB"), np.float64)
+        with opened(Path(folder) / str(row["image"])) as image:
+            return np.asarray(image.convert("RGB"), np.float64)
 
     def key(row: Any) -> tuple[Any, ...]:
-        return row["model"], row["prompt"], row["seed"]
+        return tuple(row[name] for name in KEYS)
 
     references = {key(row): pixels(row) for _, row in reference.iterrows()}
     distances = []
     for _, row in df.iterrows():
-        difference = pixels(row) - references[key(row)]
+        if key(row) not in references:
+            raise RequestError(f"No reference picture of {shown(key(row))}: sweep it too")
+        picture, wanted = pixels(row), references[key(row)]
+        if picture.shape != wanted.shape:
+            raise RequestError(
+                f"The picture of {shown(key(row))} has another size than its reference: expected"
+                " pictures of one size"
+            )
+        difference = picture - wanted
         distances.append(float(np.sqrt(np.mean(difference**2))))
     return pd.Series(distances, index=df.index, name="distance")

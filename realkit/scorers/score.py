@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from realkit.base import pictures
+from realkit.base.door import worded
 from realkit.base.errors import RequestError, shown
 from realkit.base.warn import warn_once
 from realkit.catalog.columns import COLUMNS
@@ -101,7 +102,8 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
         locks = _LOCKED[name] = lock_scorer(name, _LOCKED.get(name))
         if cut := cut_tokens(name, prompt, locks):
             warn_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
-        (values[name],) = _loaded(name, str(determined_score(name, locks)))([image], [prompt])
+        with worded(f"Scorer {name!r} gave no number"):
+            (values[name],) = _loaded(name, str(determined_score(name, locks)))([image], [prompt])
     return values
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from realkit.base.door import expanded
 from realkit.base.errors import RequestError, one_line
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -16,7 +17,7 @@ ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 def lock(folder: str, before: Mapping[str, str] | None = None) -> dict[str, str]:
     """The SHA-256 of each photograph of a folder, by its path below it. Raises RequestError where
     fewer than two differ, or where they are not those locked `before`."""
-    place = Path(folder).expanduser()
+    place = expanded(folder)
     if not place.is_dir():
         if before:  # moved or offline: what is embedded needs it no more, the rest fails by name
             return dict(before)
@@ -42,7 +43,7 @@ def lock(folder: str, before: Mapping[str, str] | None = None) -> dict[str, str]
 
 def check_apart(folder: str, results: Path) -> None:
     """Raise RequestError where photographs lie in the results, or these among them."""
-    place, out = Path(folder).expanduser().resolve(), results.resolve()
+    place, out = expanded(folder).resolve(), results.resolve()
     if place == out or place in out.parents or out in place.parents:
         raise RequestError(
             f"photographs {folder!r} and the results {str(results)!r} lie in each other: pictures"

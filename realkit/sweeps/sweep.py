@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from realkit.base import yaml_core
+from realkit.base.door import plain
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import yaml_file
 from realkit.catalog.lookup import Table, find
@@ -123,7 +124,7 @@ class Sweep(BaseModel):
                 raise RequestError(
                     f"Unknown key {shown(name)} in the sweep: expected some of {', '.join(names)}"
                 )
-            values[name] = value
+            values[name] = value = plain(value)
             if name == "photographs":
                 values[name] = _folder(value)
             elif name != "profile":
@@ -224,10 +225,10 @@ def _nodes(value: Any) -> int:
 def _axis(axis: str, value: Any) -> list[Any]:
     """The values of an axis, each checked. Raises RequestError that names the axis."""
     if axis == "scorers":
-        return _names(value, SCORERS, check_scorer)
+        return _names(axis, value, SCORERS, check_scorer)
     if axis == "encoders":
-        return _names(value, ENCODERS, engine_of)
-    values = _listed(value)
+        return _names(axis, value, ENCODERS, engine_of)
+    values = _listed(axis, value)
     if axis == "seeds" and type(value) is int:
         if not 1 <= value <= 100_000:
             raise RequestError(
@@ -252,20 +253,25 @@ def _folder(value: Any) -> str | None:
     return str(Path(value))
 
 
-def _names(value: Any, table: Table[Any], check: Callable[[str], object]) -> list[str]:
+def _names(axis: str, value: Any, table: Table[Any], check: Callable[[str], object]) -> list[str]:
     """Distinct names of a table, each checked."""
     names: dict[str, None] = {}
-    for item in _listed(value):
+    for item in _listed(axis, value):
         name = find(table, item)
         check(name)
         names[name] = None
     return list(names)
 
 
-def _listed(value: Any) -> list[Any]:
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+def _listed(axis: str, value: Any) -> list[Any]:
+    if isinstance(value, (str, bytes, bytearray, Path, Mapping)) or not isinstance(value, Iterable):
         return [value]
-    return list(value)
+    if isinstance(value, Set):
+        raise RequestError(f"{axis} {shown(value)}: a set has no order, expected a list")
+    values = list(itertools.islice(value, MOST_CELLS + 1))  # an iterator may have no end
+    if len(values) > MOST_CELLS:
+        raise RequestError(f"{axis} has more than {MOST_CELLS:,} values: make it shorter")
+    return values
 
 
 def _value(axis: str, item: Any) -> Any:

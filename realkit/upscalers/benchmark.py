@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import measure, pictures
 from realkit.base.device import release
+from realkit.base.door import door, expanded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.measure import Stopwatch, forget_peak
 from realkit.base.pictures import MOST
@@ -41,6 +42,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@door
 def truths(source: str | Path, count: int, size: int = 512) -> list[tuple[str, Image]]:
     """Square RGB pictures of `size` pixels, each with a name: "rehearsal" renders scenes held out
     of every training, a folder gives its first photographs.
@@ -55,7 +57,7 @@ def truths(source: str | Path, count: int, size: int = 512) -> list[tuple[str, I
         raise RequestError(f"size {shown(size)}: expected {LEAST} to {MOST} pixels")
     if source == REHEARSAL:
         return _rendered(count, size)
-    return _photographs(Path(source).expanduser(), count, size)
+    return _photographs(expanded(source), count, size)
 
 
 def _rendered(count: int, size: int) -> list[tuple[str, Image]]:
@@ -100,18 +102,14 @@ def _photographs(folder: Path, count: int, size: int) -> list[tuple[str, Image]]
 
 
 def _square(path: Path, size: int) -> Image:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            image = pictures.opaque(opened)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(f"cannot be read: {one_line(error)}") from error
+    with pictures.opened(path, "cannot be read") as picture:
+        image = pictures.opaque(picture)
     if min(image.size) < size:
         raise RequestError(f"is {image.width}×{image.height}: expected {size}×{size} or more")
     return pictures.resized(image, (size, size))
 
 
+@door
 def shrunk(truth: Image, scale: int) -> Image:
     """The truth at 1/scale of its size: bicubic, antialiased, 8 bits, as the benchmarks of
     super-resolution do. Raises RequestError where `scale` does not divide both sides."""
@@ -146,6 +144,7 @@ class Comparison:
         return {"truth": truth, "small": shrunk(truth, self.scale)} | restored
 
 
+@door
 def compare(
     truths: Truths,
     names: Sequence[str],

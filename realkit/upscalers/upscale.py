@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import measure, pictures
 from realkit.base.device import device_for
+from realkit.base.door import worded
 from realkit.base.errors import RequestError, shown
 from realkit.base.pictures import FITS, Fit
 from realkit.base.warn import warn_once
@@ -160,7 +161,8 @@ def _load(
         except RequestError as error:
             raise RequestError(f"Upscaler {part.name!r}: {error}") from None
     by = redraws_with(part, model) if part.engine.redraws else None
-    return part.engine.load(LoadRequest(part.name, part.entry, on, path, file, by, placement))
+    with worded(f"Upscaler {part.name!r} does not load"):
+        return part.engine.load(LoadRequest(part.name, part.entry, on, path, file, by, placement))
 
 
 def probe(chain: Chain, locks: Mapping[str, Lock]) -> None:
@@ -175,7 +177,7 @@ def probe(chain: Chain, locks: Mapping[str, Lock]) -> None:
 
 def upscale(
     image: Image,
-    name: str,
+    name: str | Path,
     to: int | tuple[int, int],
     prompt: str | None = None,
     seed: int = 0,
@@ -202,10 +204,8 @@ def upscale(
     grey, image = pictures.is_grey(image), plain
     size = pictures.target_size(image.size, to, fit)
     colours = pictures.under_transparency(image) if image.mode == "RGBA" else image
-    try:
+    with worded(f"Upscaler {str(chain)!r} gave no picture"):
         enlarged = _loaded(chain, str(determined))(colours, size, checked)[0]
-    except FloatingPointError as error:
-        raise RequestError(f"Upscaler {str(chain)!r} gave no picture: {error}") from error
     if grey:
         enlarged = enlarged.convert("L").convert("RGB")
     if image.mode == "RGBA":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from realkit.base.door import worded
 from realkit.base.errors import RequestError, shown
 
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}  # as safetensors writes them
@@ -47,11 +48,12 @@ class Header:
 
 
 def read(path: Path) -> Header:
-    """The header of a file. Raises OSError or SafetensorError where it has none."""
+    """The header of a file. Raises RequestError where it has none."""
     from safetensors import safe_open
 
     shapes, formats = {}, {}
-    with safe_open(path, framework="np") as file:
+    called = f"Weight file {str(path)!r} has no valid safetensors header"
+    with worded(called), safe_open(path, framework="np") as file:
         for name in file.keys():  # noqa: SIM118
             tensor = file.get_slice(name)
             shapes[name], formats[name] = tuple(tensor.get_shape()), tensor.get_dtype()

@@ -82,12 +82,10 @@ class LoraFile:
 def read_header(path: Path, label: str) -> LoraFile:
     """The patches of a LoRA file. Raises RequestError, which names the file, for a tensor of an
     unknown or unsupported method, and for one without its counterpart."""
-    from safetensors import SafetensorError
-
     try:
         file = header.read(path)
-    except (OSError, SafetensorError) as error:
-        raise RequestError(f"LoRA {label!r} cannot be read: {one_line(error, 120)}") from error
+    except RequestError as error:
+        raise RequestError(f"LoRA {label!r} cannot be read: {one_line(error, 300)}") from error
     shapes = file.shapes
     if empty := [name for name, shape in shapes.items() if 0 in shape]:
         raise RequestError(

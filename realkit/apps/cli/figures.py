@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import realkit as rk
+from realkit.apps.cli.files import PATH
 from realkit.apps.cli.tables import names_in
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ BY = "What to compare: an axis, or several: model,sampler."
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--by", required=True, help=BY)
 @click.option("--encoder", help="The encoder of the embeddings, where there are several.")
 @click.option("--photographs", help="The folder of photographs, where sweeps named several.")
@@ -28,7 +29,7 @@ def sets(folder: Path, by: str, encoder: str | None, photographs: str | None, cs
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.argument("suite")
 @click.option("--by", required=True, help=BY)
 @click.option("--within", help="Compare in each value by itself, such as attribute.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from realkit.base import cache
-from realkit.base.errors import RequestError, one_line
+from realkit.base import cache, pictures
+from realkit.base.door import check_path
+from realkit.base.errors import RequestError
 from realkit.base.files import write_atomically
 
 if TYPE_CHECKING:
@@ -18,17 +19,25 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".jpg", ".jpeg")  # formats to write
 
 
-def read_picture(path: Path) -> Image:
-    from PIL import Image
+class Place(click.Path):
+    """A path that a disk can hold, as an argument."""
 
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise RequestError(f"No picture at {str(path)!r}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(f"Cannot read the picture {str(path)!r}: {one_line(error)}") from error
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        check_path(param.human_readable_name, value)
+        return super().convert(value, param, ctx)
+
+
+PATH = Place()
+
+
+def read_picture(path: Path) -> Image:
+    if not path.is_file():
+        raise RequestError(f"No picture at {str(path)!r}")
+    with pictures.opened(path) as image:
+        return image
 
 
 def check_writable(path: Path, *suffixes: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from realkit.apps.cli.files import PATH, Place
 from realkit.apps.cli.sweeps import exit_code, status_counts
 
-PATH = click.Path(path_type=Path)
 OUT = click.option(
     "--out", required=True, type=PATH, help="Local results folder that the results join."
 )
@@ -118,7 +118,7 @@ def fetch(kernel: str, out: Path) -> None:
     "--out",
     default=".",
     show_default=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=Place(file_okay=False, exists=True),
     help="Folder to write it to.",
 )
 def wheel(out: Path) -> None:

@@ -16,7 +16,8 @@ from realkit.apps.cli.prompts import prompts
 from realkit.apps.cli.sweeps import plan, run, sweep
 from realkit.apps.cli.tables import columns, compare, list_, table
 from realkit.apps.cli.votes import vote, votes
-from realkit.base.errors import RequestError, RunError
+from realkit.base import terminal
+from realkit.base.errors import RequestError, RunError, unforeseen
 from realkit.base.version import __version__
 
 
@@ -24,6 +25,7 @@ class _Group(click.Group):
     """Words every error of a request in one line, click's too, and sets the exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        terminal.fit(sys.stdout, sys.stderr)
         try:
             sys.exit(super().main(*args, **kwargs | {"standalone_mode": False}))
         except click.exceptions.NoArgsIsHelpError as error:
@@ -36,6 +38,9 @@ class _Group(click.Group):
         except click.Abort:
             click.echo("realkit: stopped. What is done is kept: run again to resume", err=True)
             sys.exit(130)
+        except Exception as error:
+            click.echo(f"realkit: {unforeseen('the command', error)}", err=True)
+            sys.exit(1)
         sys.exit(2)
 
 

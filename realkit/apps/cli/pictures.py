@@ -7,8 +7,15 @@ from typing import Any, Literal
 
 import click
 
-from realkit.apps.cli.files import PICTURES, check_room, check_writable, read_picture, save_picture
-from realkit.apps.cli.sweeps import DEVICE, PATH, RUNG
+from realkit.apps.cli.files import (
+    PATH,
+    PICTURES,
+    check_room,
+    check_writable,
+    read_picture,
+    save_picture,
+)
+from realkit.apps.cli.sweeps import DEVICE, RUNG
 
 
 @click.command()

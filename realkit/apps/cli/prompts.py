@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from realkit.apps.cli.files import PATH
 from realkit.base.errors import RequestError, shown
 
 COUNT = click.IntRange(min=1)
@@ -18,7 +19,7 @@ def prompts() -> None:
 
 
 @prompts.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--name", required=True, help="What sweeps call it: suite:NAME.")
 @click.option("--licence", required=True, help="Of the prompts, such as Apache-2.0, or unknown.")
 @click.option(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from realkit.apps.cli.files import PATH as PATH
 from realkit.apps.cli.tables import names_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PATH = click.Path(path_type=Path)
 DEVICE = click.option(
     "--device",
     type=click.Choice(["cuda", "cpu"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from realkit.apps.cli.files import check_writable
+from realkit.apps.cli.files import PATH, check_writable
 from realkit.base.errors import RequestError
 from realkit.base.files import write_atomically
 
@@ -22,11 +22,9 @@ Line = tuple[object, ...]
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--csv", is_flag=True, help="Write the whole table as CSV to standard output.")
-@click.option(
-    "--parquet", type=click.Path(path_type=Path), help="Write the whole table to this file."
-)
+@click.option("--parquet", type=PATH, help="Write the whole table to this file.")
 @click.option("--by", help="Group it by these columns, such as model,sampler.")
 def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None:
     """Show the table of a results folder."""
@@ -58,7 +56,7 @@ def _number(value: float) -> str:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--by", required=True, help="What to compare: an axis, or several: model,sampler.")
 @click.option("--metric", help="Scores, seconds, … (default: all scores, and seconds).")
 @click.option("--within", help="Compare in each value of this axis by itself.")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from realkit.apps.cli.files import check_writable
+from realkit.apps.cli.files import PATH, check_writable
 from realkit.apps.cli.tables import names_in
 
-PATH = click.Path(path_type=Path)
 FOLDER = click.argument("folder", type=PATH)
 BY = click.option("--by", default="sampler", show_default=True, help="An axis, or model,sampler.")
 

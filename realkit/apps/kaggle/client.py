@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from realkit.base import credentials
+from realkit.base.door import expanded
 from realkit.base.errors import RequestError, RunError
 
 LOGIN = (
@@ -54,7 +55,7 @@ def owner() -> str:
 
 def _older_login() -> str:
     """The account in the older kaggle.json, "" where there is none."""
-    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
+    folder = expanded(os.environ.get("KAGGLE_CONFIG_DIR") or "~/.kaggle")
     try:
         return str(json.loads((folder / "kaggle.json").read_text(encoding="utf-8"))["username"])
     except (OSError, ValueError, KeyError, TypeError):

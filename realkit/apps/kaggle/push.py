@@ -17,6 +17,7 @@ from realkit.apps.kaggle.client import KaggleError, Unreachable
 from realkit.apps.kaggle.kernel import Order
 from realkit.apps.kaggle.wheels import DATASET
 from realkit.base import credentials, yaml_core
+from realkit.base.door import expanded
 from realkit.base.errors import RequestError, shown
 from realkit.models.spec import MODELS
 from realkit.runs import stopping
@@ -99,7 +100,7 @@ def _check_reachable(name: str, attached: list[str]) -> None:
             raise RequestError(
                 f"{shown(name)} is not attached: add {ATTACH_MODEL}, or --dataset OWNER/SLUG"
             )
-    elif Path(name).expanduser().exists():
+    elif expanded(name).exists():
         raise RequestError(
             f"{shown(name)} is on this machine, and does not travel: upload it to Kaggle, attach it"
             " with --model or --dataset, and name it kaggle:OWNER/SLUG/…"

@@ -25,9 +25,11 @@ from realkit.apps.doctor.probe import tried
 from realkit.base import cache, credentials
 from realkit.base.credentials import NAMES, Service
 from realkit.base.device import has_kernels
-from realkit.base.errors import RequestError
+from realkit.base.door import door
+from realkit.base.errors import RequestError, shown
 from realkit.base.measure import or_else
 from realkit.base.place import Place, place_here
+from realkit.base.terminal import say
 from realkit.weights.sources import inputs
 
 WORKING = Path("/kaggle/working")
@@ -56,6 +58,7 @@ PIP_OPTIONS = (
     "--no-warn-conflicts",
     "--root-user-action=ignore",
 )
+NEED = re.compile(r"[A-Za-z0-9][\w.-]*>=\d[\w.]*")
 SERVICES: dict[Service, str] = {"huggingface": "HF", "civitai": "Civitai"}
 # Service → where its token came from, before it was put into the environment.
 _handed: dict[str, str] = {}
@@ -81,6 +84,7 @@ class Here:
         return [str(folder) for folder in folders if folder.name == Path(out).name]
 
 
+@door
 def prepare(drive: bool = False) -> Here:
     """Make this notebook's Python ready for realkit, print one line of where it runs, and say where
     results go.
@@ -107,14 +111,21 @@ def prepare(drive: bool = False) -> Here:
         line += f"; installed: {', '.join(f'{name} {_version(name)}' for name in installed)}"
     if lacking and not hosted:
         line += f"; lacking: {', '.join(lacking)} (pip install -r requirements.txt)"
-    print(credentials.scrub(line))
+    say(credentials.scrub(line))
     return Here(place, results)
 
 
+@door
 def require(*needs: str) -> None:
     """Install these as well, each as pip names it ("ray>=2.40"), where they are missing or too old.
     Does so on Kaggle and Colab only."""
-    lacking = _lacking(dict(need.split(">=") for need in needs))
+    bounds = {}
+    for need in needs:
+        if not NEED.fullmatch(need):
+            raise RequestError(f"Package {shown(need)}: expected NAME>=VERSION, such as ray>=2.40")
+        name, _, lowest = need.partition(">=")
+        bounds[name] = lowest
+    lacking = _lacking(bounds)
     if lacking and place_here() in ("Kaggle", "Colab"):
         _nothing_stale(_install(lacking, _internet()))
 

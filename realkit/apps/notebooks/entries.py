@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 
 from realkit.apps.notebooks.parameters import UNKNOWN, assigned, check_value, parameters_cell
 from realkit.base import credentials
+from realkit.base.door import expanded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import yaml_file
 from realkit.models.identity import ID_VERSION
@@ -117,7 +118,7 @@ class Notebooks:
                 " the sweep file"
             )
         if name not in self._notebooks:
-            self._notebooks[name] = _read_notebook(self._base / Path(name).expanduser(), where)
+            self._notebooks[name] = _read_notebook(self._base / expanded(name), where)
         return self._notebooks[name]
 
 

@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from realkit.base.door import check_kind, plain
 from realkit.base.errors import RequestError, RunError, one_line, shown
 from realkit.base.version import __version__
 from realkit.runs import environment
@@ -21,6 +21,7 @@ from realkit.runs.engines.ray_crew import Crew, Member
 from realkit.runs.engines.ray_worker import Settings, Worker
 from realkit.runs.jobs import Files, Job, Kit
 from realkit.runs.stopping import Stop
+from realkit.weights.reference import existing_path
 
 ADDRESS = re.compile(r"auto|local|(ray://)?[^\s:/]+:\d{1,5}|(ray://)?\[[0-9a-fA-F:.]+\]:\d{1,5}")
 FATAL = 3  # workers that may end over a batch before the batch is a failure
@@ -49,7 +50,9 @@ class Ray:
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if "ray" not in sys.modules and (Path.home() / ".ray" / "auth_token").is_file():
+        self.workers, self.num_gpus = plain(self.workers), plain(self.num_gpus)
+        self.patience = plain(self.patience)
+        if "ray" not in sys.modules and existing_path("~/.ray/auth_token"):
             # `ray start` sets it for its own processes. Ray reads it when it is imported.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         try:
@@ -64,6 +67,8 @@ class Ray:
             )
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise RequestError(f"workers {shown(self.workers)}: expected a whole number from 1 on")
+        for name in ("patience", "num_gpus"):
+            check_kind(name, getattr(self, name), float | None)
         share, number = self.num_gpus, isinstance(self.num_gpus, (int, float))
         if share is not None and not (number and 0 <= share <= 8):
             raise RequestError(
