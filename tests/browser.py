@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,8 +62,15 @@ def opened(width: int = 1100, height: int = 900) -> Iterator[tuple[Any, list[str
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("dialog", lambda dialog: (faults.append("a dialog"), dialog.dismiss()))
         page.on("console", lambda line: line.type == "error" and faults.append(line.text))
-        yield page, faults
-        browser.close()
+        try:
+            yield page, faults
+        except BaseException as error:
+            picture = Path(tempfile.mkdtemp(prefix="browser-")) / "failed.png"
+            page.screenshot(path=picture)
+            error.add_note(f"The page then: {picture}; its faults: {faults}")
+            raise
+        finally:
+            browser.close()
 
 
 def ran(page: Any) -> bool:
