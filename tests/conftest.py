@@ -17,6 +17,7 @@ if workers := int(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import realkit as rk
+from tests.browser import HOSTILE
 
 SMALL = dict(
     models="rehearsal/base", samplers=["Euler", "Euler a"],
@@ -45,6 +46,14 @@ def pytest_sessionfinish() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
     """A finished run of SMALL. Read it, do not write to it."""
     return rk.run(rk.Sweep(**SMALL), tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
+    """A finished run whose prompts are scripts, two pictures of each of the three. Read it, do not
+    write to it."""
+    own = dict(prompts=list(HOSTILE), seeds=1, steps=2, scorers=[])
+    return rk.run(rk.Sweep(**SMALL | own), tmp_path_factory.mktemp("hostile") / "run")
 
 
 @pytest.fixture(scope="session")

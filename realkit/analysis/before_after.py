@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError, shown
+from realkit.base.pictures import opaque
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,24 +17,51 @@ def before_after(pictures: Mapping[str, Image], before: str, after: str, side: i
     """A notebook widget: one picture left and another right of a border that a slider moves.
 
     `pictures` show one scene, by name; `before` and `after` name the two shown first. `side` is the
-    longer side in pixels. Raises RequestError for a name that `pictures` lacks.
+    longer side in pixels. Raises RequestError for a name that `pictures` lacks, and for pixels
+    whose white is not known.
     """
-    from ipywidgets import Dropdown, IntSlider, interactive
+    from ipywidgets import Dropdown, HBox, Image, IntSlider, Label, Layout, VBox
 
     for name in (before, after):
         if name not in pictures:
             raise RequestError(f"No picture {shown(name)}: expected one of {', '.join(pictures)}")
-
-    def draw(left: str, right: str, border: int) -> Image:
-        return joined(pictures[left], pictures[right], border / 100, side)
-
     names = list(pictures)
-    return interactive(
-        draw,
-        left=Dropdown(options=names, value=before),
-        right=Dropdown(options=names, value=after),
-        border=IntSlider(50, 0, 100),
-    )
+    plain = dict(zip(names, map(opaque, pictures.values()), strict=True))
+    short = {"description_width": "initial"}
+    left = Dropdown(options=names, value=before, description="left", style=short)
+    right = Dropdown(options=names, value=after, description="right", style=short)
+    border = IntSlider(50, 0, 100, readout=False, layout=Layout(max_width="100%", margin="0"))
+    shape = Layout(max_width="100%", height="auto", align_self="flex-start", margin="4px 0")
+    # An own widget for the picture: what ipywidgets' `interactive` draws shows in some notebooks
+    # only, and there only once a control was moved.
+    picture = Image(format="png", layout=shape)
+    sizes = Label()
+
+    def size(name: str) -> str:
+        return f"{name} {_size(plain[name])}"
+
+    def draw(_: Any = None) -> None:
+        joint = joined(plain[left.value], plain[right.value], border.value / 100, side)
+        picture.value = _png(joint)
+        # Known beforehand: the page does not jump while the browser decodes.
+        picture.width, picture.height = map(str, joint.size)
+        border.layout.width = f"{joint.width}px"  # its handle is below the border
+        sizes.value = f"{size(left.value)}, {size(right.value)}; shown at {_size(joint)}"
+
+    for control in (left, right, border):
+        control.observe(draw, "value")
+    draw()
+    return VBox([HBox([left, right]), picture, border, sizes])
+
+
+def _size(picture: Image) -> str:
+    return f"{picture.width}×{picture.height}"
+
+
+def _png(picture: Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def joined(left: Image, right: Image, share: float, side: int = 512) -> Image:
@@ -41,7 +70,7 @@ def joined(left: Image, right: Image, share: float, side: int = 512) -> Image:
     `share` is from 0 to 1. The result has the shape of `right`, its longer side `side` pixels.
     """
     scale = side / max(right.size)
-    size = round(right.width * scale), round(right.height * scale)
+    size = max(1, round(right.width * scale)), max(1, round(right.height * scale))
     border = round(share * size[0])
     picture = _resized(right, size)
     picture.paste(_resized(left, size).crop((0, 0, border, size[1])))

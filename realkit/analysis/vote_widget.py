@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ class VoteWidget:
         self._store, self._pictures, self._left_to_do = store, pictures, list(ballot)
         self._done = 0
         self._images = HTML(), HTML()
-        self._prompt, self._progress = Label(), Label()
+        # A Label would set what is between two dollars as mathematics.
+        self._prompt, self._progress = HTML(), Label()
         self.voter = Text(description="Voter", placeholder="name or initials")
         half = Layout(width="50%")
         for image in self._images:
@@ -64,7 +66,7 @@ class VoteWidget:
         left = trial.a if trial.left == "a" else trial.b
         for image, name in zip(self._images, (left, right), strict=True):
             image.value = f'<img style="width: 100%" src="{embedded(self._pictures[name])}">'
-        self._prompt.value = trial.prompt
+        self._prompt.value = f"<b>{escape(trial.prompt)}</b>"
         self._progress.value = f"{self._done + 1} of {self._done + len(self._left_to_do)}"
 
 
