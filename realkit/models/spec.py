@@ -70,8 +70,9 @@ class ModelSpec(Spec):
     # Shipped configs ("config:sd1") or a folder of configs for a single file; "": as its tensors
     # say.
     config: str = ""
-    # Of a single file whose tensors do not say.
-    prediction: Literal["", "epsilon", "v_prediction"] = ""
+    # What the denoiser predicts, where a single file or a part does not say: the noise, the
+    # velocity, or the clean picture.
+    prediction: Literal["", "epsilon", "v_prediction", "sample"] = ""
     then: Leg | None = None
     size: Annotated[int, Field(ge=64, le=8192, multiple_of=8)] = 512
     # Other sizes that its author names, WIDTHxHEIGHT.

@@ -6,8 +6,8 @@ import inspect
 import math
 from typing import Any
 
-from realkit.base.errors import RequestError
-from realkit.samplers.table import SAMPLERS
+from realkit.base.errors import RequestError, shown
+from realkit.samplers.table import PREDICTIONS, SAMPLERS
 
 # Fields of a scheduler config that tell how the model was trained. All others are the sampler's:
 # the table pins them.
@@ -112,6 +112,23 @@ def check_model(name: str, original: dict[str, Any]) -> None:
         raise RequestError(
             f"Sampler {name!r} does not run {KIND_NAMES.get(kind, kind)} models. Those that do:"
             f" {', '.join(able) or 'none yet'}"
+        )
+    if kind == "diffusion":
+        _check_prediction(name, original.get("prediction_type", "epsilon"))
+
+
+def _check_prediction(name: str, prediction: Any) -> None:
+    """Raise RequestError where a sampler cannot read what a diffusion model predicts."""
+    if prediction not in PREDICTIONS:
+        raise RequestError(
+            f"The model's scheduler config has the prediction_type {shown(prediction)}: expected"
+            f" one of {', '.join(PREDICTIONS)}"
+        )
+    able = SAMPLERS[name].predictions
+    if prediction not in able:
+        raise RequestError(
+            f"Sampler {name!r} cannot run a model that predicts {shown(prediction)}, only"
+            f" {' and '.join(able)}: take another, such as Euler"
         )
 
 

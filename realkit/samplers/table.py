@@ -16,6 +16,9 @@ CALLS = {
     "2n-1": lambda n: 2 * n - 1,
     "adaptive": lambda n: ADAPTIVE_CALLS,
 }
+# What a diffusion network can predict, as diffusers' prediction_type names it: the noise, the
+# velocity, the clean picture.
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 LABELS = {
     "uniform": "",
     "karras": "Karras",
@@ -49,6 +52,7 @@ class Sampler(Spec):
     order: int
     noise: Literal["none", "gaussian", "brownian"] = "none"
     model: Literal["diffusion", "flow", "wuerstchen"] = "diffusion"
+    predictions: tuple[str, ...] = PREDICTIONS
     most_steps: int = 1000
     paper: str
     reference: str

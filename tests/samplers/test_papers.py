@@ -111,9 +111,10 @@ def test_deis_integrates_the_line_through_two_slopes_in_log_sigma(name, steps):
     assert distance(made(name, steps)[0], x / sqrt(1 + sigmas[-1] ** 2)) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["LCM", "LCM Trailing"])
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
-def test_lcm_is_multistep_consistency_sampling(steps):
-    x, times = made("LCM", steps, generator=True)
+def test_lcm_is_multistep_consistency_sampling(name, steps):
+    x, times = made(name, steps, generator=True)
     y, drawn = start().double(), generators()
     for i, t in enumerate(times):
         a = ALPHAS[t]
@@ -124,6 +125,11 @@ def test_lcm_is_multistep_consistency_sampling(steps):
             then = ALPHAS[times[i + 1]]
             y = then.sqrt() * y + (1 - then).sqrt() * fresh(drawn)
     assert distance(x, y) < 1e-4
+
+
+def test_lcm_trailing_begins_where_dmd2_was_trained():
+    # As its authors' card passes them: tianweiy/DMD2, 4-step generation.
+    assert made("LCM Trailing", 4, generator=True)[1] == [999, 749, 499, 249]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
