@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
 
-from realkit.base.errors import RequestError, shown
+from realkit.base.errors import RequestError, one_line, shown
+from realkit.base.warn import warn_once
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,31 +22,101 @@ FINISH = "LANCZOS"  # Pillow's filter from an upscaler's own scale to the exact 
 MOST = 32_768  # pixels a side
 
 
+@contextmanager
+def reading(called: str) -> Iterator[None]:
+    """Word in one line what Pillow raises, which is of many kinds; `called` begins it."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        reason = one_line(error, 300) or type(error).__name__
+        raise RequestError(f"{called}: {reason}") from error
+
+
+@contextmanager
+def opened(file: Path | IO[bytes], called: str = "") -> Iterator[Image]:
+    """A picture of a disk, its pixels read. `called` begins the RequestError for another file, by
+    default with its path."""
+    from PIL import Image
+
+    if isinstance(file, Path) and not file.is_file():
+        raise RequestError(f"No picture at {str(file)!r}")
+    with reading(called or f"Cannot read the picture {str(file)!r}"), Image.open(file) as image:
+        image.load()
+        yield image
+
+
+def check_picture(image: object) -> None:
+    """Raise RequestError for what is no picture."""
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        raise RequestError(
+            f"picture {shown(image)}: expected a PIL image, such as PIL.Image.open(path)"
+        )
+
+
+def upright(image: Image) -> Image:
+    """A picture turned as its EXIF says; one whose EXIF cannot be read stays as it is, as in other
+    programs."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # struct's, Pillow's and Python's own, by what is damaged
+        warn_once(f"EXIF of a picture cannot be read, it is not turned: {one_line(error, 100)}")
+        return image
+
+
 def plain(image: Image) -> Image:
     """A picture as people see it: upright, in 8-bit sRGB, RGB or RGBA where it has transparency.
 
     Its colour profile is applied, and 16-bit grey scaled. Raises RequestError for floating-point
     pixels.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
+    return _in_srgb(_of_8_bits(image))
 
-    if not isinstance(image, Image.Image):
-        raise RequestError(
-            f"picture {shown(image)}: expected a PIL image, such as PIL.Image.open(path)"
-        )
+
+def in_own_space(image: Image) -> tuple[Image, bytes]:
+    """As `plain`, with the colours as the picture's own profile means them, and that profile; b""
+    for sRGB. A profile of another kind than RGB is applied. One that cannot be read is kept: other
+    programs ignore it too."""
+    image = _of_8_bits(image)
+    profile = image.info.get("icc_profile") or b""
+    if not profile or _space(profile) in ("", "RGB "):
+        return image.convert("RGBA" if image.has_transparency_data else "RGB"), profile
+    return _in_srgb(image), b""
+
+
+def _space(profile: bytes) -> str:
+    """The colour space of a profile, such as "RGB "; "" where it cannot be read."""
+    from PIL import ImageCms
+
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return ""
+
+
+def _of_8_bits(image: Image) -> Image:
+    """A picture upright, with 8 bits a channel, its colours as they are."""
+    import numpy as np
+    from PIL import Image
+
+    check_picture(image)
     if image.mode == "F":
         raise RequestError(
             "A picture of floating-point numbers has no known white: expected 8 or 16 bits a"
             " channel, scale it first"
         )
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode in ("La", "RGBa"):  # premultiplied by transparency
         image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):
         grey = np.asarray(image.convert("I")).clip(0, 65_535) / 257
         image = Image.fromarray(grey.round().astype(np.uint8))
-    return _in_srgb(image)
+    return image
 
 
 def _in_srgb(image: Image) -> Image:

@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from realkit.base import cache
-from realkit.base.errors import RequestError, one_line
-from realkit.base.files import write_atomically
+from realkit.base import cache, pictures, saving
+from realkit.base.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PICTURES = (".png", ".jpg", ".jpeg")  # formats to write
+PICTURES = tuple(saving.FORMATS)
 
 
 def read_picture(path: Path) -> Image:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise RequestError(f"No picture at {str(path)!r}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(f"Cannot read the picture {str(path)!r}: {one_line(error)}") from error
+    with pictures.opened(path) as image:
+        return image
 
 
 def check_writable(path: Path, *suffixes: str) -> None:
@@ -59,12 +50,5 @@ def check_room(path: Path, size: tuple[int, int]) -> None:
 
 
 def save_picture(picture: Image, path: Path) -> None:
-    """Write a picture in the format of its name, and print where. A PNG holds what made it."""
-    from realkit.base.pictures import opaque
-    from realkit.models import provenance
-
-    if path.suffix.lower() == ".png":
-        write_atomically(path, lambda file: provenance.save(picture, file))
-    else:
-        write_atomically(path, lambda file: opaque(picture).save(file, "JPEG", quality=95))
-    click.echo(path)
+    """Write a picture in the format of its name, with what made it, and print where."""
+    click.echo(saving.save(picture, path, overwrite=True))
