@@ -22,6 +22,7 @@ _NAMES = {
     "Ray": "runs.engines.ray",
     "load": "models.loading", "MODELS": "models.spec", "SAMPLERS": "samplers.table",
     "upscale": "upscalers.upscale", "UPSCALERS": "upscalers.table", "canonical": "upscalers.chain",
+    "save": "base.saving", "info": "models.reading",
     "score": "scorers.score", "SCORERS": "scorers.table", "scorer": "scorers.own",
     "sweep_notebooks": "apps.notebooks.sweep", "before_after": "analysis.before_after",
     "compare": "analysis.compare", "aggregate": "analysis.aggregate",
@@ -53,7 +54,9 @@ if TYPE_CHECKING:
     from realkit.apps.notebooks import bootstrap as bootstrap
     from realkit.apps.notebooks.sweep import sweep_notebooks as sweep_notebooks
     from realkit.base.errors import RequestError as RequestError
+    from realkit.base.saving import save as save
     from realkit.models.loading import load as load
+    from realkit.models.reading import info as info
     from realkit.models.spec import MODELS as MODELS
     from realkit.runs.engines.ray import Ray as Ray
     from realkit.runs.folder import Run as Run

@@ -38,6 +38,8 @@ def opened(file: Path | IO[bytes], called: str = "") -> Iterator[Image]:
     default with its path."""
     from PIL import Image
 
+    if isinstance(file, Path) and not file.is_file():
+        raise RequestError(f"No picture at {str(file)!r}")
     with reading(called or f"Cannot read the picture {str(file)!r}"), Image.open(file) as image:
         image.load()
         yield image
@@ -77,6 +79,32 @@ def plain(image: Image) -> Image:
     Its colour profile is applied, and 16-bit grey scaled. Raises RequestError for floating-point
     pixels, and for what `check_picture` refuses.
     """
+    return _in_srgb(_of_8_bits(image))
+
+
+def in_own_space(image: Image) -> tuple[Image, bytes]:
+    """As `plain`, with the colours as the picture's own profile means them, and that profile; b""
+    for sRGB. A profile of another kind than RGB is applied. One that cannot be read is kept: other
+    programs ignore it too."""
+    image = _of_8_bits(image)
+    profile = image.info.get("icc_profile") or b""
+    if not profile or _space(profile) in ("", "RGB "):
+        return image.convert("RGBA" if image.has_transparency_data else "RGB"), profile
+    return _in_srgb(image), b""
+
+
+def _space(profile: bytes) -> str:
+    """The colour space of a profile, such as "RGB "; "" where it cannot be read."""
+    from PIL import ImageCms
+
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return ""
+
+
+def _of_8_bits(image: Image) -> Image:
+    """A picture upright, with 8 bits a channel, its colours as they are."""
     import numpy as np
     from PIL import Image
 
@@ -92,7 +120,7 @@ def plain(image: Image) -> Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image.convert("I")).clip(0, 65_535) / 257
         image = Image.fromarray(grey.round().astype(np.uint8))
-    return _in_srgb(image)
+    return image
 
 
 def _in_srgb(image: Image) -> Image:

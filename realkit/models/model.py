@@ -18,7 +18,7 @@ from realkit.models.ladder import Placed, climbing
 from realkit.models.legs import check_legs, second_leg, second_leg_seed
 from realkit.models.precision import keep_state_float32, state_of
 from realkit.models.prompts import Cut, worst
-from realkit.models.provenance import annotate, pixel_hash
+from realkit.models.provenance import annotate, made_with, model_hash, pixel_hash
 from realkit.models.request import Request, checked, completed
 from realkit.samplers import build
 from realkit.samplers.table import SAMPLERS
@@ -137,7 +137,10 @@ class Model(Placed):
             "cell": asdict(request),
             "determined": determined,
             "pixels": pixel_hash(image),
+            "made": made_with(self.device, batch=1),
         }
+        if checkpoint := model_hash(self.locked):
+            record["model_hash"] = checkpoint
         return annotate(image, record)
 
     @property

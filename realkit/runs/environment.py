@@ -7,12 +7,12 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError
+from realkit.base.libraries import versions
 from realkit.base.version import __version__
 from realkit.models.identity import ID_VERSION
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 2  # of a folder: what was asked, and the hash of every file, are recorded
-# Packages whose version can change a result.
-DECISIVE = ("torch", "diffusers", "transformers", "open_clip_torch", "spandrel", "numpy")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -45,11 +43,6 @@ def environment(device: torch.device) -> dict[str, Any]:
     return facts
 
 
-def versions() -> dict[str, str | None]:
-    """The versions of the packages that can change a result; none of them is imported."""
-    return {name: _version(name) for name in DECISIVE}
-
-
 def run_record(run: str, environment: Mapping[str, Any]) -> dict[str, Any]:
     """A run's record in runs.jsonl: when it began, by which kit, on which machine."""
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -68,13 +61,6 @@ def same_versions(before: Mapping[str, Any], now: Mapping[str, Any], whose: str)
         raise RequestError(
             f"{whose} other versions ({', '.join(changes)}): install those, or use a new folder"
         )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _revision() -> str | None:

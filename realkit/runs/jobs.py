@@ -72,11 +72,12 @@ class Tool:
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell with its ids and the number of its denoising batch."""
+    """A cell with its ids, and the number and size of its denoising batch."""
 
     cell: Cell
     ids: Ids
     batch: int
+    batch_size: int = 1
 
     @property
     def id(self) -> str:

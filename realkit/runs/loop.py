@@ -15,6 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
+from realkit.base import libraries
 from realkit.base.errors import RequestError
 from realkit.runs import asked, environment, photographs
 from realkit.runs.attach import outputs, take
@@ -172,7 +173,7 @@ def _finished(cells: list[Cell], locks: Locks, kit: Kit, store: Store) -> list[P
     if not planned or any(pending(stage, planned, store) for stage in stages(kit)):
         return []
     if before := _versions(store):
-        now = environment.versions()
+        now = libraries.versions()
         environment.same_versions(before, now, f"{str(store.folder)!r} was made with")
     return planned
 

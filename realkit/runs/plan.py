@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 
 from realkit.base import cache
@@ -98,9 +99,11 @@ def planned_cells(
             batch_of |= dict.fromkeys(batch, number)
             number += 1
     present = {record["id"] for record in store.cells.read()}
+    sizes = Counter(batch_of.values())
     planned, new = [], {}
     for cell, names in cells_ids:
-        planned.append(item := Planned(cell, names, batch_of[names.latents]))
+        number = batch_of[names.latents]
+        planned.append(item := Planned(cell, names, number, sizes[number]))
         name = item.id
         if name not in present:
             new[name] = {"id": name, "cell": vars(cell), "ids": vars(names), "batch": item.batch}

@@ -4,14 +4,14 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit.base import measure, pictures
+from realkit.base import measure, metadata, pictures
 from realkit.base.device import device_for
-from realkit.base.door import worded
+from realkit.base.door import expanded, worded
 from realkit.base.errors import RequestError, shown
 from realkit.base.pictures import FITS, Fit
 from realkit.base.warn import warn_once
@@ -176,7 +176,7 @@ def probe(chain: Chain, locks: Mapping[str, Lock]) -> None:
 
 
 def upscale(
-    image: Image,
+    image: Image | str | Path,
     name: str | Path,
     to: int | tuple[int, int],
     prompt: str | None = None,
@@ -185,14 +185,21 @@ def upscale(
     fit: Fit = "crop",
     **settings: Any,
 ) -> Image:
-    """The picture enlarged to `to`: an int for the longer side, or (width, height), which `fit`
-    "crop" fills with the picture's middle and "keep" holds it within.
+    """The picture, or that of a file, enlarged to `to`: an int for the longer side, or (width,
+    height), which `fit` "crop" fills with the picture's middle and "keep" holds it within.
 
     `prompt` and `seed` matter where the upscaler uses them; `settings` are those of Settings.
-    Transparency is kept, enlarged by FINISH; grey stays grey. What the picture says of itself in
-    `info` is kept, with the upscaler added. Raises RequestError for anything that cannot be done.
+    Transparency is kept, enlarged by FINISH; grey stays grey; colours stay in the picture's own
+    space, whose profile is kept. What the picture says of itself (texts, EXIF, resolution) is kept
+    in `info`, with the upscaler added, and `rk.save` writes it. Raises RequestError for anything
+    that cannot be done.
     """
-    plain = pictures.plain(image)
+    if isinstance(image, (str, Path)):
+        with pictures.opened(expanded(image)) as file:
+            image = file
+    pictures.check_picture(image)
+    about = metadata.of(image)
+    plain, profile = pictures.in_own_space(image)
     to = pictures.checked_target(to)
     if fit not in FITS:
         raise RequestError(f"fit {shown(fit)}: expected one of {', '.join(FITS)}")
@@ -201,16 +208,21 @@ def upscale(
     chain = chain.redrawn_by(checked.model)
     determined = determined_upscale(chain, checked)
     _say_unread(chain, checked)
+    metadata.say_lost(about)
     grey, image = pictures.is_grey(image), plain
     size = pictures.target_size(image.size, to, fit)
     colours = pictures.under_transparency(image) if image.mode == "RGBA" else image
     with worded(f"Upscaler {str(chain)!r} gave no picture"):
-        enlarged = _loaded(chain, str(determined))(colours, size, checked)[0]
+        loaded = _loaded(chain, str(determined))
+        enlarged = loaded(colours, size, checked)[0]
     if grey:
         enlarged = enlarged.convert("L").convert("RGB")
     if image.mode == "RGBA":
         enlarged.putalpha(pictures.resized(image.getchannel("A"), size))
-    return provenance.annotate(enlarged, _record(image, enlarged, chain, checked, determined))
+    enlarged.info = replace(about, profile=profile).upright(size).info()
+    record = _record(image, enlarged, chain, checked, determined)
+    record["made"] = provenance.made_with(loaded.device)
+    return provenance.annotate(enlarged, record)
 
 
 def _say_unread(chain: Chain, settings: Settings) -> None:
@@ -234,16 +246,24 @@ def _record(
     image: Image, enlarged: Image, chain: Chain, settings: Settings, determined: dict[str, Any]
 ) -> dict[str, Any]:
     """What an enlarged picture says of itself."""
-    before = provenance.noted(image)
+    before = provenance.read(enlarged.info.get(provenance.CHUNK, ""))
     source, cell = _source(image, before), None
     if before.get("stage") == "decode" and "pixels" not in source:
         cell = _enlarged_cell(before["cell"], chain, enlarged.size, settings)
-    return {
+    record = {
         "stage": "upscale",
         "cell": cell,
+        "upscaler": str(chain),
         "determined": source | {"upscaler": determined, "target": enlarged.size},
         "pixels": provenance.pixel_hash(enlarged),
     }
+    if "model_hash" in before:
+        record["model_hash"] = before["model_hash"]
+    if before:  # what determined it is in `determined`, where it still does
+        record["before"] = before
+        if "pixels" not in source:
+            record["before"] = {key: before[key] for key in before if key != "determined"}
+    return record
 
 
 def _source(image: Image, before: Mapping[str, Any]) -> dict[str, Any]:

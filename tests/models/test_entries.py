@@ -1,5 +1,6 @@
 """Entries of a user's own catalogue: what they fix, what they refuse."""
 
+import hashlib
 import json
 import shutil
 
@@ -54,6 +55,10 @@ def single(base, tmp_path, weights, entries):
 def test_the_configs_of_a_single_file_are_locked(single, tmp_path):
     sweep = rk.Sweep(models="mine", prompts="a photo of a red cube", steps=2)
     before, made = lock_model("mine"), rk.run(sweep, tmp_path / "run")
+    picture = rk.info(made.folder / made.table()["image"][0])
+    file = hashlib.sha256((tmp_path / "one.safetensors").read_bytes()).hexdigest()
+    assert picture["realkit"]["model_hash"] == file[:10]  # A1111's
+    assert f"Model hash: {file[:10]}, Model: mine, " in picture["texts"]["parameters"]
     config = json.loads((single / "vae" / "config.json").read_text())
     (single / "vae" / "config.json").write_text(json.dumps(config | {"scaling_factor": 0.5}))
     after = lock_model("mine")

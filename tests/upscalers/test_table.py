@@ -63,7 +63,7 @@ def test_a_turned_picture_is_turned_upright():
     assert rk.upscale(image, "lanczos", to=16).size == (8, 16)
 
 
-@pytest.mark.parametrize("image", ["file.png", None, np.zeros((8, 8, 3), np.uint8)])
+@pytest.mark.parametrize("image", [7, None, np.zeros((8, 8, 3), np.uint8)])
 def test_what_is_no_picture_is_refused(image):
     with pytest.raises(rk.RequestError, match="expected a PIL image") as error:
         rk.upscale(image, "lanczos", to=16)

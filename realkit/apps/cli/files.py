@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from realkit.base import cache, pictures
+from realkit.base import cache, pictures, saving
 from realkit.base.door import check_path
 from realkit.base.errors import RequestError
-from realkit.base.files import write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PICTURES = (".png", ".jpg", ".jpeg")  # formats to write
+PICTURES = tuple(saving.FORMATS)
 
 
 class Place(click.Path):
@@ -34,8 +33,6 @@ PATH = Place()
 
 
 def read_picture(path: Path) -> Image:
-    if not path.is_file():
-        raise RequestError(f"No picture at {str(path)!r}")
     with pictures.opened(path) as image:
         return image
 
@@ -68,12 +65,5 @@ def check_room(path: Path, size: tuple[int, int]) -> None:
 
 
 def save_picture(picture: Image, path: Path) -> None:
-    """Write a picture in the format of its name, and print where. A PNG holds what made it."""
-    from realkit.base.pictures import opaque
-    from realkit.models import provenance
-
-    if path.suffix.lower() == ".png":
-        write_atomically(path, lambda file: provenance.save(picture, file))
-    else:
-        write_atomically(path, lambda file: opaque(picture).save(file, "JPEG", quality=95))
-    click.echo(path)
+    """Write a picture in the format of its name, with what made it, and print where."""
+    click.echo(saving.save(picture, path, overwrite=True))

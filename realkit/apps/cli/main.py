@@ -11,7 +11,7 @@ import click
 from realkit.apps.cli.doctor import doctor
 from realkit.apps.cli.figures import edits, sets
 from realkit.apps.cli.kaggle import kaggle
-from realkit.apps.cli.pictures import generate, score, upscale
+from realkit.apps.cli.pictures import generate, info, score, upscale
 from realkit.apps.cli.prompts import prompts
 from realkit.apps.cli.sweeps import plan, run, sweep
 from realkit.apps.cli.tables import columns, compare, list_, table
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 for command in (
-    run, plan, sweep, generate, upscale, score, table, compare, sets, edits, vote, votes, list_,
-    prompts, columns, doctor, kaggle,
+    run, plan, sweep, generate, upscale, score, info, table, compare, sets, edits, vote, votes,
+    list_, prompts, columns, doctor, kaggle,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,12 +1,15 @@
-"""`realkit generate`, `upscale` and `score`: one picture."""
+"""`realkit generate`, `upscale`, `score` and `info`: one picture."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+import realkit as rk
 from realkit.apps.cli.files import (
     PATH,
     PICTURES,
@@ -16,6 +19,8 @@ from realkit.apps.cli.files import (
     save_picture,
 )
 from realkit.apps.cli.sweeps import DEVICE, RUNG
+
+LONGEST = 2_000  # characters of a value on a terminal
 
 
 @click.command()
@@ -106,3 +111,42 @@ def score(image: Path, prompt: str, names: tuple[str, ...]) -> None:
 
     for name, value in score_picture(read_picture(image), prompt, names).items():
         click.echo(f"{name} {value:.3f}")
+
+
+@click.command()
+@click.argument("image", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
+def info(image: Path, as_json: bool) -> None:
+    """Say what IMAGE says of itself: realkit's record, the web interfaces', a camera's."""
+    facts = rk.info(image)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    size = f"{facts['width']}×{facts['height']}"
+    click.echo(f"{image}: {facts['format']}, {size}, made by {_shown(facts['made_by'])}")
+    for key in ("prompt", "negative"):
+        if facts[key]:
+            click.echo(f"{key}: {_shown(facts[key])}")
+    _echo_all("", facts["settings"])
+    for key in ("unchanged", "dpi", "profile", "comment"):
+        if key in facts:
+            click.echo(f"{key}: {_shown(facts[key])}")
+    for name, graph in facts.get("comfyui", {}).items():
+        click.echo(f"ComfyUI's {name}: {len(graph.get('nodes', graph))} nodes")
+    _echo_all("EXIF ", facts.get("exif", {}))
+    _echo_all("text ", facts.get("texts", {}))
+    for what in facts["lost"]:
+        click.echo(f"not read: {what}")
+
+
+def _echo_all(before: str, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if value is not None:
+            click.echo(f"{before}{_shown(key)}: {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value in one line that no terminal takes as a command, shortened where it is long."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"

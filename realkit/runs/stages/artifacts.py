@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from realkit.models.identity import denoise_determined
-from realkit.models.provenance import pixel_hash
+from realkit.models.provenance import made_with, model_hash, pixel_hash
 from realkit.runs.jobs import Damaged, FileKey, Files, Kit, Output, Planned, Row, sha256
 
 if TYPE_CHECKING:
@@ -46,7 +46,13 @@ def read_picture(files: Files, source: FileKey) -> Image:
 
 
 def picture(
-    kit: Kit, stage: str, item: Planned, image: Image, measured: Row, upscaler: Any = None
+    kit: Kit,
+    stage: str,
+    item: Planned,
+    image: Image,
+    device: torch.device,
+    measured: Row,
+    upscaler: Any = None,
 ) -> Output:
     """A picture with its row and its record; `upscaler` is what determined an enlargement."""
     artifact = item.artifact(stage)
@@ -58,5 +64,11 @@ def picture(
         determined |= {"upscaler": upscaler, "target": image.size}
     size = {"image_width": image.width, "image_height": image.height}
     row = {"id": artifact, "parent": item.parent(stage), "status": "ok", **size, **measured}
+    row["device"] = device.type
     record = {"id": artifact, "stage": stage, "cell": cell, "determined": determined}
+    record["made"] = made_with(device, batch=item.batch_size)
+    if checkpoint := model_hash(lock):
+        record["model_hash"] = checkpoint
+    if stage == "upscale":
+        record["upscaler"] = str(item.cell.upscaler)
     return Output(row, image, record)

@@ -50,6 +50,6 @@ class Decode:
         latents = read_latents(files, item.source(self.name))
         with Stopwatch(tool.device) as decoding:
             image = tool(latents)
-        measured = {"decode_s": decoding.seconds, "device": tool.device.type, "rung": tool.rung}
+        measured = {"decode_s": decoding.seconds, "rung": tool.rung}
         measured |= measure.energy_of(self.name, decoding)
-        return [picture(self.kit, self.name, item, image, measured)]
+        return [picture(self.kit, self.name, item, image, tool.device, measured)]

@@ -46,9 +46,9 @@ class Upscale:
         with Stopwatch(device) as upscaling:
             image, used = tool(native, size, ids.settings_of(item.cell, tool.chain))
         determined = ids.of_cell(item.cell, self.kit.upscalers, self.kit.models[item.cell.model])
-        measured = {"upscale_s": upscaling.seconds, "device": device.type}
-        measured |= {**used, **measure.memory(device), **measure.energy_of(self.name, upscaling)}
-        return [picture(self.kit, self.name, item, image, measured, determined)]
+        measured = {"upscale_s": upscaling.seconds, **used, **measure.memory(device)}
+        measured |= measure.energy_of(self.name, upscaling)
+        return [picture(self.kit, self.name, item, image, device, measured, determined)]
 
 
 def _tool(cell: Cell) -> Tool:

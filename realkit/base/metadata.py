@@ -1,0 +1,302 @@
+"""What a picture's file says beside its pixels, the same for PNG, JPEG and WebP: texts by name
+(A1111's `parameters`, ComfyUI's `prompt` and `workflow`, our record), EXIF, resolution, profile.
+
+PNG has a chunk for each text. JPEG and WebP have EXIF: `parameters` is the user's comment, as A1111
+writes it; another text is a tag "NAME:TEXT", as ComfyUI writes it in WebP.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from realkit.base import exif as exifs
+from realkit.base import infotext
+from realkit.base.exif import ASCII, MAIN, PRIVATE, UNDEFINED, BadExif, Block
+from realkit.base.warn import warn_once
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PARAMETERS = "parameters"
+XMP = ("xmp", "XML:com.adobe.xmp")  # Pillow's names for one thing, as bytes and as a text
+RAW_EXIF = "Raw profile type exif"
+NO_TEXT = (*XMP, RAW_EXIF, "compression", "srgb")  # texts in `info` of other kinds
+OTHER_COMMENT = "UserComment"  # where the infotext takes the place of a camera's comment
+# EXIF tags of ComfyUI's texts; other texts begin at OWN, in TIFF's range for private use.
+OF_COMFYUI = {"workflow": 0x010F, "prompt": 0x0110}
+OWN, LAST = 65_000, 65_535
+MOST_EXIF, MOST_XMP, MOST_COMMENT = 65_533, 65_504, 65_533  # bytes of a JPEG's markers
+UNIT_INCH = 2
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a picture says of itself. `dpi` is dots an inch (across, down); `lost` says in words
+    what its file holds and nobody could read."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    exif: Block = field(default_factory=Block)
+    dpi: tuple[float, float] | None = None
+    profile: bytes = b""  # ICC
+    xmp: bytes = b""
+    comment: bytes = b""  # of JPEG and GIF
+    lost: tuple[str, ...] = ()
+
+    def info(self) -> dict[Any, Any]:
+        """The same as Pillow keeps it in a picture's `info`."""
+        info: dict[str, Any] = dict(self.texts)
+        if self.exif:
+            info["exif"] = self.exif.tobytes()
+        for key, value in (
+            ("dpi", self.dpi),
+            ("icc_profile", self.profile),
+            ("xmp", self.xmp),
+            ("comment", self.comment),
+        ):
+            if value:
+                info[key] = value
+        return info
+
+    def upright(self, size: tuple[int, int]) -> Metadata:
+        """The same for the picture turned upright, at this size (width, height)."""
+        block = self.exif.copy()
+        if exifs.ORIENTATION in block.directories[MAIN]:
+            block.short(MAIN, exifs.ORIENTATION, 1)
+        for tag, *sides in exifs.PIXELS:
+            for side, length in zip(sides, size, strict=True):
+                if side in block.directories.get(tag, {}):
+                    block.short(tag, side, length)
+        return replace(self, exif=block)
+
+
+def of(image: Image) -> Metadata:
+    """What a picture in memory says of itself, wherever it was read or made."""
+    info = image.info
+    texts = {}
+    for name, value in info.items():
+        if isinstance(name, str) and isinstance(value, str) and name not in NO_TEXT:
+            texts[name] = str(value)
+    block, lost = _block(image)
+    texts = _texts(block) | texts
+    xmp = info.get(XMP[0]) or info.get(XMP[1]) or b""
+    comment = info.get("comment") or b""
+    if info.get("photoshop"):
+        lost = [*lost, "its Photoshop block (IPTC), which realkit does not write"]
+    if getattr(image, "n_frames", 1) > 1:
+        lost = [*lost, "its other frames"]
+    return Metadata(
+        texts,
+        block,
+        _dpi(info, block),
+        _bytes(info.get("icc_profile")),
+        _bytes(xmp),
+        _bytes(comment),
+        tuple(lost),
+    )
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace")
+    return bytes(value) if isinstance(value, (bytes, bytearray)) else b""
+
+
+def _block(image: Image) -> tuple[Block, list[str]]:
+    exif = image.info.get("exif") or b""
+    raw = image.info.get(RAW_EXIF)
+    try:
+        if isinstance(raw, str) and not exif:  # as ImageMagick writes it: three lines, then digits
+            exif = bytes.fromhex("".join(raw.split("\n")[3:]))
+        return exifs.read(_bytes(exif)), []
+    except (BadExif, ValueError) as error:
+        return Block(), [f"its EXIF block, which is damaged ({error})"]
+
+
+def _texts(block: Block) -> dict[str, str]:
+    """The texts in an EXIF block, which are taken out of it; what else it says stays."""
+    texts = {}
+    for tag in (*OF_COMFYUI.values(), *range(OWN, LAST + 1)):
+        if tag not in block.directories[MAIN]:
+            continue
+        name, colon, text = block.text(tag).partition(":")
+        # A camera's maker is no text: ComfyUI's are JSON.
+        if colon and (tag >= OWN or (name in OF_COMFYUI and text.lstrip().startswith("{"))):
+            texts[name] = _unescaped(text) if tag >= OWN else text
+            block.remove(MAIN, [tag])
+    words = exifs.comment_text(block.comment)
+    if infotext.is_infotext(words):
+        texts[PARAMETERS] = words
+        block.remove(PRIVATE, [exifs.COMMENT])
+    return texts
+
+
+def _escaped(text: str) -> str:
+    """A text that is no JSON, in the letters that EXIF has."""
+    return text if text.isascii() and text[:1] in ("{", "[") else json.dumps(text)
+
+
+def _unescaped(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
+
+
+def _dpi(info: Mapping[Any, Any], block: Block) -> tuple[float, float] | None:
+    """Dots an inch, as the file says; in EXIF where the format has no other place for it."""
+    try:
+        across, down = (float(value) for value in info["dpi"])
+    except (KeyError, TypeError, ValueError):
+        sides = block.rational(exifs.X_RESOLUTION), block.rational(exifs.Y_RESOLUTION)
+        across, down = (side or 0.0 for side in sides)
+    return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
+
+
+def say_lost(metadata: Metadata) -> None:
+    """Say, once, what will not be in what is made of a picture."""
+    for what in metadata.lost:
+        warn_once(f"realkit: the picture loses {what}")
+
+
+def png(image: Image, metadata: Metadata) -> bytes:
+    """The PNG of a picture with all of its metadata."""
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    for name, text in metadata.texts.items():
+        chunks.add_text(_chunk_name(name), _writable(text))
+    if metadata.comment and "Comment" not in metadata.texts:
+        chunks.add_text("Comment", metadata.comment.decode("utf-8", "replace"))
+    if metadata.xmp:
+        chunks.add_itxt(XMP[1], metadata.xmp.decode("utf-8", "replace"))
+    options: dict[str, Any] = {}
+    if metadata.exif:
+        options["exif"] = metadata.exif.tobytes()
+    if metadata.dpi:
+        options["dpi"] = metadata.dpi
+    file = io.BytesIO()
+    image.save(
+        file, "png", pnginfo=chunks, compress_level=4, icc_profile=metadata.profile, **options
+    )
+    return file.getvalue()
+
+
+def _writable(text: str) -> str:
+    """Text that a file can hold: half of a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _chunk_name(name: str) -> str:
+    """A name that a PNG chunk can have: 1 to 79 letters of Latin-1."""
+    return name.encode("latin-1", "replace").decode("latin-1").replace("\0", "")[:79] or "Comment"
+
+
+def jpeg(image: Image, metadata: Metadata, quality: int) -> bytes:
+    """The JPEG of an RGB, grey or CMYK picture; colours at full resolution. What its markers cannot
+    hold is left out, and said."""
+    options: dict[str, Any] = {}
+    if metadata.dpi:
+        options["dpi"] = tuple(round(side) for side in metadata.dpi)
+    if len(metadata.xmp) <= MOST_XMP:
+        options["xmp"] = metadata.xmp
+    else:
+        _say_left_out("JPEG", "its XMP block", len(metadata.xmp))
+    # Without an own one, Pillow would write that of `info`.
+    options["comment"] = metadata.comment[:MOST_COMMENT]
+    file = io.BytesIO()
+    image.save(
+        file,
+        "jpeg",
+        quality=quality,
+        subsampling=0,
+        exif=_exif(metadata, MOST_EXIF),
+        icc_profile=metadata.profile,
+        **options,
+    )
+    return file.getvalue()
+
+
+def webp(image: Image, metadata: Metadata, quality: int) -> bytes:
+    """The WebP of an RGB or RGBA picture; at a quality of 100 without loss."""
+    texts = dict(metadata.texts)
+    if metadata.comment:
+        texts.setdefault("Comment", metadata.comment.decode("utf-8", "replace"))
+    file = io.BytesIO()
+    image.save(
+        file,
+        "webp",
+        quality=quality,
+        lossless=quality == 100,
+        exact=True,
+        exif=_exif(replace(metadata, texts=texts), None, resolution=True),
+        xmp=metadata.xmp,
+        icc_profile=metadata.profile,
+    )
+    return file.getvalue()
+
+
+def _say_left_out(kind: str, what: str, size: int) -> None:
+    warn_once(
+        f"realkit: {kind} cannot hold {what} ({size / 1000:.0f} kB): it is left out of the file."
+        " Save as PNG or WebP to keep it"
+    )
+
+
+def _exif(metadata: Metadata, most: int | None, *, resolution: bool = False) -> bytes:
+    """An EXIF block of at most so many bytes that holds the texts too. Of texts that do not fit,
+    the longest are left out first, and said."""
+    texts = dict(metadata.texts)
+    while True:
+        data = _with_texts(metadata, texts, resolution)
+        if most is None or len(data) <= most:
+            return data
+        if not texts:
+            _say_left_out("JPEG", "its EXIF block", len(data))
+            return b""
+        longest = max(texts, key=lambda name: len(texts[name]))
+        _say_left_out("JPEG", f"its text {longest!r}", len(texts.pop(longest)))
+
+
+def _with_texts(metadata: Metadata, texts: Mapping[str, str], resolution: bool) -> bytes:
+    block = metadata.exif.copy()
+    others = {name: text for name, text in texts.items() if name != PARAMETERS}
+    if PARAMETERS in texts:
+        if camera := exifs.comment_text(block.comment):
+            others.setdefault(OTHER_COMMENT, camera)
+        comment = exifs.unicode_comment(_writable(texts[PARAMETERS]))
+        block.set(PRIVATE, exifs.COMMENT, UNDEFINED, comment)
+    free = OWN
+    for name, text in others.items():
+        tag = OF_COMFYUI.get(name, MAIN)
+        if tag and tag not in block.directories[MAIN] and text.lstrip().startswith("{"):
+            data = f"{name}:{_ascii(text)}"
+        elif free <= LAST:
+            tag, free = free, free + 1
+            data = f"{_ascii_name(name)}:{_escaped(_writable(text))}"
+        else:
+            _say_left_out("EXIF", f"its text {name!r}, after {LAST - OWN} others", len(text))
+            continue
+        block.set(MAIN, tag, ASCII, data.encode() + b"\0")
+    if resolution and metadata.dpi and metadata.dpi != _dpi({}, block):
+        block.fraction(exifs.X_RESOLUTION, metadata.dpi[0])
+        block.fraction(exifs.Y_RESOLUTION, metadata.dpi[1])
+        block.short(MAIN, exifs.RESOLUTION_UNIT, UNIT_INCH)
+    return block.tobytes() if block else b""
+
+
+def _ascii_name(name: str) -> str:
+    return name.encode("ascii", "replace").decode().replace(":", " ").replace("\0", "")
+
+
+def _ascii(text: str) -> str:
+    """JSON in ASCII: the same value, as ComfyUI writes it."""
+    try:
+        return text if text.isascii() else json.dumps(json.loads(text))
+    except (ValueError, RecursionError):
+        return _writable(text)

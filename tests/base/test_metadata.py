@@ -1,0 +1,132 @@
+"""What a file says, through each format and back."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from realkit.base import exif, metadata
+from realkit.base.metadata import Metadata
+from tests import picture_files as files
+
+TEXTS = {
+    "parameters": files.A1111, "prompt": json.dumps(files.GRAPH),
+    "workflow": json.dumps(files.WORKFLOW), "realkit": '{"prompt": "schön, 😀"}',
+    "Title": "a: b", "Description": "línea\nzwei", "odd": '"quoted"', "empty": "",
+}  # fmt: skip
+
+
+def read(data: bytes) -> Metadata:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return metadata.of(image)
+
+
+def written(kind: str, about: Metadata) -> bytes:
+    image = files.gradient()
+    if kind == "png":
+        return metadata.png(image, about)
+    return (metadata.jpeg if kind == "jpeg" else metadata.webp)(image, about, 90)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_all_that_a_picture_says_goes_through_each_format(kind):
+    block = exif.read(files.camera())
+    block.remove(exif.PRIVATE, [exif.COMMENT])
+    about = Metadata(TEXTS, block, (300.0, 300.0), b"profile", b"<x:xmpmeta/>", b"a note")
+    again = read(written(kind, about))
+    texts = dict(again.texts)
+    note = again.comment or texts.pop("Comment").encode()
+    assert note == b"a note"
+    assert {name: text for name, text in texts.items() if name not in ("prompt", "workflow")} == {
+        name: text for name, text in TEXTS.items() if name not in ("prompt", "workflow")
+    }
+    assert json.loads(texts["prompt"]) == files.GRAPH
+    assert json.loads(texts["workflow"]) == files.WORKFLOW
+    assert again.exif.directories == block.directories
+    assert again.dpi == pytest.approx((300, 300), abs=0.01)
+    assert (again.profile, again.xmp, again.lost) == (b"profile", b"<x:xmpmeta/>", ())
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_a_cameras_comment_makes_room_for_the_parameters(kind):
+    about = Metadata({"parameters": files.A1111}, exif.read(files.camera()))
+    again = read(written(kind, about))
+    assert again.texts == {"parameters": files.A1111, "UserComment": "Holiday"}
+    kept = read(written(kind, Metadata({}, exif.read(files.camera()))))
+    assert exif.comment_text(kept.exif.comment) == "Holiday"
+
+
+@pytest.mark.parametrize("data", [files.a1111_png(), files.a1111_jpeg()])
+def test_a1111s_parameters_are_found(data):
+    assert read(data).texts == {"parameters": files.A1111}
+
+
+def test_comfyuis_texts_are_found_in_both_formats():
+    for data in (files.comfyui_png(), files.comfyui_webp()):
+        texts = read(data).texts
+        assert json.loads(texts["prompt"]) == files.GRAPH
+        assert json.loads(texts["workflow"]) == files.WORKFLOW
+    again = Image.open(io.BytesIO(written("webp", read(files.comfyui_png()))))
+    tags = again.getexif()
+    assert tags[0x010F] == f"workflow:{json.dumps(files.WORKFLOW)}"
+    assert tags[0x0110] == f"prompt:{json.dumps(files.GRAPH)}"
+    # A camera's maker and model stay a camera's.
+    assert read(files.camera_jpeg()).texts == {}
+
+
+def test_what_jpeg_cannot_hold_is_said_and_the_rest_stays(capsys):
+    metadata.warn_once.cache_clear()
+    about = Metadata({"parameters": files.A1111, "workflow": '{"a": "' + "x" * 70_000 + '"}'})
+    assert read(written("jpeg", about)).texts == {"parameters": files.A1111}
+    said = capsys.readouterr().err
+    assert "JPEG cannot hold its text 'workflow' (70 kB)" in said and said.count("\n") == 1
+    assert len(read(written("webp", about)).texts) == 2
+    xmp = replace(about, texts={}, xmp=b"x" * 70_000)
+    assert read(written("jpeg", xmp)).xmp == b"" and "XMP" in capsys.readouterr().err
+    huge = exif.Block()
+    huge.set(exif.MAIN, 0x8298, exif.ASCII, b"c" * 70_000)
+    assert not read(written("jpeg", Metadata(exif=huge))).exif
+    assert "its EXIF block" in capsys.readouterr().err
+
+
+def test_a_damaged_block_is_a_said_loss(capsys):
+    metadata.warn_once.cache_clear()
+    about = read(files.file("jpeg", exif=b"Exif\0\0II*\0\xff\xff\0\0"))
+    assert len(about.lost) == 1 and "its EXIF block, which is damaged" in about.lost[0]
+    metadata.say_lost(about)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_exif_of_imagemagick_is_read():
+    block = files.camera()
+    raw = f"\nexif\n{len(block)}\n{block.hex()}"
+    about = read(files.png_of({metadata.RAW_EXIF: raw}))
+    assert about.exif.directories == exif.read(block).directories and not about.texts
+
+
+def test_a_picture_turned_upright_says_its_new_size_once():
+    about = Metadata(exif=exif.read(files.camera(orientation=6)))
+    block = about.upright((24, 40)).exif
+    assert block.directories[exif.MAIN][exif.ORIENTATION] == (exif.SHORT, b"\1\0")
+    assert block.directories[exif.PRIVATE][0xA002] == (exif.SHORT, b"\x18\0")
+    assert block.directories[exif.PRIVATE][0xA003] == (exif.SHORT, b"\x28\0")
+    assert about.exif.directories[exif.MAIN][exif.ORIENTATION][1] == b"\6\0"
+
+
+def test_half_of_a_surrogate_pair_is_a_question_mark():
+    about = Metadata({"parameters": "a \ud83d cat\nSteps: 1, Seed: 2, Size: 8x8", "b": "\ud83d"})
+    for kind in ("png", "jpeg", "webp"):
+        texts = read(written(kind, about)).texts
+        assert texts["parameters"].startswith("a ? cat") and texts["b"] == "?"
+
+
+def test_many_texts_find_room_and_the_rest_is_said(capsys):
+    metadata.warn_once.cache_clear()
+    about = Metadata({f"text {number}": str(number) for number in range(600)})
+    assert len(read(written("png", about)).texts) == 600
+    kept = read(written("webp", about)).texts
+    assert kept.items() <= about.texts.items() and len(kept) == 536
+    assert capsys.readouterr().err.count("\n") == 64
