@@ -36,7 +36,8 @@ def merge(source: str | Path, out: str | Path) -> int:
     if len(sources) < len(folders):
         raise RequestError(f"{str(source)!r} is packed: unzip it, then merge the folder")
     store = Store(out)
-    locks, versions = _locks([store, *sources]), _versions([store, *sources])
+    locks = united_locks([store, *sources], "merge it into a folder of its own")
+    versions = versions_of([store, *sources])
     for other in sources:  # a damaged record is found before anything is written
         other.cells.read()
         other.votes.read()
@@ -57,8 +58,9 @@ def merge(source: str | Path, out: str | Path) -> int:
     return count
 
 
-def _locks(stores: Iterable[Store]) -> Locks:
-    """The locks of all folders. Raises RequestError where a name means different files."""
+def united_locks(stores: Iterable[Store], advice: str) -> Locks:
+    """The locks of all folders. Raises RequestError, with this advice, where a name means different
+    files."""
     merged = Locks()
     meanings: dict[tuple[str, str], tuple[Any, Path]] = {}
     for store in stores:
@@ -68,7 +70,7 @@ def _locks(stores: Iterable[Store]) -> Locks:
             if prints != others:
                 raise RequestError(
                     f"{key[1]!r} means other files in {str(store.folder)!r} than in"
-                    f" {str(folder)!r}: merge it into a folder of its own"
+                    f" {str(folder)!r}: {advice}"
                 )
         for kind in fields(Locks):
             setattr(merged, kind.name, getattr(locks, kind.name) | getattr(merged, kind.name))
@@ -91,7 +93,7 @@ def _fingerprints(locks: Locks) -> dict[tuple[str, str], Any]:
     return prints
 
 
-def _versions(stores: Iterable[Store]) -> dict[str, Any]:
+def versions_of(stores: Iterable[Store]) -> dict[str, Any]:
     """The library versions of the first folder that has runs."""
     for store in stores:
         if runs := store.machines():
@@ -113,6 +115,12 @@ def _add_failures(source: Store, store: Store) -> int:
 def _add_cells(source: Store, store: Store) -> None:
     """Add the cells that are new. Their batches get new numbers; a cell whose latents exist already
     takes the batch of those latents."""
+    if new := new_cells(source, store):
+        store.add_cells(new)
+
+
+def new_cells(source: Store, store: Store) -> list[dict[str, Any]]:
+    """The cells of a folder that another lacks, with the batches that they have there."""
     ids = {record["id"] for record in store.cells.read()}
     batch_of = store.batches()
     first = max(batch_of.values(), default=-1) + 1
@@ -121,20 +129,23 @@ def _add_cells(source: Store, store: Store) -> None:
         if record["id"] not in ids:
             batch = batch_of.get(record["ids"]["latents"], first + record["batch"])
             new.append(record | {"batch": batch})
-    if new:
-        store.add_cells(new)
+    return new
 
 
 def _add_looks(source: Store, store: Store) -> None:
-    """Add the looks of races that continue those that the folder has. Where two folders raced
-    apart, the looks of the first stay, whose decisions hang together."""
+    if new := new_looks(source, store):
+        store.looks.append(new)
+
+
+def new_looks(source: Store, store: Store) -> list[dict[str, Any]]:
+    """The looks of races that continue those that a folder has. Where two folders raced apart, the
+    looks of the first stay, whose decisions hang together."""
     new = []
     for race, looks in races(source).items():
         records = [record for record in store.looks.read() if record["race"] == race]
         if records == looks.records[: len(records)]:
             new += looks.records[len(records) :]
-    if new:
-        store.looks.append(new)
+    return new
 
 
 def _copy_others(folder: Path, store: Store) -> None:

@@ -53,14 +53,19 @@ def run_record(run: str, environment: Mapping[str, Any]) -> dict[str, Any]:
 def same_versions(before: Mapping[str, Any], now: Mapping[str, Any], whose: str) -> None:
     """Raise RequestError, beginning with `whose`, where library versions differ that may draw
     differently."""
+    if changes := version_changes(before, now):
+        raise RequestError(
+            f"{whose} other versions ({changes}): install those, or use a new folder"
+        )
+
+
+def version_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The versions that differ, as text; "" where none does."""
     changes = []
     for name, old in before.items():
         if old != now.get(name):
             changes.append(f"{name} {old} → {now.get(name)}")
-    if changes:
-        raise RequestError(
-            f"{whose} other versions ({', '.join(changes)}): install those, or use a new folder"
-        )
+    return ", ".join(changes)
 
 
 def _revision() -> str | None:

@@ -112,8 +112,8 @@ class Store:
             raise RequestError(f"A vote is damaged: {one_line(error, 200)}") from None
         try:
             with FileLock(self.folder / VOTING, timeout=10):
-                keys = {_vote_key(vote) for vote in self.votes.read()}
-                new = {_vote_key(vote): vote for vote in votes if _vote_key(vote) not in keys}
+                keys = {vote_key(vote) for vote in self.votes.read()}
+                new = {vote_key(vote): vote for vote in votes if vote_key(vote) not in keys}
                 if new:
                     self.votes.append(new.values())
         except (OSError, Timeout) as error:
@@ -177,7 +177,7 @@ class Store:
             lock.release()
 
 
-def _vote_key(vote: dict[str, Any]) -> tuple[Any, ...]:
+def vote_key(vote: dict[str, Any]) -> tuple[Any, ...]:
     """What tells a vote from others: nobody votes twice on a pair at one moment."""
     return vote["voter"], vote["at"], vote["a"], vote["b"]
 

@@ -223,6 +223,8 @@ A results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what ea
 `rows.jsonl` (one line an attempt; the last of an id counts), `images/`, `latents/`, and the table
 as `table.parquet` and `table.csv`. A race adds `decisions.jsonl`: a line a look, with the contrasts
 it judged.
+`realkit prune DIR --latents` empties `latents/` of what finished pictures were decoded from.
+`rk.read` of several folders adds the column `folder`: the one that a cell comes from.
 `sample/` is a small part of a real run; its README says more. This page is generated:
 `realkit columns`.
 

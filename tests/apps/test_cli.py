@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from realkit.apps.cli.main import main
 from realkit.models import loading
 from realkit.runs import loop
+from realkit.runs.store import Store
 from realkit.upscalers import upscale
 
 GOOD = "models: rehearsal/base\nprompts: a red cube\nsteps: 2\nscorers: rehearsal/clip\n"
@@ -318,3 +320,17 @@ def test_generate_and_upscale_write_what_made_the_picture(tmp_path):
     assert made["cell"]["seed"] == 7 and made["pixels"] == provenance.pixel_hash(Image.open(small))
     assert enlarged["cell"] == made["cell"] | {"upscaler": "lanczos", "target": [100, 100]}
     assert enlarged["determined"].items() > made["determined"].items()
+
+
+def test_prune_says_what_it_deletes_and_deletes_it(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    code, said, _ = call("prune", folder, "--latents", "--dry-run")
+    assert code == 0 and said.startswith("8 latents would be deleted, 0.")
+    assert "denoised again" in said and len(list((folder / "latents").iterdir())) == 8
+    assert call("prune", folder, "--latents")[1].startswith("8 latents deleted, 0.")
+    assert call("prune", folder, "--latents")[1] == "No latents deleted.\n"
+    assert call("prune", folder)[0] == 2 and call("prune", tmp_path, "--latents")[0] == 2
+    with Store(folder).writing():
+        code, _, error = call("prune", folder, "--latents")
+        assert code == 2 and "Another run is writing" in error

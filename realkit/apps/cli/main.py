@@ -10,6 +10,7 @@ import click
 
 from realkit.apps.cli.doctor import doctor
 from realkit.apps.cli.figures import edits, sets
+from realkit.apps.cli.folders import prune
 from realkit.apps.cli.kaggle import kaggle
 from realkit.apps.cli.pictures import generate, info, score, upscale
 from realkit.apps.cli.prompts import prompts
@@ -52,6 +53,6 @@ def main() -> None:
 
 for command in (
     run, plan, sweep, generate, upscale, score, info, table, compare, sets, edits, vote, votes,
-    list_, prompts, columns, doctor, kaggle,
+    prune, list_, prompts, columns, doctor, kaggle,
 ):  # fmt: skip
     main.add_command(command)
