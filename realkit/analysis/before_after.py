@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError, shown
+from realkit.base.suggest import instead
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +22,7 @@ def before_after(pictures: Mapping[str, Image], before: str, after: str, side: i
 
     for name in (before, after):
         if name not in pictures:
-            raise RequestError(f"No picture {shown(name)}: expected one of {', '.join(pictures)}")
+            raise RequestError(f"No picture {shown(name)}{instead(name, pictures)}")
 
     def draw(left: str, right: str, border: int) -> Image:
         return joined(pictures[left], pictures[right], border / 100, side)

@@ -25,6 +25,7 @@ from pydantic import (
 from realkit.base import yaml_core
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import yaml_file
+from realkit.base.suggest import instead
 from realkit.catalog.lookup import Table, find
 from realkit.models import request
 from realkit.models.spec import ModelSpec, identify
@@ -121,7 +122,7 @@ class Sweep(BaseModel):
         for name, value in arguments.items():
             if name not in names:
                 raise RequestError(
-                    f"Unknown key {shown(name)} in the sweep: expected some of {', '.join(names)}"
+                    f"Unknown key {shown(name)} in the sweep{instead(name, names, 'some')}"
                 )
             values[name] = value
             if name == "photographs":
@@ -279,8 +280,8 @@ def _value(axis: str, item: Any) -> Any:
     settings = {}
     for key, value in item.items():
         if key not in AXES.values():
-            expected = ", ".join(AXES.values())
-            raise RequestError(f"{axis}: unknown setting {shown(key)}, expected some of {expected}")
+            end = instead(key, AXES.values(), "some")
+            raise RequestError(f"{axis}: unknown setting {shown(key)}{end}")
         settings[key] = _setting(key, value)
     return settings
 
