@@ -62,9 +62,9 @@ def instead(typed: object, names: Iterable[object], count: str = "one", listed: 
     """The end of a sentence that refuses a name: ": expected one of a, b", or, where a name is like
     it, ". Did you mean 'a'? Expected one of a, b". `listed` writes the names where not all are
     to be read, or otherwise."""
-    names = list(map(str, names))
-    choices = f"{count} of {listed or ', '.join(names)}"
-    meant = did_you_mean(typed, names)
+    options = list(map(str, names))
+    choices = f"{count} of {listed or ', '.join(options)}"
+    meant = did_you_mean(typed, options)
     return f".{meant} Expected {choices}" if meant else f": expected {choices}"
 
 

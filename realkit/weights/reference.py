@@ -36,7 +36,7 @@ FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")  # suffixes of weight f
 HUB_ID = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+?))?(:(?P<variant>[\w-]+))?$")
 HUB_FILE = re.compile(
     r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?"
-    r"/(?P<file>[\w./ +()-]+\.(safetensors|ckpt|pt|pth|bin))$"
+    r"/(?P<file>[\w./ +()-]+\.(?i:safetensors|ckpt|pt|pth|bin))$"
 )
 HUB_URL = re.compile(
     r"^(https://(www\.)?)?(huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+)"
