@@ -15,6 +15,7 @@ from realkit.analysis.metrics import RELATIVE_UNITS, check_columns, column_names
 from realkit.analysis.pairs import ABSENT, AXES, BOUGHT, BOUND, CONDITIONS, labelled, texts
 from realkit.analysis.sentences import MOST_NAMED, counted, number
 from realkit.base.errors import RequestError, shown
+from realkit.base.suggest import instead
 from realkit.catalog.columns import COLUMNS
 from realkit.runs.folder import read
 
@@ -89,7 +90,7 @@ def _costs(frame: pd.DataFrame, by: Sequence[str], cost: Any, most: Any) -> pd.S
             )
     if cost not in COLUMNS or COLUMNS[cost].better != "lower":
         known = [name for name in COLUMNS if COLUMNS[name].better == "lower" and name in frame]
-        raise RequestError(f"{shown(cost)} is no cost: expected one of {', '.join(known)}")
+        raise RequestError(f"{shown(cost)} is no cost{instead(cost, known)}")
     real = isinstance(most, (int, float, np.number)) and not isinstance(most, bool)
     if most is not None and (not real or not 0 < most < float("inf")):
         raise RequestError(f"most {shown(most)}: expected a number above 0, in the unit of {cost}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base.errors import RequestError, shown
 from realkit.base.pictures import opaque
+from realkit.base.suggest import instead
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +25,7 @@ def before_after(pictures: Mapping[str, Image], before: str, after: str, side: i
 
     for name in (before, after):
         if name not in pictures:
-            raise RequestError(f"No picture {shown(name)}: expected one of {', '.join(pictures)}")
+            raise RequestError(f"No picture {shown(name)}{instead(name, pictures)}")
     names = list(pictures)
     plain = dict(zip(names, map(opaque, pictures.values()), strict=True))
     short = {"description_width": "initial"}

@@ -26,6 +26,7 @@ from realkit.analysis.pairs import MADE, Arms, Pairs, all_pairs, as_made, labell
 from realkit.analysis.verdicts import LEAST_PROMPTS, Verdict, judged, least
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import Contrast, clusters_needed, family, smallest_effect
+from realkit.base.suggest import instead
 from realkit.runs.folder import read
 
 MOST_ARMS = 60  # 1,770 pairs
@@ -175,8 +176,7 @@ def _baseline(arms: list[Any], by: list[str], baseline: Any | None) -> Any | Non
         if str(arm) == text or _number(arm) == _number(text):
             return arm
     raise RequestError(
-        f"baseline {shown(baseline)} is no {' and '.join(by)} of the table: expected one of"
-        f" {', '.join(map(str, arms))}"
+        f"baseline {shown(baseline)} is no {' and '.join(by)} of the table{instead(text, arms)}"
     )
 
 

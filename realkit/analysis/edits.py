@@ -14,6 +14,7 @@ from realkit.analysis.answer import Answer
 from realkit.analysis.embeddings import SETTINGS, Embedded, Tensors, embedded
 from realkit.analysis.sentences import counted
 from realkit.base.errors import RequestError
+from realkit.base.suggest import instead
 from realkit.catalog.lookup import find
 from realkit.catalog.suites import BASE, PROMPTS, SUITE
 from realkit.runs.folder import Run
@@ -44,7 +45,7 @@ def edits(folder: str | Path | Run, suite: str, encoder: str | None = None) -> A
     name = find(PROMPTS, suite.removeprefix(SUITE) if isinstance(suite, str) else suite)
     if not PROMPTS[name].edits:
         known = [other for other in PROMPTS if PROMPTS[other].edits]
-        raise RequestError(f"Suite {name!r} has no edits: expected one of {', '.join(known)}")
+        raise RequestError(f"Suite {name!r} has no edits{instead(name, known)}")
     found = embedded(folder, encoder)
     if "prompt" not in found.tensors[0]:
         raise RequestError(

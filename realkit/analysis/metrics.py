@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from realkit.base.errors import RequestError, shown
+from realkit.base.suggest import instead
 from realkit.catalog.columns import COLUMNS
 from realkit.scorers.likeness import MEASURES
 from realkit.scorers.table import SCORERS
@@ -66,7 +67,8 @@ def metric_of(frame: pd.DataFrame, name: str, margin: float | None) -> Metric:
     is missing, empty, no number, or has no better direction."""
     if name not in frame.columns:
         known = ", ".join(metrics_of(frame)) or "none"
-        raise RequestError(f"The table has no metric {shown(name)}: expected one of {known}")
+        end = instead(name, frame.columns, listed=known)
+        raise RequestError(f"The table has no metric {shown(name)}{end}")
     real = isinstance(margin, (int, float)) and not isinstance(margin, bool)
     if margin is not None and (not real or not 0 < margin < float("inf")):
         raise RequestError(f"margin {shown(margin)}: expected a number above 0")
@@ -136,7 +138,8 @@ def check_columns(frame: pd.DataFrame, *names: str) -> None:
     for name in names:
         if name not in frame.columns:
             columns = ", ".join(map(str, frame.columns)) or "none, for it has no columns"
-            raise RequestError(f"The table has no column {shown(name)}: expected one of {columns}")
+            end = instead(name, frame.columns, listed=columns)
+            raise RequestError(f"The table has no column {shown(name)}{end}")
     if frame.empty:
         raise RequestError("The table has no rows: expected the cells of a run")
 

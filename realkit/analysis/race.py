@@ -17,6 +17,7 @@ from realkit.analysis.pairs import ABSENT, AXES, Arms, Pairs, labelled
 from realkit.analysis.verdicts import LEAST_PROMPTS, Verdict
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import Contrast
+from realkit.base.suggest import instead
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
 from realkit.runs.looks import Arm, Looks, Record
@@ -44,7 +45,7 @@ def race_of(sweep: Sweep, decide: Any, by: Any) -> Race:
     names = column_names("by", by)
     for name in names:
         if name not in axes:
-            raise RequestError(f"by {shown(name)}: expected one of {', '.join(axes)}")
+            raise RequestError(f"by {shown(name)}{instead(name, axes)}")
     metric = _metric(sweep, decide)
     cells = sweep.cells()
     frame = pd.DataFrame([vars(cell) for cell in cells])

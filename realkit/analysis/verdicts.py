@@ -10,6 +10,7 @@ from realkit.analysis.pairs import Pairs
 from realkit.base.door import door
 from realkit.base.errors import RequestError, shown
 from realkit.base.statistics import LEAST_PROMPTS, Contrast, family
+from realkit.base.suggest import instead
 from realkit.scorers.likeness import MEASURES
 
 if TYPE_CHECKING:
@@ -105,10 +106,8 @@ def restoration_verdict(frame: pd.DataFrame, baseline: str = "bicubic") -> pd.Da
     done = frame[frame["status"] == "ok"].replace([np.inf, -np.inf], np.nan)
     names = list(dict.fromkeys(done["upscaler"]))
     if baseline not in names:
-        raise RequestError(
-            f"No picture was restored by the baseline {shown(baseline)}: expected one of"
-            f" {', '.join(names) or 'none'}"
-        )
+        end = instead(baseline, names or ["none"])
+        raise RequestError(f"No picture was restored by the baseline {shown(baseline)}{end}")
     rows = []
     for measure in MEASURES:
         if done[measure].isna().all():

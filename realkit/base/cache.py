@@ -84,9 +84,16 @@ def room(folder: Path, size: int, called: str) -> None:
     """Raise RequestError where a disk has no room for `size` bytes and SPARE more."""
     if size + SPARE > free_bytes(folder):
         raise RequestError(
-            f"{called} needs {size / GIB:.1f} GiB and {SPARE / GIB:.1f} to spare,"
-            f" {_room_of(folder)}"
+            f"{called} needs {readable(size)} and {readable(SPARE)} to spare, {_room_of(folder)}"
         )
+
+
+def readable(size: float) -> str:
+    """A number of bytes for a person, in the largest unit that it fills: "3.2 GiB", "57 bytes"."""
+    for unit, name in ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size:.0f} bytes"
 
 
 def free_bytes(folder: Path) -> int:
@@ -106,7 +113,7 @@ def unwritten(called: str, folder: Path, error: OSError, size: int = 0) -> Reque
     A disk fills in the middle of a download whose size no server told, or by other programs.
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        needed = f" it needs {size / GIB:.1f} GiB," if size else ""
+        needed = f" it needs {readable(size)}," if size else ""
         reason = f"the disk is full,{needed} {_room_of(folder)}"
     else:
         reason = f"{error.strerror or type(error).__name__}. Set ${CACHE} to a writable folder"
@@ -115,6 +122,20 @@ def unwritten(called: str, folder: Path, error: OSError, size: int = 0) -> Reque
 
 def _room_of(folder: Path) -> str:
     return (
-        f"{str(folder)!r} has {free_bytes(folder) / GIB:.1f} GiB free: make room, or set ${CACHE}"
-        " to a folder on another disk"
+        f"{str(folder)!r} has {readable(free_bytes(folder))} free: make room, or set ${CACHE} to a"
+        " folder on another disk"
     )
+
+
+def link(place: Path, target: Path) -> None:
+    """Make or replace a link atomically: another process may be reading it."""
+    if place.exists() and place.resolve() == target:
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.with_name(f".{place.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    try:
+        fresh.symlink_to(target)
+    except OSError:  # Windows without the right to link
+        fresh.hardlink_to(target)
+    fresh.replace(place)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from realkit.base.errors import RequestError
 from realkit.base.errors import out_of_memory as out_of_memory
+from realkit.base.suggest import instead
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,7 @@ def dtype_for(
 
 def _check_dtype(on: torch.device, name: str, half_overflows: bool) -> None:
     if name not in DTYPES:
-        raise RequestError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
+        raise RequestError(f"dtype {name!r}{instead(name, DTYPES)}")
     if name == "float16" and on.type == "cpu":
         raise RequestError(
             "dtype 'float16' on a CPU: it is 10 to 50 times slower there than float32, take float32"

@@ -8,12 +8,14 @@ RequestError (exit code 2: nothing was started)
 
 from __future__ import annotations
 
+import re
 import reprlib
 import traceback
 from pathlib import Path
 from typing import Any
 
 from realkit.base import credentials
+from realkit.base.suggest import did_you_mean
 
 
 class RequestError(ValueError):
@@ -60,6 +62,7 @@ def unforeseen(what: str, error: BaseException) -> RunError:
     )
 
 
+QUOTED = r"'([^']*)'"
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
 
@@ -93,7 +96,16 @@ def one_line(error: BaseException, most: int = 500) -> str:
 def _problem(item: Any) -> str:
     names = [str(part) for part in item["loc"] if isinstance(part, (int, str))]
     place = ".".join(name for name in names if not name.startswith(("function-", "union")))
-    text = item["msg"].removeprefix("Value error, ")
+    text = problem(item)
     if item["type"] not in ("missing", "value_error"):
         text += f" (given {shown(item['input'])})"
     return f"{place}: {text}" if place else text
+
+
+def problem(item: Any) -> str:
+    """What pydantic says is wrong with one value; with the choice that was probably meant."""
+    text: str = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "literal_error":
+        meant = did_you_mean(item["input"], re.findall(QUOTED, text))
+        text += meant and f".{meant}"
+    return text

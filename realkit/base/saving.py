@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realkit.base import metadata, pictures
+from realkit.base.door import expanded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import write_atomically
 from realkit.base.metadata import Metadata
@@ -67,7 +68,7 @@ def checked_path(path: str | Path) -> Path:
         raise RequestError(f"path {shown(path)}: expected a text or a pathlib.Path")
     where = f"Cannot write {str(path)!r}"
     try:
-        path = Path(path).expanduser()
+        path = expanded(path)
         if "\0" in str(path):
             raise ValueError("a path holds no zero byte")
         if path.suffix.lower() not in FORMATS:

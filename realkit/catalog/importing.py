@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import write_atomically
+from realkit.base.suggest import instead
 from realkit.catalog import published
 from realkit.catalog.lookup import USER_CATALOG, Table, find
 from realkit.catalog.published import Published
@@ -192,10 +193,12 @@ def _check_conditions(found: Published, where: Mapping[str, str], file: str) -> 
         values = {str(record[column]): None for record in found.records if column in record}
         if not values:
             names = ", ".join(map(shown, found.records[0]))
-            raise RequestError(f"{file} has no column {shown(column)}: expected one of {names}")
+            end = instead(column, found.records[0], listed=names)
+            raise RequestError(f"{file} has no column {shown(column)}{end}")
         if value not in values:
             names = ", ".join(map(shown, list(values)[:12]))
-            raise RequestError(f"{file} has no {column} {shown(value)}: expected one of {names}")
+            end = instead(value, values, listed=names)
+            raise RequestError(f"{file} has no {column} {shown(value)}{end}")
 
 
 def _unlike(record: Mapping[str, Any], where: Mapping[str, str]) -> str:

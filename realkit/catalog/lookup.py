@@ -15,10 +15,11 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realkit.base.errors import RequestError, one_line, shown
+from realkit.base.suggest import did_you_mean, fold, near, question
 
 USER_CATALOG = "REALKIT_CATALOG"  # folder of the user's own TOML files, named like the shipped ones
-SIMILAR = 0.6  # least similarity of a suggestion, of at most 1
-TIED = 0.04  # suggestions this much less similar than the best are named too
+OWN = "rehearsal"  # owner, before the slash, of the names that the kit gives its own models
+NEAR_OWN = 0.8  # similarity, of at most 1, from which an owner is taken for a mistyped OWN
 
 
 class Spec(BaseModel):
@@ -35,13 +36,33 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
     for a name that a person typed.
 
     The user's file of the same name in $REALKIT_CATALOG adds entries and replaces shipped ones.
+    Where the variable names another folder than before, the table is read again.
     """
 
     def __init__(self, kind: str, spec: type[SpecT]) -> None:
         self.kind, self._spec = kind, spec
+        self._read_for: tuple[str | None] | None = None  # $REALKIT_CATALOG when it was read
+        self._of_files: dict[str, SpecT] = {}
 
     @cached_property
     def _entries(self) -> dict[str, SpecT]:
+        self._of_files, self._read_for = self._read(), (os.environ.get(USER_CATALOG),)
+        return dict(self._of_files)
+
+    def _current(self) -> dict[str, SpecT]:
+        """The entries of $REALKIT_CATALOG as it is now, and those added in this process."""
+        own = (os.environ.get(USER_CATALOG),)
+        if self._read_for not in (None, own):
+            of_files, added = self._read(), {}
+            for name, entry in self._entries.items():
+                if self._of_files.get(name) is not entry:
+                    added[name] = entry
+            self._of_files, self._read_for = of_files, own
+            self._entries = of_files | added
+        return self._entries
+
+    def _read(self) -> dict[str, SpecT]:
+        """The entries of the shipped file and of the user's own."""
         entries: dict[str, SpecT] = {}
         for source in self._sources():
             try:
@@ -74,6 +95,12 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
                 f"Catalogue file {source}: {name!r} is {shown(settings)}, expected a table of"
                 f" settings, [{name}]"
             )
+        keys = {field.alias or own for own, field in self._spec.model_fields.items()}
+        for key in settings:
+            if key not in keys and (meant := did_you_mean(key, keys)):
+                raise RequestError(
+                    f"Catalogue file {source}, entry {name!r}: unknown key {shown(key)}.{meant}"
+                )
         try:
             return self._spec(**settings)
         except ValidationError as error:
@@ -83,16 +110,16 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
 
     def add(self, name: str, entry: SpecT) -> None:
         """Add an entry for this process, or replace the one of its name."""
-        self._entries[name] = entry
+        self._current()[name] = entry
 
     def __getitem__(self, name: str) -> SpecT:
-        return self._entries[name]
+        return self._current()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._current())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._current())
 
 
 def find(table: Table[SpecT], name: str) -> str:
@@ -105,21 +132,43 @@ def find(table: Table[SpecT], name: str) -> str:
         raise RequestError(f"Unknown {table.kind} {shown(name)}: expected a name, {available}")
     if name in table:
         return name
-    names = {_fold(own): own for own in table}
+    names = _spelled(table)
+    if fold(name) in names:
+        return names[fold(name)]
+    meant = question(near(name, names))
+    raise RequestError(f"Unknown {table.kind} {shown(name)}.{meant} {available}")
+
+
+def refuse_own(table: Table[Any], name: str) -> None:
+    """Raise RequestError, as `find` does, for an unknown name OWNER/NAME whose owner is the kit's
+    own or is spelled nearly so: it is mistyped, and no repository of the hub. With a revision,
+    OWNER/NAME@REVISION, it is the hub's."""
+    owner, slash, _ = name.partition("/")
+    alike = difflib.SequenceMatcher(None, owner.lower(), OWN).ratio()
+    if slash and "@" not in name and alike >= NEAR_OWN:
+        try:
+            find(table, name)
+        except RequestError as error:
+            if owner == OWN:
+                raise
+            raise RequestError(
+                f"{error}. A repository of the hub has a revision: {shown(f'{name}@main')}"
+            ) from None
+
+
+def meant_of(table: Table[Any], name: str) -> str:
+    """ " Did you mean …?" with the entries of which name, alias or source is like this reference;
+    "" where there is none."""
+    spelled = dict.fromkeys(table)
+    for entry in table.values():
+        spelled |= dict.fromkeys((entry.source, *getattr(entry, "aliases", ())))
+    return did_you_mean(name, spelled)
+
+
+def _spelled(table: Table[Any]) -> dict[str, str]:
+    """The folded spellings of a table's names and aliases → the names."""
+    names = {fold(own): own for own in table}
     for own, spec in table.items():
         for alias in getattr(spec, "aliases", ()):
-            names[_fold(alias)] = own
-    if _fold(name) in names:
-        return names[_fold(name)]
-    near = difflib.get_close_matches(_fold(name), names, n=3, cutoff=SIMILAR)
-    meant = [repr(names[n]) for n in near if _alike(name, n) > _alike(name, near[0]) - TIED]
-    hint = f" Did you mean {' or '.join(dict.fromkeys(meant))}?" if meant else ""
-    raise RequestError(f"Unknown {table.kind} {shown(name)}.{hint} {available}")
-
-
-def _alike(typed: str, folded: str) -> float:
-    return difflib.SequenceMatcher(None, _fold(typed), folded).ratio()
-
-
-def _fold(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())
+            names[fold(alias)] = own
+    return names

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base.errors import RequestError, one_line, shown
+from realkit.base.suggest import instead
 
 MOST_BYTES = 64_000_000
 # Columns that hold prompts, the likeliest first, and ids; case, spaces and _ do not matter.
@@ -60,7 +61,8 @@ def _prompts(columns: list[str], column: str | None, where: str) -> str:
     """The column of the prompts. Raises RequestError where it is missing or cannot be told."""
     names = ", ".join(map(shown, columns[:12]))
     if column is not None and column not in columns:
-        raise RequestError(f"{where} has no column {shown(column)}: expected one of {names}")
+        end = instead(column, columns, listed=names)
+        raise RequestError(f"{where} has no column {shown(column)}{end}")
     found = column or _named(columns, PROMPT_COLUMNS)
     if found is None:
         raise RequestError(f"{where}: which column holds the prompts? --column with one of {names}")

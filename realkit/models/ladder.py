@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from realkit.base.device import out_of_memory, release
 from realkit.base.errors import RequestError, one_line
+from realkit.base.suggest import instead
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ def checked_rung(rung: str | None, on: torch.device) -> str | None:
     rungs = LADDERS["both"][on.type]
     if rung is not None and rung not in rungs:
         device = "GPU" if on.type == "cuda" else "CPU"
-        raise RequestError(f"rung {rung!r}: expected one of {', '.join(rungs)} on a {device}")
+        raise RequestError(f"rung {rung!r}{instead(rung, rungs)} on a {device}")
     return rung
 
 

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from realkit.base.errors import RequestError, shown
+from realkit.catalog.lookup import meant_of
 from realkit.models.families import FAMILIES, OF_PIPELINE, PART_CLASSES, Family
-from realkit.models.spec import Leg, ModelSpec, Settings, identify
+from realkit.models.spec import MODELS, Leg, ModelSpec, Settings, identify
 from realkit.weights import checkpoints, header, resolve
 from realkit.weights.checkpoints import KINDS
 from realkit.weights.lock import Lock
@@ -158,7 +159,13 @@ def lock_model(reference: str) -> ModelLock:
                 f"Model {name!r} has an unknown part {part!r}: expected some of"
                 f" {', '.join(PART_CLASSES)}"
             )
-    main = resolve.lock(spec.source, weights=True, variant=spec.variant, left_out=set(spec.parts))
+    try:
+        left_out = set(spec.parts)
+        main = resolve.lock(spec.source, weights=True, variant=spec.variant, left_out=left_out)
+    except RequestError as error:
+        if name in MODELS or not (meant := meant_of(MODELS, name)):
+            raise
+        raise RequestError(f"{error}.{meant}") from error
     spec = _completed(name, spec, main)
     config = resolve.lock(spec.config) if main.single else None
     scheduler = resolve.read_json(config or main, "scheduler/scheduler_config.json")

@@ -18,7 +18,7 @@ from pydantic import (
     ValidationError,
 )
 
-from realkit.base.errors import RequestError, shown
+from realkit.base.errors import RequestError, problem, shown
 from realkit.catalog.lookup import find
 from realkit.catalog.suites import words
 from realkit.samplers.build import check_steps
@@ -100,7 +100,7 @@ def checked(setting: str, value: Any, adapter: TypeAdapter[Any] | None = None) -
     try:
         value = (adapter or _ADAPTERS[setting]).validate_python(value)
     except ValidationError as error:
-        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        message = problem(error.errors(include_url=False)[0])
         raise RequestError(f"{setting} {shown(value)}: {message}") from None
     return find(SAMPLERS, value) if setting == "sampler" else value
 

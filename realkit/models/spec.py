@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, FiniteFloat
 
 from realkit.base import credentials
 from realkit.base.errors import RequestError, shown
-from realkit.catalog.lookup import Spec, Table, find
+from realkit.catalog.lookup import Spec, Table, find, refuse_own
 from realkit.samplers.table import SAMPLERS
 from realkit.weights import reference
 from realkit.weights.reference import Reference
@@ -132,8 +132,7 @@ def _identified(name: str) -> tuple[str, ModelSpec]:
     try:
         listed = find(MODELS, str(ref))
     except RequestError:
-        if name.startswith("rehearsal/"):
-            raise
+        refuse_own(MODELS, name)
         if ref.kind == "hub":
             return _of_hub(ref)
         if swapped := reference.with_variant_last(name):

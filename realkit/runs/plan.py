@@ -143,8 +143,8 @@ def check_room(cells_ids: list[tuple[Cell, Ids]], store: Store) -> None:
     free = cache.free_bytes(store.folder)
     if needed > free:
         raise RequestError(
-            f"The sweep's pictures need about {needed / 2**30:.1f} GiB more in"
-            f" {str(store.folder)!r}, {free / 2**30:.1f} GiB are free: free some, or ask for less"
+            f"The sweep's pictures need about {cache.readable(needed)} more in"
+            f" {str(store.folder)!r}, {cache.readable(free)} are free: free some, or ask for less"
         )
 
 

@@ -64,8 +64,8 @@ class Desk:
         if free >= needed + SPARE:
             return ""
         return (
-            f"the disk is nearly full ({free / 2**20:.0f} MiB free, the next needs"
-            f" {(needed + SPARE) / 2**20:.0f}): make room"
+            f"the disk is nearly full ({cache.readable(free)} free, the next needs"
+            f" {cache.readable(needed + SPARE)}): make room"
         )
 
     def _file(self, stage: str, result: Result, encoding: list[Future[Output]]) -> None:

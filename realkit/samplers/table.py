@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -133,10 +132,9 @@ class Sampler(Spec):
 class Samplers(Table[Sampler]):
     """The catalogue's samplers, each schedule of an entry under a name of its own."""
 
-    @cached_property
-    def _entries(self) -> dict[str, Sampler]:
+    def _read(self) -> dict[str, Sampler]:
         entries = {}
-        for name, entry in super()._entries.items():
+        for name, entry in super()._read().items():
             for schedule, overrides in entry.schedules.items():
                 first = schedule == next(iter(entry.schedules))
                 label = "" if first else LABELS.get(schedule, schedule)

@@ -4,13 +4,13 @@ folder."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from realkit.base import device
+from realkit.base import device, network
 from realkit.base.errors import RequestError, one_line
 from realkit.base.files import json_object
 from realkit.scorers.references import SOURCE, Locks
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # open_clip's ending of a model with the activation that OpenAI trained with, x·sigmoid(1.702 x).
 # Without it open_clip ≥ 3 builds another activation around those weights, and only warns.
 QUICK = "-quickgelu"
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def check(name: str, entry: Scorer) -> None:
@@ -84,6 +85,20 @@ def cut(entry: Scorer, locks: Locks, prompt: str) -> int:
     return max(0, counted[0](prompt) - counted[1])
 
 
+def _absent(published: Mapping[str, Any] | None) -> str:
+    """Why weights that open_clip fetches from the hub cannot be had; "" where they are in the
+    hub's cache, or the hub answers: open_clip itself tries for a minute."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, file = (published or {}).get("hf_hub", "").rpartition("/")
+    if not repository:
+        return ""
+    for name in (file or HUB_FILES[0], *HUB_FILES):
+        if isinstance(try_to_load_from_cache(repository, name), str):
+            return ""
+    return network.hub_away()
+
+
 class Encoders:
     """A CLIP model's two encoders on the default device, float32. Embeddings have length 1."""
 
@@ -99,6 +114,11 @@ class Encoders:
         built = (open_clip.get_model_config(model_name) or {}).get("quick_gelu", False)
         if weights and trained != built:
             _other_activation(called, source, QUICK if trained else "")
+        if weights and (reason := _absent(open_clip.get_pretrained_cfg(model_name, weights))):
+            raise RequestError(
+                f"{called} cannot get its weights ({source}): {reason}, and they are not in the"
+                " hub's cache: turn the internet on"
+            )
         logging.disable(logging.ERROR)  # a line a retry of a hub; what fails in the end is raised
         try:
             self._model, _, self._prepare = open_clip.create_model_and_transforms(

@@ -13,7 +13,7 @@ from realkit.base import device
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.scorers.table import Scorer
 from realkit.weights import pickles, resolve
-from realkit.weights.folders import PICKLED, WEIGHTS
+from realkit.weights.folders import PICKLED, WEIGHTS, ends
 from realkit.weights.lock import SINGLE, Lock
 from realkit.weights.reference import parse
 from realkit.weights.sources import disk
@@ -86,8 +86,8 @@ def _lock(text: str, kind: Kind, sha256: str, before: Lock | None) -> Lock | Non
 
 
 def _without_weights(locked: Lock) -> Lock:
-    heavy = (*WEIGHTS, *PICKLED)
-    files = {file: sha for file, sha in locked.files.items() if not file.endswith(heavy)}
+    heavy = WEIGHTS + PICKLED
+    files = {file: sha for file, sha in locked.files.items() if not ends(file, heavy)}
     return replace(locked, files=files)
 
 

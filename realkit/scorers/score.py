@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from realkit.base import pictures
+from realkit.base import network, pictures
 from realkit.base.door import worded
 from realkit.base.errors import RequestError, shown
 from realkit.base.warn import warn_once
@@ -17,6 +17,7 @@ from realkit.scorers.engines import ENGINES, Engine
 from realkit.scorers.references import SOURCE, Locks
 from realkit.scorers.table import SCORERS, Rate
 from realkit.weights.lock import Lock
+from realkit.weights.sources import disk
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,12 +100,43 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
     values = {}
     for name in [scorers] if isinstance(scorers, str) else scorers:
         name = find(SCORERS, name)
-        locks = _LOCKED[name] = lock_scorer(name, _LOCKED.get(name))
-        if cut := cut_tokens(name, prompt, locks):
-            warn_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
-        with worded(f"Scorer {name!r} gave no number"):
-            (values[name],) = _loaded(name, str(determined_score(name, locks)))([image], [prompt])
+        try:
+            with worded(f"Scorer {name!r} gave no number"):
+                (values[name],) = _rate(name, prompt)([image], [prompt])
+        except RequestError as error:
+            raise RequestError(f"{error}{_instead(name)}") from error
     return values
+
+
+def _rate(name: str, prompt: str) -> Rate:
+    """The loaded scorer; says once what it does not see of the prompt."""
+    locks = _LOCKED[name] = lock_scorer(name, _LOCKED.get(name))
+    if cut := cut_tokens(name, prompt, locks):
+        warn_once(f"unread: {cut} tokens cut for {name} in {shown(prompt)}")
+    return _loaded(name, str(determined_score(name, locks)))
+
+
+def here() -> list[str]:
+    """The scorers that need no network: what they read is on this disk. Those that read a prompt
+    come first."""
+    names = [name for name in SCORERS if not _needs_network(name)]
+    return sorted(names, key=lambda name: not uses_prompt(name))
+
+
+def _needs_network(name: str) -> bool:
+    entry = SCORERS[name]
+    for part in _engine(name).weights:
+        text = entry.source if part == SOURCE else entry.parts.get(part, "")
+        if not text or disk.local(text) is None:
+            return True
+    return False
+
+
+def _instead(name: str) -> str:
+    """What can score here, where a scorer fails for want of a network; else ""."""
+    if not _needs_network(name) or not network.hub_away():
+        return ""
+    return f". Without a network there are here: {', '.join(here())}"
 
 
 _LOCKED: dict[str, dict[str, Lock]] = {}  # by `score`: a hub is asked once in a process

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
+from realkit.base.cache import readable
 from realkit.catalog.lookup import find
 from realkit.models.families import FAMILIES, Family
 from realkit.models.legs import second_leg
@@ -85,14 +86,14 @@ def describe(cells: list[Cell], specs: Mapping[str, ModelSpec], scorers: list[st
     """
     pictures = _by_latents(cells).values()
     nfe = sum(SAMPLERS[cell.sampler].nfe(cell.steps) for cell in pictures)
-    disk = sum(cell.pixels[0] * cell.pixels[1] for cell in cells) * BYTES_A_PIXEL / 2**20
+    disk = sum(cell.pixels[0] * cell.pixels[1] for cell in cells) * BYTES_A_PIXEL
     vaes = {spec.parts.get("vae", spec.source) for spec in specs.values()}
     upscalers = set(map(attrgetter("upscaler"), cells)) - {None}
     loads = len(specs) + len(vaes) + len(upscalers) + len(scorers)
     lines = [
         f"{len(cells)} cell{'s' if len(cells) > 1 else ''}: {_axes(cells)}",
         f"{len(pictures)} pictures to denoise in {nfe:,} denoiser calls, {loads} loads,"
-        f" {len(cells) * len(scorers)} scores, about {disk:.1f} MiB of pictures",
+        f" {len(cells) * len(scorers)} scores, about {readable(disk)} of pictures",
         f"about {_times(tflop(cells, specs, scorers), _machines(specs.values()), loads)}",
         *restricting(cells, specs),
     ]

@@ -26,6 +26,7 @@ from realkit.base import yaml_core
 from realkit.base.door import plain
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import yaml_file
+from realkit.base.suggest import instead
 from realkit.catalog.lookup import Table, find
 from realkit.models import request
 from realkit.models.spec import ModelSpec, identify
@@ -122,7 +123,7 @@ class Sweep(BaseModel):
         for name, value in arguments.items():
             if name not in names:
                 raise RequestError(
-                    f"Unknown key {shown(name)} in the sweep: expected some of {', '.join(names)}"
+                    f"Unknown key {shown(name)} in the sweep{instead(name, names, 'some')}"
                 )
             values[name] = value = plain(value)
             if name == "photographs":
@@ -285,8 +286,8 @@ def _value(axis: str, item: Any) -> Any:
     settings = {}
     for key, value in item.items():
         if key not in AXES.values():
-            expected = ", ".join(AXES.values())
-            raise RequestError(f"{axis}: unknown setting {shown(key)}, expected some of {expected}")
+            end = instead(key, AXES.values(), "some")
+            raise RequestError(f"{axis}: unknown setting {shown(key)}{end}")
         settings[key] = _setting(key, value)
     return settings
 

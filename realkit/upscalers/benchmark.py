@@ -17,6 +17,7 @@ from realkit.base.door import door, expanded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.measure import Stopwatch, forget_peak
 from realkit.base.pictures import MOST
+from realkit.base.suggest import instead
 from realkit.scorers.likeness import MEASURES, colour_shift, lpips, psnr, sharpness, ssim
 from realkit.upscalers import upscale
 from realkit.upscalers.chain import Chain
@@ -137,8 +138,8 @@ class Comparison:
     def of(self, picture: str) -> dict[str, Image]:
         """The truth, the small picture, and what each upscaler made of it, by name."""
         if picture not in self.truths:
-            names = ", ".join(self.truths)
-            raise RequestError(f"Unknown picture {shown(picture)}: expected one of {names}"[:400])
+            end = instead(picture, self.truths)
+            raise RequestError(f"Unknown picture {shown(picture)}{end}"[:400])
         truth = self.truths[picture]
         restored = {name: image for (name, of), image in self.restored.items() if of == picture}
         return {"truth": truth, "small": shrunk(truth, self.scale)} | restored

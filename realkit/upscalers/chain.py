@@ -11,7 +11,8 @@ from typing import Any
 
 from realkit.base import credentials
 from realkit.base.errors import RequestError, shown
-from realkit.catalog.lookup import find
+from realkit.base.suggest import instead
+from realkit.catalog.lookup import find, refuse_own
 from realkit.upscalers.engines import ENGINES, OF_FILE, OF_FOLDER, Engine
 from realkit.upscalers.settings import Settings, check_names, checked
 from realkit.upscalers.table import UPSCALERS, Upscaler
@@ -120,10 +121,8 @@ class Chain:
         check_names(values)
         usable = self.understands | {"prompt", "seed"}
         if idle := [key for key in values if key not in usable]:
-            raise RequestError(
-                f"Upscaler {str(self)!r} does not use {idle[0]!r}: expected some of"
-                f" {', '.join(sorted(usable))}"
-            )
+            end = instead(idle[0], sorted(usable), "some")
+            raise RequestError(f"Upscaler {str(self)!r} does not use {idle[0]!r}{end}")
         settings = checked(values)
         drawn = any(part.engine.needs_prompt(settings) for part in self.parts)
         if drawn and not (settings.prompt or "").strip():
@@ -158,8 +157,10 @@ def _part(name: str) -> Part:
         entry_name = find(UPSCALERS, name)
     except RequestError:
         ref = reference.parse(name)
-        if ref.kind == "name" and not reference.existing_path(name):
-            raise
+        if not reference.existing_path(name):
+            if ref.kind == "name":
+                raise
+            refuse_own(UPSCALERS, name)
         return _of_reference(name, ref)
     return Part(entry_name, UPSCALERS[entry_name])
 

@@ -9,11 +9,12 @@ from typing import Any
 from realkit.base import cache
 from realkit.base.errors import RequestError, shown
 from realkit.base.pictures import FINISH
-from realkit.catalog.lookup import find
+from realkit.catalog.lookup import find, meant_of
 from realkit.models.lock import ModelLock, lock_model
 from realkit.samplers.table import SAMPLERS
 from realkit.upscalers.chain import Chain, Part
 from realkit.upscalers.settings import Settings
+from realkit.upscalers.table import UPSCALERS
 from realkit.weights import pickles, reference, resolve
 from realkit.weights.lock import SINGLE, Lock
 from realkit.weights.sources import disk, inputs
@@ -42,7 +43,8 @@ def _lock(part: Part) -> Lock:
         with pickles.reading_pickles():
             lock = resolve.lock(source, weights=True)
     except RequestError as error:
-        raise RequestError(f"Upscaler {part.name!r}: {error}") from None
+        meant = "" if part.name in UPSCALERS else meant_of(UPSCALERS, part.name)
+        raise RequestError(f"Upscaler {part.name!r}: {error}{meant and '.' + meant}") from None
     if lock.single != (part.engine.weights == "file"):
         kinds = {"file": "one file of weights", "folder": "a folder with its config.json"}
         raise RequestError(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, FiniteFloat, StrictInt, StrictStr, TypeAdapter
 
 from realkit.base.errors import RequestError
+from realkit.base.suggest import instead
 from realkit.catalog.lookup import Spec
 from realkit.models import request
 
@@ -56,10 +57,8 @@ _ADAPTERS: dict[str, TypeAdapter[Any]] = {
 def check_names(names: Mapping[str, Any]) -> None:
     """Raise RequestError for a name that is no setting."""
     if unknown := [name for name in names if name not in Settings.model_fields]:
-        expected = ", ".join(Settings.model_fields)
-        raise RequestError(
-            f"Unknown setting {unknown[0]!r} of an upscaler: expected some of {expected}"
-        )
+        end = instead(unknown[0], Settings.model_fields, "some")
+        raise RequestError(f"Unknown setting {unknown[0]!r} of an upscaler{end}")
 
 
 def checked(values: Mapping[str, Any]) -> Settings:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from realkit.base.suggest import instead
 from realkit.catalog.lookup import Spec, Table
 from realkit.upscalers.settings import Settings
 
@@ -15,8 +16,8 @@ DETECTOR = "opencv/face_detection_yunet/face_detection_yunet_2023mar.onnx"
 
 def _known_settings(names: tuple[str, ...]) -> tuple[str, ...]:
     if unknown := sorted(set(names) - set(Settings.model_fields)):
-        expected = ", ".join(Settings.model_fields)
-        raise ValueError(f"unknown setting {unknown[0]!r}: expected some of {expected}")
+        end = instead(unknown[0], Settings.model_fields, "some")
+        raise ValueError(f"unknown setting {unknown[0]!r}{end}")
     return names
 
 

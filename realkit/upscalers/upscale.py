@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realkit.base import measure, metadata, pictures
+from realkit.base.cache import readable
 from realkit.base.device import device_for
 from realkit.base.door import expanded, worded
 from realkit.base.errors import RequestError, shown
@@ -115,13 +116,13 @@ def check_memory(
         if width >= size[0] and height >= size[1]:
             break
     bytes_kept = max(part.engine.bytes_kept for part in chain.parts)
-    needed = (BYTES_MADE * largest + bytes_kept * size[0] * size[1]) / 2**30
+    needed = BYTES_MADE * largest + bytes_kept * size[0] * size[1]
     free = measure.ram_free()
-    if free is not None and needed > free:
+    if free is not None and needed > free * 2**30:
         raise RequestError(
-            f"{size[0]}×{size[1]} by {str(chain)!r} needs {needed:.1f} GiB of memory for the"
-            f" pictures on the way ({largest / 1e6:.0f} megapixels), {free:.1f} GiB are free: ask"
-            " for a smaller size"
+            f"{size[0]}×{size[1]} by {str(chain)!r} needs {readable(needed)} of memory for the"
+            f" pictures on the way ({largest / 1e6:.0f} megapixels),"
+            f" {readable(free * 2**30)} are free: ask for a smaller size"
         )
 
 

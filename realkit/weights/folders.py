@@ -16,12 +16,17 @@ NOT_READ = {"figures.json"}
 # STEM[.VARIANT][-00001-of-00002].safetensors, or .bin
 STEM = r"^(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
 PART = re.compile(
-    STEM + r"(\.(?P<variant>[\w-]+?))?(?P<shard>-\d{5}-of-\d{5})?\.(?P<kind>safetensors|bin)$"
+    STEM + r"(\.(?P<variant>[\w-]+?))?(?P<shard>-\d{5}-of-\d{5})?\.(?P<kind>(?i:safetensors|bin))$"
 )
 INDEX = re.compile(STEM + r"\.(?P<kind>safetensors|bin)\.index(\.(?P<variant>[\w-]+))?\.json$")
 UNUSED = {  # parts of a pipeline that are never loaded
     "safety_checker", "feature_extractor", "image_encoder", "prior_image_encoder",
 }  # fmt: skip
+
+
+def ends(name: str, endings: tuple[str, ...]) -> bool:
+    """Whether a file's name has one of these endings, in whatever case."""
+    return name.lower().endswith(endings)
 
 
 def chosen(names: list[str], index: dict[str, Any], variant: str = "") -> tuple[str, list[str]]:
@@ -45,8 +50,8 @@ def chosen(names: list[str], index: dict[str, Any], variant: str = "") -> tuple[
             config = _is_read(own) and own != "model_index.json" and not INDEX.match(own)
             if config or own in weights:
                 files.append(folder + own)
-    if not index and not any(name.endswith((*WEIGHTS, *PICKLED)) for name in files):
-        files = [name for name in names if name.endswith(WEIGHTS) or _is_read(name)]
+    if not index and not any(ends(name, WEIGHTS + PICKLED) for name in files):
+        files = [name for name in names if ends(name, WEIGHTS) or _is_read(name)]
     return first_variant, sorted(set(files))
 
 
@@ -61,7 +66,7 @@ def _parts(index: dict[str, Any]) -> list[str]:
 
 def _is_read(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.suffix in READ and path.name not in NOT_READ
+    return path.suffix.lower() in READ and path.name not in NOT_READ
 
 
 def variants(names: list[str]) -> list[str]:
@@ -69,7 +74,7 @@ def variants(names: list[str]) -> list[str]:
     variants = set()
     for name in names:
         match = PART.match(PurePosixPath(name).name)
-        if match and match["variant"] and match["kind"] == "safetensors":
+        if match and match["variant"] and match["kind"].lower() == "safetensors":
             variants.add(match["variant"])
     return sorted(variants)
 
@@ -82,7 +87,7 @@ def canonical(name: str, variant: str) -> str:
     path = PurePosixPath(name)
     if match := PART.match(path.name):
         stem = match["stem"]
-        if match["kind"] == "bin" and stem == "pytorch_model":
+        if match["kind"].lower() == "bin" and stem == "pytorch_model":
             stem = "model"  # transformers calls its pickled weights so
         return name if match["shard"] else str(path.with_name(f"{stem}.safetensors"))
     if match := INDEX.match(path.name):
@@ -95,7 +100,7 @@ def weights(names: Iterable[str], variant: str, within: str = "") -> list[str]:
     files = []
     for name in names:
         here = name.startswith(within) and "/" not in name.removeprefix(within)
-        if here and name.endswith((*WEIGHTS, *PICKLED)):
+        if here and ends(name, WEIGHTS + PICKLED):
             files.append(canonical(name, variant))
     return files
 
@@ -106,7 +111,7 @@ def _weights(names: list[str], variant: str) -> tuple[list[str], str]:
         sets: dict[str, list[str]] = {}
         for name in names:
             match = PART.match(name) or INDEX.match(name)
-            if match and match["kind"] == kind:
+            if match and match["kind"].lower() == kind:
                 sets.setdefault(match["variant"] or "", []).append(name)
         for of_variant in (variant, "", *sorted(sets)):
             if of_variant in sets:

@@ -10,10 +10,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from realkit.base import cache
+from realkit.base import cache, contents
 from realkit.base.errors import RequestError, one_line
 from realkit.weights import pickle_sizes
-from realkit.weights.folders import WEIGHTS
+from realkit.weights.folders import WEIGHTS, ends
 
 ALLOW_PICKLE = "REALKIT_ALLOW_PICKLE"  # environment: "1" reads pickled checkpoints too
 # Keys that hold a checkpoint, all that spandrel knows. The first that a file has counts: a new key
@@ -40,7 +40,7 @@ def reading_pickles() -> Iterator[None]:
 
 
 def is_pickle(name: str) -> bool:
-    return Path(name).suffix not in WEIGHTS
+    return not ends(name, WEIGHTS)
 
 
 def allow_pickle(name: str) -> None:
@@ -76,6 +76,10 @@ def check_safetensors(path: Path) -> None:
         with safe_open(path, framework="np") as file:
             empty = not file.keys()
     except Exception as error:  # safetensors', the system's, and Python's at what is no text
+        if instead := contents.mistaken(path, contents.SAFETENSORS):
+            raise RequestError(
+                f"Weight file {str(path)!r} has no valid safetensors header: {instead}"
+            ) from error
         reason = "it is a folder" if path.is_dir() else one_line(error, 120)
         raise RequestError(
             f"Weight file {str(path)!r} has no valid safetensors header ({reason}): download it"
@@ -88,7 +92,13 @@ def check_safetensors(path: Path) -> None:
 def plain_file(path: Path, sha: str) -> Path:
     """The checked file itself, or the .safetensors conversion of a pickle."""
     check_safetensors(path)
-    return converted(path, sha) if is_pickle(path.name) else path
+    if is_pickle(path.name):
+        return converted(path, sha)
+    if path.suffix == WEIGHTS[0]:
+        return path
+    view = cache.cache_folder("views", sha[:32]) / f"{path.stem}{WEIGHTS[0]}"
+    cache.link(view, path.resolve())  # loaders judge a file by its ending, in small letters
+    return view
 
 
 def converted(path: Path, sha: str) -> Path:
@@ -190,6 +200,10 @@ def _read(path: Path) -> Any:
             f"Checkpoint {path.name!r} {error}: fetch it again, or take a .safetensors file"
         ) from None
     except Exception as error:  # it refuses in many ways; each means that the file is not read
+        if instead := contents.mistaken(path, contents.PICKLE):
+            raise RequestError(
+                f"Checkpoint {path.name!r} is no pickled checkpoint: {instead}"
+            ) from None
         message, advice = str(error), "take a .safetensors file"
         if isinstance(error, OSError) and error.filename:
             reason = f"cannot be read: {error.strerror}"

@@ -24,6 +24,7 @@ from typing import Literal
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
 from realkit.base import credentials
+from realkit.base.door import expanded
 from realkit.base.errors import RequestError
 
 Kind = Literal["package", "config", "kaggle", "civitai", "url", "hub", "path", "name"]
@@ -36,7 +37,7 @@ FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")  # suffixes of weight f
 HUB_ID = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+?))?(:(?P<variant>[\w-]+))?$")
 HUB_FILE = re.compile(
     r"^(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?"
-    r"/(?P<file>[\w./ +()-]+\.(safetensors|ckpt|pt|pth|bin))$"
+    r"/(?P<file>[\w./ +()-]+\.(?i:safetensors|ckpt|pt|pth|bin))$"
 )
 HUB_URL = re.compile(
     r"^(https://(www\.)?)?(huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+)"
@@ -116,7 +117,7 @@ def parse(text: str) -> Reference:
 def existing_path(text: str) -> Path | None:
     """The file or folder of this path; None where it does not exist or cannot be a path."""
     try:
-        path = Path(text).expanduser()
+        path = expanded(text)
         return path if text.strip() and path.exists() else None
     except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, a null byte
         return None

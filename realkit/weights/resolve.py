@@ -13,7 +13,7 @@ from typing import Any
 
 from realkit.base.errors import RequestError, shown
 from realkit.base.files import json_object
-from realkit.weights.folders import PICKLED, WEIGHTS
+from realkit.weights.folders import PICKLED, WEIGHTS, ends
 from realkit.weights.lock import SINGLE, Lock
 from realkit.weights.pickles import plain_file
 from realkit.weights.reference import parse
@@ -34,7 +34,7 @@ def lock(
     files = {}
     for name, sha in locked.files.items():
         part = name.split("/")[0]
-        if part not in left_out or not name.endswith((*WEIGHTS, *PICKLED)):
+        if part not in left_out or not ends(name, WEIGHTS + PICKLED):
             files[name] = sha
     return replace(locked, files=files)
 
@@ -61,10 +61,10 @@ def verify(locked: Lock) -> None:
         return
     files = disk.lock(locked.ref, disk.locked_path(locked), locked.variant).files
     # Weights in a folder of which no weights are locked were left out: they may change.
-    heavy = {PurePosixPath(name).parent for name in locked.files if name.endswith(WEIGHTS)}
+    heavy = {PurePosixPath(name).parent for name in locked.files if ends(name, WEIGHTS)}
     names = set(locked.files)
     for name in files:
-        if not name.endswith(WEIGHTS) or PurePosixPath(name).parent in heavy:
+        if not ends(name, WEIGHTS) or PurePosixPath(name).parent in heavy:
             names.add(name)
     for name in sorted(names):
         if files.get(name) != locked.files.get(name):

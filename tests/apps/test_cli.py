@@ -334,3 +334,20 @@ def test_prune_says_what_it_deletes_and_deletes_it(finished, tmp_path):
     with Store(folder).writing():
         code, _, error = call("prune", folder, "--latents")
         assert code == 2 and "Another run is writing" in error
+
+
+def test_a_picture_is_never_written_over_and_its_settings_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ask = ["generate", "a cube", "--steps", "2", "--size", "64", "--seed"]
+    for seed, name in ((3, "image.png"), (4, "image-2.png"), (5, "image-3.png")):
+        code, output, error = call(*ask, seed)
+        assert (code, output) == (0, f"{name}\n")
+        assert f"rehearsal/base, DPM++ 2M Karras, 2 steps, guidance 3, seed {seed}, 64×64" in error
+    assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 3
+    before = (tmp_path / "image.png").read_bytes()
+    code, _, error = call(*ask, 6, "--out", "image.png")
+    assert code == 2 and "'image.png' exists, and is not overwritten" in error
+    assert (tmp_path / "image.png").read_bytes() == before
+    enlarge = ["upscale", "image.png", "--with", "lanczos", "--to", "96"]
+    assert call(*enlarge)[1] == "image-96.png\n" and call(*enlarge)[1] == "image-96-2.png\n"
+    assert call(*enlarge, "--out", "image.png")[0] == 2

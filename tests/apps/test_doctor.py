@@ -339,7 +339,7 @@ def test_the_fix_of_the_optional_engine_works():
 def test_disks():
     found = the_one(replace(GOOD, disks=(Disk("results", "here", 0.4),)), "failure")
     assert (
-        "0.4 GB free for results (here)" in found.what
+        "400 MB free for results (here)" in found.what
         and "results folders" in found.fix
         and "hf cache" not in found.fix
     )

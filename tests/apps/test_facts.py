@@ -13,7 +13,7 @@ from realkit.apps.doctor import probe
 from realkit.apps.doctor.facts import Gpu, _disks, _hub, _inputs, gather, seen_by_driver
 from realkit.apps.doctor.findings import findings, passes
 from realkit.apps.doctor.probe import USED, collect, start
-from realkit.base import measure, place
+from realkit.base import measure, network, place
 from tests import driver
 
 
@@ -145,7 +145,7 @@ def answers(monkeypatch):
     monkeypatch.setattr(
         constants, "ENDPOINT", f"http://person:password@127.0.0.1:{server.server_port}"
     )
-    monkeypatch.setattr(facts_module, "HUB_S", 0.3)
+    monkeypatch.setattr(network, "HUB_S", 0.3)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield code
     end.set()

@@ -119,7 +119,7 @@ HOSTILE = {
     "which column": ("a.csv", "left,right\na,b\n", [], "--column with one of 'left', 'right'"),
     "no column": ("a.tsv", PARTI, ["--column", "Text"], "no column 'Text': expected one of"),
     "no where": ("a.tsv", PARTI, ["--where", "Kind=x"], "no column 'Kind'"),
-    "no value": ("a.tsv", PARTI, ["--where", "Category=Peple"], "expected one of 'Illustrations'"),
+    "no value": ("a.tsv", PARTI, ["--where", "Category=Peple"], "mean 'People'? Expected one of"),
     "no equals": ("a.tsv", PARTI, ["--where", "Category"], "expected COLUMN=VALUE"),
     "too few": ("a.tsv", PARTI, ["--sample", "9"], "there are 3 prompts to draw from"),
     "both": ("a.tsv", PARTI, ["--sample", "1", "--limit", "1"], "give one of them"),

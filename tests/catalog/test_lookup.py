@@ -41,8 +41,8 @@ def test_a_users_file_adds_entries(tmp_path, monkeypatch):
     monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
     table = Table("model", ModelSpec)
     assert table["mine"].size == 256 and "rehearsal/base" in table
-    (tmp_path / "models.toml").write_text('["mine"]\nsource = "x"\nsises = 3\n')
-    with pytest.raises(rk.RequestError, match=r"models\.toml, entry 'mine': sises: Extra inputs"):
+    (tmp_path / "models.toml").write_text('["mine"]\nsource = "x"\nblah = 3\n')
+    with pytest.raises(rk.RequestError, match=r"models\.toml, entry 'mine': blah: Extra inputs"):
         len(Table("model", ModelSpec))
 
 
@@ -81,3 +81,23 @@ def test_an_error_repeats_little_of_what_was_given(given):
     with pytest.raises(rk.RequestError) as error:
         find(rk.SAMPLERS, given)
     assert len(str(error.value)) < 200
+
+
+def test_a_catalogue_that_is_set_after_first_use_counts(tmp_path, monkeypatch):
+    assert "mine" not in rk.MODELS and "Mine" not in rk.SAMPLERS
+    (tmp_path / "models.toml").write_text('["mine"]\nsource = "package:base"\n')
+    (tmp_path / "samplers.toml").write_text(
+        '["Mine"]\nsolver = "euler"\ncalls = "n"\norder = 1\npaper = "x"\nreference = "x"\n'
+        'schedules = ["uniform", "karras"]\n'
+    )
+    monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
+    assert find(rk.MODELS, "mine") == "mine" and "Mine Karras" in rk.SAMPLERS
+    monkeypatch.delenv("REALKIT_CATALOG")
+    assert "mine" not in rk.MODELS and "Mine Karras" not in rk.SAMPLERS
+
+
+def test_an_added_entry_stays_when_the_catalogue_changes(tmp_path, monkeypatch):
+    table = Table("model", ModelSpec)
+    table.add("own", ModelSpec(source="package:base"))
+    monkeypatch.setenv("REALKIT_CATALOG", str(tmp_path))
+    assert "own" in table and "rehearsal/base" in table

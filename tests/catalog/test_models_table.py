@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 import realkit as rk
-from realkit.catalog.lookup import Table, _fold, find
+from realkit.base.suggest import fold
+from realkit.catalog.lookup import Table, find
 from realkit.models import spec as spec_module
 from realkit.models.families import FAMILIES, PART_CLASSES
 from realkit.models.spec import MODELS, ModelSpec, Settings, identify
@@ -177,7 +178,7 @@ def test_a_second_leg_is_an_entry_that_can_be_one(name):
 
 def test_names_and_aliases_stay_apart_when_folded():
     typed = Counter(
-        _fold(word) for name, spec in rk.MODELS.items() for word in (name, *spec.aliases)
+        fold(word) for name, spec in rk.MODELS.items() for word in (name, *spec.aliases)
     )
     assert [word for word, count in typed.items() if count > 1] == []
 

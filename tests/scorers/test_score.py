@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -120,3 +122,30 @@ def test_one_scorer_by_two_names_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("realkit.scorers.score.SCORERS", Table("scorer", Scorer))
     with pytest.raises(rk.RequestError, match="Scorers 'colour-cast' and 'paint' are one scorer"):
         check.check_scorers({"colour-cast": {}, "paint": {}})
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_a_network_a_scorer_says_at_once_what_is_here(offline, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    reason = "HF_HUB_OFFLINE is set" if offline else "no connection to the hub"
+    began = time.monotonic()
+    with pytest.raises(rk.RequestError) as error:
+        rk.score(Image.new("RGB", (32, 32)), "words", ["clip"])
+    assert time.monotonic() - began < 10  # open_clip alone tries for a minute
+    assert f"{reason}" in str(error.value) and str(error.value).count("cache") == 1
+    _, _, offered = str(error.value).partition("Without a network there are here: ")
+    assert offered.split(", ")[0] == "rehearsal/clip" and set(offered.split(", ")) <= set(
+        rk.SCORERS
+    )
+    for name in offered.split(", "):
+        rk.score(Image.new("RGB", (64, 64), (90, 80, 70)), "a photo of a cone", [name])
+
+
+def test_what_fails_here_for_another_reason_offers_nothing(monkeypatch):
+    with pytest.raises(rk.RequestError) as error:
+        rk.score(Image.new("RGB", (32, 32)), "words", ["klip"])
+    assert "Without a network" not in str(error.value)

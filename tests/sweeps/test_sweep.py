@@ -81,7 +81,7 @@ GOOD = dict(models="rehearsal/base", prompts="a red cube")
         ),
         (
             {"sampler": "Euler"},
-            "Unknown key 'sampler' in the sweep: expected some of models, samplers",
+            r"Unknown key 'sampler' in the sweep. Did you mean 'samplers'\? Expected some",
         ),
         ({"models": {"steps": 4}}, "lacks its own key 'model'"),
         ({"models": {"model": "rehearsal/base", "cfg": 4}}, "unknown setting 'cfg'"),

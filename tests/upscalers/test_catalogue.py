@@ -12,7 +12,7 @@ from PIL import Image
 
 import realkit as rk
 from realkit.apps.training.ship import WEIGHTS
-from realkit.catalog.lookup import _fold
+from realkit.base.suggest import fold
 from realkit.upscalers import identity, upscale
 from realkit.upscalers.chain import Chain, canonical
 from realkit.upscalers.engines import ENGINES
@@ -42,7 +42,7 @@ def test_what_the_field_uses_is_there():
 
 def test_no_name_means_two():
     said = [
-        (_fold(alias), name)
+        (fold(alias), name)
         for name, spec in rk.UPSCALERS.items()
         for alias in (name, *spec.aliases)
     ]
@@ -114,7 +114,7 @@ def test_a_wrong_entry_is_one_line_when_it_is_named(entries, entry, says):
 
 
 def test_an_entry_uses_settings_that_there_are():
-    with pytest.raises(ValueError, match="unknown setting 'wieght': expected some of prompt"):
+    with pytest.raises(ValueError, match=r"'wieght'. Did you mean 'weight'.? Expected some"):
         Upscaler(engine="faces", uses=("wieght",))
 
 

@@ -118,8 +118,8 @@ def test_a_damaged_pickle_leaves_nothing_behind(tmp_path, cache):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is damaged: fetch it again"),
-        (b"<!DOCTYPE html>", "holds more than tensors, or is damaged: take"),
+        (b"", "is no pickled checkpoint: it is an empty file: download it again"),
+        (b"<!DOCTYPE html>", r"is no pickled checkpoint: it is a web page"),
         (pickle.dumps(Harm("ran"), 2), r"holds more than tensors \(refused: \w+\.mkdir\)"),
     ],
 )
@@ -170,8 +170,8 @@ def test_no_room_is_said_before_anything_is_written(large, cache, monkeypatch):
     with pytest.raises(
         rk.RequestError,
         match=(
-            r"^Checkpoint 'm\.ckpt' as \.safetensors needs 0\.0 GiB and 0\.2 to spare, '.*' has"
-            r" 0\.2 GiB free: make room, or set"
+            r"^Checkpoint 'm\.ckpt' as \.safetensors needs \S+ MiB and 200\.0 MiB to spare,"
+            r" '.*' has 200\.0 MiB free: make room, or set"
         ),
     ):
         converted(large, "0" * 64)
@@ -180,7 +180,7 @@ def test_no_room_is_said_before_anything_is_written(large, cache, monkeypatch):
 
 FULL = (
     r"^Checkpoint 'm\.ckpt' as \.safetensors cannot be written to '.*': the disk is full, it needs"
-    r" 0\.0 GiB, '.*' has \d+\.\d GiB free: make room, or set "
+    r" \d+\.\d MiB, '.*' has \d+\.\d [MG]iB free: make room, or set "
 )
 
 

@@ -221,7 +221,7 @@ def test_a_full_disk_is_said_before_anything_is_written(place, monkeypatch):
         pytest.raises(
             rk.RequestError,
             match=(
-                r"A model needs 0\.0 GiB and 0\.2 to spare, .* has 0\.2 GiB free: make room, or set"
+                r"A model needs .* and 200\.0 MiB to spare, .* has \S+ MiB free: make room, or set"
                 r" \$REALKIT_CACHE"
             ),
         ),

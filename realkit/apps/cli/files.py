@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,18 @@ def check_writable(path: Path, *suffixes: str) -> None:
         raise RequestError(f"{where}: {error.strerror}. Give another folder") from error
 
 
+def unused(path: Path, given: bool) -> Path:
+    """A path that no file has yet: `path`, else, where a person did not give it, the same name with
+    a number. Raises RequestError for an existing file that a person gave: nothing is overwritten.
+    """
+    if given and path.exists():
+        raise RequestError(
+            f"{str(path)!r} exists, and is not overwritten: give another name, or remove it"
+        )
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([path], numbered) if not place.exists())
+
+
 def check_room(path: Path, size: tuple[int, int]) -> None:
     """Raise RequestError where the disk has no room for a picture of `size` pixels."""
     from realkit.sweeps.cost import BYTES_A_PIXEL
@@ -59,8 +72,8 @@ def check_room(path: Path, size: tuple[int, int]) -> None:
     needed, free = BYTES_A_PIXEL * size[0] * size[1], cache.free_bytes(path.parent)
     if needed > free:
         raise RequestError(
-            f"{size[0]}×{size[1]} needs about {needed / 2**20:.1f} MiB in {str(path.parent)!r},"
-            f" {free / 2**20:.1f} MiB are free: free some first"
+            f"{size[0]}×{size[1]} needs about {cache.readable(needed)} in {str(path.parent)!r},"
+            f" {cache.readable(free)} are free: free some first"
         )
 
 

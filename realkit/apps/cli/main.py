@@ -3,7 +3,9 @@ that this machine cannot make pictures; 2 the request was wrong, and nothing was
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -19,6 +21,7 @@ from realkit.apps.cli.tables import columns, compare, list_, table
 from realkit.apps.cli.votes import vote, votes
 from realkit.base import terminal
 from realkit.base.errors import RequestError, RunError, unforeseen
+from realkit.base.suggest import did_you_mean, fold, near, question
 from realkit.base.version import __version__
 
 
@@ -35,7 +38,7 @@ class _Group(click.Group):
             click.echo(f"realkit: {error}", err=True)
             sys.exit(1 if isinstance(error, RunError) else 2)
         except click.ClickException as error:
-            click.echo(f"realkit: {error.format_message()}", err=True)
+            click.echo(f"realkit: {error.format_message()}{_meant(error)}", err=True)
         except click.Abort:
             click.echo("realkit: stopped. What is done is kept: run again to resume", err=True)
             sys.exit(130)
@@ -43,6 +46,21 @@ class _Group(click.Group):
             click.echo(f"realkit: {unforeseen('the command', error)}", err=True)
             sys.exit(1)
         sys.exit(2)
+
+
+def _meant(error: click.ClickException) -> str:
+    """What a person probably meant by a wrong option or choice, where click does not say it."""
+    if isinstance(error, click.NoSuchOption) and error.ctx and not error.possibilities:
+        names = itertools.chain.from_iterable(param.opts for param in error.ctx.command.params)
+        return question(f"--{name}" for name in near(error.option_name, _folded(names)))
+    kind = getattr(getattr(error, "param", None), "type", None)
+    if isinstance(error, click.BadParameter) and isinstance(kind, click.Choice):
+        return did_you_mean(error.message.split("'")[1], kind.choices)
+    return ""
+
+
+def _folded(options: Iterable[str]) -> dict[str, str]:
+    return {fold(option): option.lstrip("-") for option in options}
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

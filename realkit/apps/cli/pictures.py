@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -17,10 +17,16 @@ from realkit.apps.cli.files import (
     check_writable,
     read_picture,
     save_picture,
+    unused,
 )
 from realkit.apps.cli.sweeps import DEVICE, RUNG
 
 LONGEST = 2_000  # characters of a value on a terminal
+
+if TYPE_CHECKING:
+    from realkit.models.request import Request
+
+IMAGE = Path("image.png")  # what `generate` writes where no name is given
 
 
 @click.command()
@@ -39,11 +45,11 @@ LONGEST = 2_000  # characters of a value on a terminal
 )
 @DEVICE
 @RUNG
-@click.option("--out", type=PATH, default=Path("image.png"), show_default=True)
+@click.option("--out", type=PATH, help="Default: image.png, or image-2.png, … where that exists.")
 def generate(
     prompt: str,
     model: str,
-    out: Path,
+    out: Path | None,
     dtype: str | None,
     device: Literal["cuda", "cpu"] | None,
     rung: str | None,
@@ -58,10 +64,21 @@ def generate(
     values = {"prompt": prompt, **settings}
     model_name, spec = identify(model)
     settings_checked = {name: checked(name, values[name]) for name in values}
-    completed(model_name, spec, settings_checked)
-    check_writable(out, *PICTURES)
+    request = completed(model_name, spec, settings_checked)
+    check_writable(out or IMAGE, *PICTURES)
+    out = unused(out or IMAGE, given=out is not None)
+    click.echo(_settings(request), err=True)
     loaded = loading.load(model, dtype=dtype, device=device, rung=rung)
     save_picture(loaded(prompt, **settings), out)
+
+
+def _settings(request: Request) -> str:
+    """What makes a picture again, in one line."""
+    negative = f", without {request.negative!r}" if request.negative else ""
+    return (
+        f"{request.model}, {request.sampler}, {request.steps} steps, guidance {request.guidance:g},"
+        f" seed {request.seed}, {request.width}×{request.height}{negative}"
+    )
 
 
 @click.command()
@@ -95,8 +112,9 @@ def upscale(
 
     target = written_target(to)
     picture = read_picture(image)
-    out = out or image.with_name(f"{image.stem}-{to}.png")
+    given, out = out is not None, out or image.with_name(f"{image.stem}-{to}.png")
     check_writable(out, *PICTURES)
+    out = unused(out, given)
     check_room(out, target_size(picture.size, target, fit))
     save_picture(upscale_picture(picture, name, target, fit=fit, **settings), out)
 

@@ -13,20 +13,17 @@ from dataclasses import dataclass, field
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Literal
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 from realkit.apps.doctor import probe
 from realkit.base import cache
 from realkit.base.credentials import NAMES, Service, scrub, token_source
-from realkit.base.errors import one_line
 from realkit.base.measure import or_else, ram_free
-from realkit.base.place import Place, place_here, within
+from realkit.base.network import no_answer
+from realkit.base.place import Place, place_here
 from realkit.weights.sources.inputs import KINDS, roots
 
 OPTIONAL = ("xformers", "basicsr", "realesrgan")
-HUB_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -142,24 +139,6 @@ def seen_by_driver() -> tuple[str | None, tuple[Gpu, ...]]:
         return pynvml.nvmlSystemGetDriverVersion(), tuple(gpus)
     finally:
         pynvml.nvmlShutdown()
-
-
-def no_answer(endpoint: str) -> str:
-    """Why the hub at this address does not answer, "" where it does. Takes HUB_S + 1 seconds at
-    most. An HTTP status that a proxy or a broken hub sends reads "HTTP 503"."""
-
-    def ask() -> str:
-        request = Request(endpoint, method="HEAD", headers={"User-Agent": "realkit"})
-        try:
-            urlopen(request, timeout=HUB_S).close()
-        except HTTPError as error:
-            return f"HTTP {error.code}" if error.code in (403, 407) or error.code >= 500 else ""
-        except Exception as error:
-            return one_line(getattr(error, "reason", error), 200) or type(error).__name__
-        return ""
-
-    reason = within(HUB_S + 1, ask)  # the name look-up has no timeout of its own
-    return f"no answer within {HUB_S:.0f} seconds" if reason is None else reason
 
 
 def _hub() -> tuple[Literal["reached", "offline", "unreachable"], str, str]:

@@ -36,7 +36,8 @@ def python(facts: Facts) -> Judgements:
 
 def disk(facts: Facts) -> Judgements:
     for place in facts.disks:
-        what = f"{place.free_gb:.1f} GB free for {place.holds} ({place.path})"
+        free = f"{place.free_gb:.1f} GB" if place.free_gb >= 1 else f"{1000 * place.free_gb:.0f} MB"
+        what = f"{free} free for {place.holds} ({place.path})"
         if place.free_gb >= WANTED_GB:
             yield "ok", what, ""
         elif place.free_gb >= 1:

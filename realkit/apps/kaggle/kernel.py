@@ -17,6 +17,7 @@ from realkit.apps.notebooks.parameters import assigned, check_value, parameters_
 from realkit.base import credentials
 from realkit.base.credentials import NAMES
 from realkit.base.errors import RequestError, one_line, shown
+from realkit.base.suggest import instead
 
 RUN = Path(__file__).parent / "run.ipynb"  # the notebook that runs a sweep
 TITLE = (5, 50)  # characters
@@ -102,10 +103,10 @@ def notebook(
         parameters = {**settings, **parameters}
     for name, value in parameters.items():
         if name not in defaults:
-            hint = "it has no cell tagged parameters"
+            hint = ": it has no cell tagged parameters"
             if defaults:
-                hint = f"expected one of {', '.join(defaults)}"
-            raise RequestError(f"{path.name} has no parameter {shown(name)}: {hint}")
+                hint = instead(name, defaults)
+            raise RequestError(f"{path.name} has no parameter {shown(name)}{hint}")
         check_value(name, value, defaults[name], path.name)
     if not _bootstraps(book):
         book.cells.insert(0, _bootstraps(_loaded(RUN))[0])

@@ -78,7 +78,7 @@ def _sweep(order: Order) -> dict[str, Any]:
     attached = [source.lower() for source in (*order.models, *order.datasets)]
     for name in sorted(names - MODELS.keys() - UPSCALERS.keys() - {""}):
         _check_reachable(name, attached)
-    if sweep.photographs and Path(sweep.photographs).expanduser().exists():
+    if sweep.photographs and expanded(sweep.photographs).exists():
         raise RequestError(
             f"photographs {shown(sweep.photographs)} are on this machine, and do not travel: upload"
             " them as a Kaggle dataset, attach it with --dataset, and name /kaggle/input/SLUG"

@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from realkit.apps.doctor.builds import CU126_SERVES, CU126_TORCH, numbers
-from realkit.apps.doctor.facts import lower_bounds, no_answer, seen_by_driver
+from realkit.apps.doctor.facts import lower_bounds, seen_by_driver
 from realkit.apps.doctor.probe import tried
 from realkit.base import cache, credentials
 from realkit.base.credentials import NAMES, Service
@@ -28,6 +28,7 @@ from realkit.base.device import has_kernels
 from realkit.base.door import door
 from realkit.base.errors import RequestError, shown
 from realkit.base.measure import or_else
+from realkit.base.network import no_answer
 from realkit.base.place import Place, place_here
 from realkit.base.terminal import say
 from realkit.weights.sources import inputs
@@ -289,7 +290,7 @@ def _line(place: Place, gpus: list[str], results: Path | None, internet: bool | 
     torch = _version("torch")
     facts.append("Python {}.{}".format(*sys.version_info))
     facts.append(f"torch {torch}" if torch else "no torch")
-    facts.append(f"{cache.free_bytes(results or Path.cwd()) / 1e9:.0f} GB free")
+    facts.append(f"{cache.readable(cache.free_bytes(results or Path.cwd()))} free")
     if internet is not None:
         facts.append(f"internet {'on' if internet else 'off'}")
     tokens = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -27,6 +26,7 @@ from realkit.base import credentials
 from realkit.base.door import expanded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import yaml_file
+from realkit.base.suggest import did_you_mean
 from realkit.models.identity import ID_VERSION
 
 ENTRIES = "entries"  # folder of the entries' own folders, in each of which lie:
@@ -225,10 +225,8 @@ def _check_count(parameters: Mapping[str, Any], file: File) -> None:
 
 def _unknown(kind: str, name: str, names: Iterable[str], where: str) -> RequestError:
     names = list(names)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    expected = ", ".join(names)
-    return RequestError(f"Unknown {kind} {shown(name)} in {where}.{hint} Expected: {expected}")
+    meant, expected = did_you_mean(name, names), ", ".join(names)
+    return RequestError(f"Unknown {kind} {shown(name)} in {where}.{meant} Expected: {expected}")
 
 
 def _per(file: File, notebooks: Notebooks) -> dict[str, dict[str, Any]]:

@@ -73,7 +73,7 @@ def fetch(locked: Lock) -> Path:
     sha = locked.files[SINGLE]
     for name in (sha, f"civitai-{locked.revision}"):
         for path in cache_folder("files").glob(f"{name}[.-]*"):
-            if path.suffix in FILES and sha256(path) == sha:
+            if path.suffix.lower() in FILES and sha256(path) == sha:
                 return path
     return _download(locked.ref, look_up(parse(locked.ref), sha), sha)
 
@@ -118,7 +118,7 @@ def look_up(ref: Reference, sha: str = "") -> Published:
     if not files:
         wanted = f"the file with SHA-256 {sha[:12]}…" if sha else "a model file"
         raise RequestError(f"{ref} does not offer {wanted} (any more): take another version")
-    safe = [file for file in files if file["name"].endswith(SINGLE)]
+    safe = [file for file in files if file["name"].lower().endswith(SINGLE)]
     primary = [file for file in safe if file.get("primary")]
     return _published(str(version["id"]), (primary or safe or files)[0], ref)
 
@@ -148,7 +148,7 @@ def _published(version: str, file: dict[str, Any], ref: Reference) -> Published:
     if not _sha(file) and ref.query:  # several files of a version may lie in the cache
         stem += "-" + hashlib.sha256(written_query(ref.query).encode()).hexdigest()[:8]
     url = file.get("downloadUrl") or described
-    if Path(file["name"]).suffix not in FILES:
+    if Path(file["name"]).suffix.lower() not in FILES:
         raise RequestError(
             f"{ref} is the file {shown(file['name'])}: expected one of {', '.join(FILES)}"
         )

@@ -12,7 +12,7 @@ from realkit.base.cache import GIB
 from realkit.base.errors import RequestError
 from realkit.base.files import json_object
 from realkit.weights import checkpoints
-from realkit.weights.folders import PICKLED, WEIGHTS, canonical, chosen
+from realkit.weights.folders import PICKLED, WEIGHTS, canonical, chosen, ends
 from realkit.weights.lock import SINGLE, Lock
 from realkit.weights.pickles import allow_pickles, check_safetensors, plain_file
 from realkit.weights.reference import existing_path, parse
@@ -63,7 +63,7 @@ def lock(ref: str, path: Path, variant: str = "", weights: bool = False) -> Lock
     if "model_index.json" in names:
         index = json_object(path / "model_index.json")
     variant, names = chosen(names, index, variant)
-    heavy = [name for name in names if name.endswith((*WEIGHTS, *PICKLED))]
+    heavy = [name for name in names if ends(name, WEIGHTS + PICKLED)]
     if not names or (weights and not heavy):
         raise RequestError(
             f"Folder {ref!r} holds no weights: expected a diffusers folder with .safetensors files"
@@ -72,8 +72,8 @@ def lock(ref: str, path: Path, variant: str = "", weights: bool = False) -> Lock
     size = sum((path / name).stat().st_size for name in names)
     if size > MOST_BYTES:
         raise RequestError(
-            f"Folder {ref!r} holds {size / GIB:,.0f} GiB of weights and configs, expected at most"
-            f" {MOST_BYTES / GIB:.0f}: give the folder of one model"
+            f"Folder {ref!r} holds {cache.readable(size)} of weights and configs, expected at most"
+            f" {cache.readable(MOST_BYTES)}: give the folder of one model"
         )
     for name in heavy:
         check_safetensors(path / name)
@@ -122,21 +122,7 @@ def view(path: Path, locked: Lock) -> Path:
     view = cache.cache_folder("views", locked.digest()[:32])
     for name, other in plain.items():
         target = path / name
-        if name.endswith(PICKLED):
+        if ends(name, PICKLED):
             target = plain_file(target, locked.files[name])
-        _link(view / other, target.resolve())
+        cache.link(view / other, target.resolve())
     return view
-
-
-def _link(link: Path, target: Path) -> None:
-    """Make or replace a link atomically: another process may be reading it."""
-    if link.exists() and link.resolve() == target:
-        return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    fresh = link.with_name(f".{link.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    try:
-        fresh.symlink_to(target)
-    except OSError:  # Windows without the right to link
-        fresh.hardlink_to(target)
-    fresh.replace(link)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base import credentials
-from realkit.base.cache import free_bytes
+from realkit.base.cache import free_bytes, readable
 from realkit.base.errors import one_line
 from realkit.weights.sources import inputs
 
@@ -65,7 +65,7 @@ def broken(name: str, error: Exception) -> str:
         return f"{message}. Run again: complete files are kept"
     cache = Path(constants.HF_HUB_CACHE)
     own = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    free = f"{str(cache)!r} has {free_bytes(cache) / 2**30:.1f} GiB free"
+    free = f"{str(cache)!r} has {readable(free_bytes(cache))} free"
     return (
         f"the disk of the hub's cache is full ({free}): make room, or set"
         f" {'HF_HUB_CACHE' if own else 'HF_HOME'} to a folder on another disk"

@@ -16,7 +16,7 @@ from realkit.base import credentials
 from realkit.base.cache import cache_folder, note, sha256
 from realkit.base.errors import RequestError, shown
 from realkit.base.files import json_object
-from realkit.weights.folders import PICKLED, WEIGHTS, chosen, variants
+from realkit.weights.folders import PICKLED, WEIGHTS, chosen, ends, variants
 from realkit.weights.lock import SINGLE, Lock, check_name
 from realkit.weights.pickles import allow_pickle, allow_pickles
 from realkit.weights.reference import Reference, parse
@@ -58,7 +58,7 @@ def _lock_repository(ref: Reference, variant: str) -> Lock:
     if "model_index.json" in listed:
         index = json_object(_file_at(name, commit, "model_index.json"))
     variant, names = chosen(list(listed), index, variant)
-    heavy = [file for file in names if file.endswith((*WEIGHTS, *PICKLED))]
+    heavy = [file for file in names if ends(file, WEIGHTS + PICKLED)]
     if not heavy:
         raise RequestError(
             f"Hub model {name!r} holds no .safetensors weights: give another repository, or a file"
@@ -106,7 +106,7 @@ def file(name: str, revision: str | None, path: str) -> tuple[str, dict[str, str
     """(commit, {path: SHA-256}) of one file of a repository."""
     commit, listed = _listing(name, revision or "")
     if path not in listed:
-        near = [other for other in listed if other.endswith(WEIGHTS) and "/" not in other]
+        near = [other for other in listed if ends(other, WEIGHTS) and "/" not in other]
         raise RequestError(
             f"Hub model {name!r} has no file {path!r}: it has"
             f" {', '.join(near[:6]) or 'no .safetensors file at its top'}"

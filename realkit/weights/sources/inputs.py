@@ -140,7 +140,7 @@ def model_in(path: Path) -> Path:
     for folder, _, names in _walk(path):
         if "model_index.json" in names:
             pipelines.append(folder)
-        files += [folder / name for name in names if name.endswith(".safetensors")]
+        files += [folder / name for name in names if name.lower().endswith(".safetensors")]
     choices = sorted(pipelines or files)
     if len(choices) > 1:
         raise RequestError(
