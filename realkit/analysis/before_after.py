@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from realkit.base.door import check_kind
 from realkit.base.errors import RequestError, shown
+from realkit.base.pictures import MOST, check_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,6 +21,11 @@ def before_after(pictures: Mapping[str, Image], before: str, after: str, side: i
     """
     from ipywidgets import Dropdown, IntSlider, interactive
 
+    check_kind("side", side, int)
+    if not 1 <= side <= MOST:
+        raise RequestError(f"side {shown(side)}: expected 1 to {MOST} pixels")
+    for picture in pictures.values():
+        check_picture(picture)
     for name in (before, after):
         if name not in pictures:
             raise RequestError(f"No picture {shown(name)}: expected one of {', '.join(pictures)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realkit.base.door import door
 from realkit.base.errors import RequestError
 from realkit.runs.asked import Asked
 from realkit.runs.store import Store
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@door
 class Run:
     """A results folder: after a run, the cells that its sweep asked for; read later, all cells."""
 

@@ -225,7 +225,7 @@ def _check_count(parameters: Mapping[str, Any], file: File) -> None:
 
 def _unknown(kind: str, name: str, names: Iterable[str], where: str) -> RequestError:
     names = list(names)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     expected = ", ".join(names)
     return RequestError(f"Unknown {kind} {shown(name)} in {where}.{hint} Expected: {expected}")
