@@ -382,6 +382,31 @@ def functions(world: World) -> dict[str, Edge]:
     return core(world) | folders(world) | tables(world) | wings(world)
 
 
+def model() -> Edge:
+    """A loaded model that makes one picture."""
+    right = {
+        "prompt": ["a red cube", "(a:1.2) [b:c:0.5]", "猫"], "steps": [1, np.int64(2)],
+        "size": [64, "64x72", (72, 64), np.int64(64)], "guidance": [None, 0, np.float32(1.5)],
+        "seed": [0, np.int64(2**40)], "sampler": [None, "Euler"], "negative": [None, ""],
+    }  # fmt: skip
+    trials = _trials({"prompt": 5}, {"prompt": None}, {"steps": 0}, READS, {"sampler": "mine"})
+    return Edge(rk.load("rehearsal/turbo", device="cpu"), right, _is(Image.Image), trials)
+
+
+def extend(every: dict[str, Any], world: World) -> None:
+    """Add what takes seconds: networks, and a folder whose pictures are embedded."""
+    every["rk.upscale"].right["name"].append("rehearsal/esrgan-x4")
+    every["rk.score"].right["scorers"].append(["rehearsal/clip", "colour-cast"])
+    sweep = rk.Sweep(
+        models="rehearsal/turbo", prompts="suite:rehearsal-edits", seeds=2, steps=1, size=64,
+        samplers=["Euler", "Heun"], encoders="rehearsal/clip",
+    )  # fmt: skip
+    folder = rk.run(sweep, world.path("embedded"), device="cpu").folder
+    for name in ("sets", "edits"):
+        every[f"rk.{name}"].right["folder"] = [folder, str(folder)]
+        every[name].words[0] = str(folder)
+
+
 # Public names that are no functions: tables of the catalogue, a record, an error.
 NO_FUNCTIONS = {"MODELS", "SAMPLERS", "UPSCALERS", "SCORERS", "ENCODERS", "Cell", "RequestError"}
 # Functions of the public modules that others of the kit call, not people.

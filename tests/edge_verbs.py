@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -29,6 +29,7 @@ class Verb:
     trials: dict[str, Any]
     codes: tuple[int, ...] = (0,)  # of right words
     gate: int | None = None
+    right: dict[int, list[str]] = field(default_factory=dict)  # other right words, by place
 
 
 @dataclass
@@ -77,6 +78,7 @@ def verbs(world: World) -> dict[str, Verb]:
     """Every verb, as one types it after `realkit`."""
     run, picture, out = (str(world.path(name)) for name in ("run", "picture.png", "out"))
     sweep, made = str(world.path("sweep.yaml")), str(world.path("made.png"))
+    glob = str(world.path("[a]*?.png"))
     keys = str(world.files["keys.yaml"])
     nothing = _trials({0: "--nothing"}, NO_INPUT, {0: ""}, NO_INPUT, NO_INPUT)
     return {
@@ -88,22 +90,29 @@ def verbs(world: World) -> dict[str, Verb]:
             ["a red cube", "--model", "rehearsal/turbo", "--steps", "1", "--size", "64", "--out",
              made], _trials({4: "one"}, {2: str(world.path("nowhere.safetensors"))},
              {2: str(world.files["empty.safetensors"])}, {8: f"{READ_ONLY}/a.png"},
-             {2: str(world.path("foreign"))}), gate=2,
+             {2: str(world.path("foreign"))}), gate=2, right={0: ["", "猫", "(a:1.2)"], 4: ["2"]},
         ),
         "upscale": Verb([picture, "--with", "lanczos", "--to", "80", "--out", made],
-                        _of_file(world, out=6)),
-        "score": Verb([picture, "a red cube", "--scorer", "colour-cast"], _of_file(world)),
-        "table": Verb([run, "--by", "sampler"], _of_folder(world)),
-        "compare": Verb([run, "--by", "sampler", "--confidence", "0.9"], _of_folder(world)),
+                        _of_file(world, out=6), right={
+                            2: ["bicubic", "nearest", "lanczos + bicubic"], 0: [glob],
+                            4: ["1", "64x64", "300x20", "49", " 80 "]}),
+        "score": Verb([picture, "a red cube", "--scorer", "colour-cast"], _of_file(world),
+                      right={0: [glob], 1: ["", "猫", "(a:1.2)", "a\nb"]}),
+        "table": Verb([run, "--by", "sampler"], _of_folder(world),
+                      right={1: ["--csv"], 2: ["model,sampler", "seed", " steps "]}),
+        "compare": Verb([run, "--by", "sampler", "--confidence", "0.9"], _of_folder(world),
+                        right={4: ["0.5", "0.99", "9e-1", ".75"]}),
         "sets": Verb([run, "--by", "sampler"], _of_folder(world), codes=(2,)),
         "edits": Verb([run, "rehearsal-edits", "--by", "sampler"], _of_folder(world), codes=(2,)),
         "vote": Verb([run, "--by", "sampler", "--count", "2", "--out", f"{out}.html"],
-                     _of_folder(world) | {"read-only": {6: f"{READ_ONLY}/v.html"}}),
+                     _of_folder(world) | {"read-only": {6: f"{READ_ONLY}/v.html"}},
+                     right={4: ["1", "7", "500"]}),
         "votes": Verb([run, "--by", "sampler"], _of_folder(world), codes=(2,)),
-        "list": Verb(["samplers"], _trials({0: "5"}, {0: "nobody"}, {0: ""}, NO_INPUT, NO_INPUT)),
+        "list": Verb(["samplers"], _trials({0: "5"}, {0: "nobody"}, {0: ""}, NO_INPUT, NO_INPUT),
+                     right={0: ["models", "upscalers", "scorers", "encoders", "prompts"]}),
         "prompts import": Verb(
             [str(world.path("prompts.txt")), "--name", "mine", "--licence", "unknown", "--replace"],
-            _of_file(world),
+            _of_file(world), right={2: ["b", "c-d", "e.f"], 4: ["MIT", "Apache-2.0"]},
         ),
         "columns": Verb([], nothing),
         "doctor": Verb(["--json"], nothing, codes=(0, 1), gate=0),

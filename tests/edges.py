@@ -60,8 +60,9 @@ def arguments(draw: Any, edge: Edge, world: World, small: bool) -> dict[str, Any
     """Right arguments of which up to two are replaced or left out."""
     given = {name: draw(st.sampled_from(right)) for name, right in edge.right.items()}
     others = edge_world.values(world)
-    wrong = draw(st.lists(st.sampled_from(sorted(given)), max_size=2, unique=True))
-    if edge.gate and (small or draw(st.integers(0, 19))):
+    most = draw(st.sampled_from((0, 0, 1, 1, 2)))
+    wrong = draw(st.lists(st.sampled_from(sorted(given)), max_size=most, unique=True))
+    if edge.gate and (small or draw(st.integers(0, 59))):
         wrong = [*wrong, edge.gate]
     for name in wrong:
         how = draw(st.integers(0, 11))
@@ -80,9 +81,11 @@ def arguments(draw: Any, edge: Edge, world: World, small: bool) -> dict[str, Any
 def words(draw: Any, verb: Verb, world: World, small: bool) -> list[str]:
     """Right words of which up to two are replaced, left out or added."""
     line, others = list(verb.words), edge_world.texts(world)
-    if verb.gate is not None and (small or draw(st.integers(0, 19))):
+    for place, right in verb.right.items():
+        line[place] = draw(st.sampled_from([line[place], *right]))
+    if verb.gate is not None and (small or draw(st.integers(0, 59))):
         line[verb.gate] = draw(st.sampled_from(others))
-    for _ in range(draw(st.integers(0, 2))):
+    for _ in range(draw(st.sampled_from((0, 0, 1, 1, 2)))):
         how, at = draw(st.integers(0, 9)), draw(st.integers(0, max(0, len(line) - 1)))
         if how == 0 and line:
             del line[at]
@@ -252,7 +255,8 @@ def main(count: int, wanted: list[str]) -> int:
     total: Counter[str] = Counter()
     slowest = 0.0
     with tempfile.TemporaryDirectory() as folder, prepared(Path(folder)) as world:
-        every = edges(world)
+        every = edges(world) | {"model(…)": edge_functions.model()}
+        edge_functions.extend(every, world)
         chosen = {name: of for name, of in every.items() if not wanted or name in wanted}
         for name, of in chosen.items():
             began = time.process_time()
