@@ -6,8 +6,9 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from realkit.base.door import check_kind
 from realkit.base.errors import RequestError, shown
-from realkit.base.pictures import opaque
+from realkit.base.pictures import MOST, check_picture, opaque
 from realkit.base.suggest import instead
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ def before_after(pictures: Mapping[str, Image], before: str, after: str, side: i
     """
     from ipywidgets import Dropdown, HBox, Image, IntSlider, Label, Layout, VBox
 
+    check_kind("side", side, int)
+    if not 1 <= side <= MOST:
+        raise RequestError(f"side {shown(side)}: expected 1 to {MOST} pixels")
+    for picture in pictures.values():
+        check_picture(picture)
     for name in (before, after):
         if name not in pictures:
             raise RequestError(f"No picture {shown(name)}{instead(name, pictures)}")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.analysis.drawing import check_numbers, text
 from realkit.analysis.forest import verdicts as verdicts
-from realkit.analysis.metrics import check_columns
+from realkit.analysis.metrics import check_columns, table_of
 from realkit.analysis.pareto import pareto as pareto
-from realkit.base.door import door
-from realkit.base.errors import RequestError
-from realkit.base.pictures import opened
+from realkit.base.door import check_kind, door
+from realkit.base.errors import RequestError, shown
+from realkit.base.pictures import check_picture, opened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+MOST_INCHES = 100
 Box = tuple[int, int, int, int]  # (left, top, right, bottom), pixels
 
 
@@ -43,11 +44,13 @@ def grid(
     """
     from matplotlib import pyplot as plt
 
+    home = folder or getattr(df, "attrs", {}).get("folder")
+    df = table_of(df)
+    _check_size("side", side)
     check_columns(df, rows, cols, "status", "image", "prompt")
     if caption:
         check_columns(df, caption)
         check_numbers(df, caption)
-    home = folder or df.attrs.get("folder")
     if home is None:
         raise RequestError("The table names no results folder: pass folder=")
     cells = _first_cells(df, rows, cols)
@@ -75,6 +78,15 @@ def grid(
     if df["prompt"].nunique() == 1:
         figure.suptitle(text(df["prompt"].iloc[0]), fontsize=10)
     return figure
+
+
+def _check_size(name: str, number: float) -> None:
+    """Raise RequestError for inches or panels that no figure has."""
+    check_kind(name, number, float)
+    if not 0 < number <= MOST_INCHES:
+        raise RequestError(
+            f"{name} {shown(number)}: expected a number from above 0 to {MOST_INCHES}"
+        )
 
 
 def _draw_cell(
@@ -116,8 +128,16 @@ def crops(
 
     if not pictures:
         raise RequestError("No pictures to show: expected one or more, by name")
+    for picture in pictures.values():
+        check_picture(picture)
+    _check_size("side", side)
+    _check_size("across", across)
+    check_kind("across", across, int)
     scene = next(iter(pictures.values()))
-    left, top, right, bottom = box = box or _busiest(scene)
+    edges = tuple(box or _busiest(scene))
+    if len(edges) != 4:
+        raise RequestError(f"Box {shown(edges)}: expected (left, top, right, bottom)")
+    left, top, right, bottom = box = edges
     if not (0 <= left < right <= scene.width and 0 <= top < bottom <= scene.height):
         raise RequestError(
             f"Box {box}: expected (left, top, right, bottom) within {scene.width}×{scene.height}"

@@ -12,7 +12,8 @@ import numpy as np
 
 from realkit.analysis.metrics import check_columns
 from realkit.analysis.pairs import AXES, labelled
-from realkit.base.errors import RequestError
+from realkit.base.door import check_kind
+from realkit.base.errors import RequestError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,10 @@ def trials(
     RequestError where no two pictures can be paired.
     """
     check_columns(df, *by)
+    for name, number, least in (("count", count, 1), ("seed", seed, 0)):
+        check_kind(name, number, int)
+        if number < least:
+            raise RequestError(f"{name} {shown(number)}: expected {least} or more")
     rng = np.random.default_rng(seed)
     done = df[df["image"].notna()].copy()
     done["arm"] = labelled(done, by).map(str)

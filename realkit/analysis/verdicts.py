@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from realkit.analysis.metrics import Metric
+from realkit.analysis.metrics import Metric, check_columns, table_of
 from realkit.analysis.pairs import Pairs
 from realkit.base.door import door
 from realkit.base.errors import RequestError, shown
@@ -82,6 +82,8 @@ def _largest_share(differences: dict[Any, float], mean: float) -> tuple[float, s
 @door
 def check_baseline(frame: pd.DataFrame, baseline: str) -> None:
     """Raise RequestError, with the baseline's own error, where it restored no picture."""
+    frame = table_of(frame)
+    check_columns(frame, "upscaler", "status", "error")
     rows = frame[frame["upscaler"] == baseline]
     if (rows["status"] == "ok").any():
         return
@@ -103,6 +105,8 @@ def restoration_verdict(frame: pd.DataFrame, baseline: str = "bicubic") -> pd.Da
     import numpy as np
     import pandas as pd
 
+    frame = table_of(frame)
+    check_columns(frame, "upscaler", "picture", "status", *MEASURES)
     done = frame[frame["status"] == "ok"].replace([np.inf, -np.inf], np.nan)
     names = list(dict.fromkeys(done["upscaler"]))
     if baseline not in names:

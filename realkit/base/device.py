@@ -9,7 +9,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, shown
 from realkit.base.errors import out_of_memory as out_of_memory
 from realkit.base.suggest import instead
 
@@ -24,7 +24,7 @@ def device_for(name: str | None) -> torch.device:
     import torch
 
     if name not in (None, "cpu", "cuda"):
-        raise RequestError(f"device {name!r}: expected 'cuda' or 'cpu'")
+        raise RequestError(f"device {shown(name)}: expected 'cuda' or 'cpu'")
     default = default_device()
     if name == "cuda" and default.type != "cuda":
         raise RequestError(
@@ -92,7 +92,7 @@ def dtype_for(
 
 def _check_dtype(on: torch.device, name: str, half_overflows: bool) -> None:
     if name not in DTYPES:
-        raise RequestError(f"dtype {name!r}{instead(name, DTYPES)}")
+        raise RequestError(f"dtype {shown(name)}{instead(name, DTYPES)}")
     if name == "float16" and on.type == "cpu":
         raise RequestError(
             "dtype 'float16' on a CPU: it is 10 to 50 times slower there than float32, take float32"

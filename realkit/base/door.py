@@ -28,14 +28,18 @@ WORDS: dict[Any, str] = {
 
 
 def door(function: Callable[P, T]) -> Callable[P, T]:
-    """A public function whose errors are one line each.
+    """A public function, or a class that people call, whose errors are one line each.
 
     Numbers of numpy and pandas, and their arrays of one dimension, arrive as Python's. An argument
-    that is missing, unknown or of another kind than its annotation is a RequestError before
-    anything is done; values are the function's to check. What a library raises behind the door is
-    a RunError that holds it as its cause.
+    that is missing or unknown, and a path that no disk can hold, is a RequestError before anything
+    is done. Values are the function's to check, in its own words; where it raises something else,
+    and an argument is of another kind than its annotation, that argument is the RequestError. What
+    is left is a RunError that holds the library's error as its cause.
     """
-    signature, name = inspect.signature(function), function.__name__
+    if isinstance(function, type):
+        function.__init__ = door(function.__init__)  # type: ignore[misc]
+        return function
+    signature, name = inspect.signature(function), _called(function)
     kinds: dict[str, Any] = {}
 
     @wraps(function)
@@ -43,18 +47,22 @@ def door(function: Callable[P, T]) -> Callable[P, T]:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            expected = ", ".join(signature.parameters)
+            expected = ", ".join(
+                argument for argument in signature.parameters if argument != "self"
+            )
             raise RequestError(f"{name}: {error}. Expected {name}({expected})") from None
-        if not kinds:
-            kinds.update(_kinds(function))
+        kinds.update({} if kinds else _kinds(function))
         for argument, value in bound.arguments.items():
             bound.arguments[argument] = value = plain(value)
-            check_kind(argument, value, kinds.get(argument, Any))
+            if isinstance(value, (str, Path)) and Path in _either(kinds[argument]):
+                check_path(argument, value)
         try:
             return function(*bound.args, **bound.kwargs)
         except RequestError:
             raise
         except Exception as error:
+            for argument, value in bound.arguments.items():
+                check_kind(argument, value, kinds[argument], error)
             raise unforeseen(name, error) from error
 
     through.at_the_door = True  # type: ignore[attr-defined]
@@ -75,33 +83,49 @@ def worded(called: str) -> Iterator[None]:
         raise RequestError(f"{called}: {one_line(error, 300) or type(error).__name__}") from error
 
 
+def _called(function: Callable[..., Any]) -> str:
+    """What people call: load, plots.grid, Run."""
+    name = function.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
+    return name.rpartition(".")[2]
+
+
 def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations that can be read without loading a library; others are the function's own to
     check."""
-    known = {}
+    function = inspect.unwrap(function)
+    known: dict[str, Any] = dict.fromkeys(inspect.signature(function).parameters, Any)
     for argument, written in inspect.get_annotations(function).items():
-        try:
-            names = getattr(function, "__globals__", {})
-            known[argument] = eval(written, names) if isinstance(written, str) else written
-        except (NameError, AttributeError, TypeError):  # imported for the type checker alone
-            known[argument] = Any
+        known[argument] = written
+        if isinstance(written, str):
+            known[argument] = _read(written, dict(getattr(function, "__globals__", {})))
     for argument, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:
             known[argument] = GenericAlias(Sequence, (known[argument],))
         if parameter.kind is parameter.VAR_KEYWORD:
             known[argument] = Any
-    return known | {"": Any}
+    return known
 
 
-def check_kind(argument: str, value: Any, kind: Any) -> None:
-    """Raise RequestError for a value of another kind than an annotation's, for a set where an order
-    matters, and for a path that no disk can hold."""
+def _read(annotation: str, names: dict[str, Any]) -> Any:
+    """An annotation's kind; a name that is imported for the type checker alone is any kind."""
+    try:
+        return eval(annotation, names)
+    except NameError as error:
+        return _read(annotation, names | {str(error.name): Any})
+    except (AttributeError, TypeError):
+        return Any
+
+
+def check_kind(argument: str, value: Any, kind: Any, cause: Exception | None = None) -> None:
+    """Raise RequestError for a value of another kind than an annotation's."""
     if not _fits(value, kind):
-        order = " A set has no order." if isinstance(value, AnySet) else ""
-        raise RequestError(f"{argument} {shown(value)}: expected {_words(kind)}.{order}")
-    parts = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
-    if Path in parts and isinstance(value, (str, Path)):
-        check_path(argument, value)
+        order = ", in an order, which a set has not" if isinstance(value, AnySet) else ""
+        raise RequestError(f"{argument} {shown(value)}: expected {_words(kind)}{order}") from cause
+
+
+def _either(kind: Any) -> tuple[Any, ...]:
+    """The kinds of a union, or the one."""
+    return get_args(kind) if get_origin(kind) in UNIONS else (kind,)
 
 
 def check_path(argument: str, path: str | Path) -> None:
@@ -162,7 +186,9 @@ def _fits(value: Any, kind: Any) -> bool:
         many = isinstance(value, Iterable if origin is Iterable else (list, tuple))
         if not many or isinstance(value, (bytes, bytearray, AnySet)):
             return False
-        return origin is Iterable or not inner or all(_fits(item, inner[0]) for item in value)
+        if origin in (Iterable, tuple) or not inner:
+            return True
+        return all(_fits(item, inner[0]) for item in value)
     return isinstance(value, origin)
 
 

@@ -17,13 +17,18 @@ from typing import Any
 from realkit.base import credentials
 from realkit.base.suggest import did_you_mean
 
+LONGEST = 1500  # characters of an error's line
+
 
 class RequestError(ValueError):
     """A request that is wrong as written: one line of what was given, what was expected, what to
     do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(credentials.scrub(message).splitlines()))
+        line = " ".join(credentials.scrub(message).splitlines())
+        if len(line) > LONGEST:  # the middle of it is what was given
+            line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
+        super().__init__(line)
 
 
 class RunError(RequestError):

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from realkit.base.door import check_kind, door
+from realkit.base.errors import RequestError, shown
 from realkit.rehearsal.wording import ATTRIBUTES, Scene, parse
 
 NATIVE = 128  # the rehearsal models' native size, pixels
+LARGEST = 2048  # pixels a side; a picture of it takes about 2 GiB while it is rendered
 SUPERSAMPLES = 2  # a pixel, along each side
 TAN_HALF_FOV = 0.404  # 44 degrees from top to bottom
 FILL = (0.38, 0.57)  # share of the picture's height that the object takes
@@ -102,15 +105,17 @@ class Pose:
         )
 
 
+@door
 def render(caption: str, seed: int, size: int = NATIVE) -> Image.Image:
     """The picture that a caption describes, RGB, size×size; the seed gives pose, light and surface.
 
-    The seed also chooses attributes that the caption leaves out. Raises ValueError for a caption
+    The seed also chooses attributes that the caption leaves out. Raises RequestError for a caption
     that names no attribute or two values of one, and for a size below 8.
     """
     return Image.fromarray(_trace(caption, seed, size)[0])
 
 
+@door
 def mask(caption: str, seed: int, size: int = NATIVE) -> np.ndarray:
     """The object's pixels in `render(caption, seed, size)`: bool, (size, size).
 
@@ -119,15 +124,20 @@ def mask(caption: str, seed: int, size: int = NATIVE) -> np.ndarray:
     return _trace(caption, seed, size, shade=False)[1]
 
 
+@door
 def complete(caption: str, seed: int) -> Scene:
     """The scene that `render(caption, seed)` shows, with the attributes that the seed chooses."""
+    check_kind("seed", seed, int)
+    if seed < 0:
+        raise RequestError(f"seed {shown(seed)}: expected 0 or more")
     said, free = parse(caption), Pose.draw(seed).free
     return Scene(*(getattr(said, name) or str(getattr(free, name)) for name in ATTRIBUTES))
 
 
 def _trace(caption: str, seed: int, size: int, shade: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    if size < 8:
-        raise ValueError(f"Size {size} is too small to render: expected at least 8 pixels")
+    check_kind("size", size, int)
+    if not 8 <= size <= LARGEST:
+        raise RequestError(f"Size {shown(size)} cannot be rendered: expected 8 to {LARGEST} pixels")
     scene, pose = complete(caption, seed), Pose.draw(seed)
     fine = size * SUPERSAMPLES
     eye, rays, pixel = _camera(scene.shape, pose, fine)

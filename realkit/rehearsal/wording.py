@@ -10,6 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from realkit.base.door import door
+from realkit.base.errors import RequestError, shown
+
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": ("sphere", "cube", "cylinder", "cone"),
     "colour": ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white"),
@@ -50,18 +53,19 @@ def _article(*words: str) -> str:
     return f"{'an' if said[0] in 'aeiou' else 'a'} {said}"
 
 
+@door
 def parse(caption: str) -> Scene:
     """Read the attributes that a caption names; other words are ignored.
 
-    Raises ValueError where the caption names no attribute, or two values of one.
+    Raises RequestError where the caption names no attribute, or two values of one.
     """
     words = set(re.findall(r"[a-z]+", caption.lower()))
     found = {}
     for attribute, values in ATTRIBUTES.items():
         named = [value for value in values if value in words]
         if len(named) > 1:
-            raise ValueError(
-                f"Caption {caption!r} names {len(named)} values of {attribute}"
+            raise RequestError(
+                f"Caption {shown(caption)} names {len(named)} values of {attribute}"
                 f" ({', '.join(named)}): expected one"
             )
         found[attribute] = named[0] if named else ""
@@ -69,17 +73,18 @@ def parse(caption: str) -> Scene:
         known = "; ".join(
             f"{attribute}: {', '.join(values)}" for attribute, values in ATTRIBUTES.items()
         )
-        raise ValueError(
-            f"Caption {caption!r} names nothing of the rehearsal world. Use some of {known}"
+        raise RequestError(
+            f"Caption {shown(caption)} names nothing of the rehearsal world. Use some of {known}"
         )
     return Scene(**found)
 
 
+@door
 @cache
 def scenes(split: Literal["train", "heldout"]) -> tuple[Scene, ...]:
     """All combinations of a split, in a fixed order: nine tenths for training, a tenth held out."""
     if split not in ("train", "heldout"):
-        raise ValueError(f"Unknown split {split!r}: expected 'train' or 'heldout'")
+        raise RequestError(f"Unknown split {shown(split)}: expected 'train' or 'heldout'")
     every = [Scene(*values) for values in itertools.product(*ATTRIBUTES.values())]
     order = np.random.default_rng(20).permutation(len(every))
     held = set(order[: round(len(every) * HELD_OUT_SHARE)].tolist())
@@ -88,6 +93,7 @@ def scenes(split: Literal["train", "heldout"]) -> tuple[Scene, ...]:
     )
 
 
+@door
 def captions(split: Literal["train", "heldout"] = "train") -> list[str]:
     """The captions of a split, one for each combination of attributes."""
     return [scene.caption for scene in scenes(split)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realkit.base.door import door
 from realkit.base.errors import RequestError, shown
 from realkit.runs.asked import Asked
 from realkit.runs.prune import Pruned, prune_latents
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@door
 class Run:
     """A results folder: after a run, the cells that its sweep asked for; read later, all cells."""
 

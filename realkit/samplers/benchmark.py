@@ -35,7 +35,7 @@ FINE = {  # Stable Diffusion's schedule in 12.8 times as many timesteps
     "beta_schedule": "scaled_linear", "prediction_type": "epsilon",
 }  # fmt: skip
 KEYS = ("model", "prompt", "seed")  # that a picture shares with its reference
-MOST_POINTS, MOST_STEPS = 1_000_000, 12_800
+MOST_POINTS, MOST_STEPS = 100_000, 12_800
 LEVELS = np.array([0.02, 14.6])  # of the runs: smallest and largest sigma
 
 

@@ -8,7 +8,10 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from realkit.base.errors import RequestError, shown
+from pydantic import ValidationError
+
+from realkit.base.door import check_kind, door
+from realkit.base.errors import RequestError, one_line, shown
 from realkit.catalog.columns import COLUMNS
 from realkit.scorers.references import Locks
 from realkit.scorers.table import SCORERS, Rate, Scorer, one_by_one
@@ -41,22 +44,34 @@ def scorer(
     and for a function of other arguments.
     """
 
+    @door
     def register(function: Callable[..., float]) -> Callable[..., float]:
-        called = name or function.__name__
+        called = name or getattr(function, "__name__", "")
+        if not called:
+            raise RequestError(f"Scorer {shown(function)} has no name: give name=")
         taken = called in COLUMNS or (called in SCORERS and SCORERS[called].engine != ENGINE)
         if taken:
             raise RequestError(f"Scorer {called!r}: the name is taken, give name= another")
-        entry = Scorer(
-            engine=ENGINE, source=_text_hash(function), unit=unit, direction=direction,
-            range=(-math.inf, math.inf), resize="none", margin=margin, criterion=criterion,
-            about=(inspect.getdoc(function) or "a function").partition("\n")[0],
+        about = (inspect.getdoc(function) or "a function").partition("\n")[0]
+        entry = _entry(
+            called, source=_text_hash(function), unit=unit, direction=direction, margin=margin,
+            criterion=criterion, about=about,
             prompted=_arguments(called, function) == 2, version=version,
         )  # fmt: skip
         SCORERS.add(called, entry)
         _FUNCTIONS[called] = function
         return function
 
+    check_kind("name", name, str)
     return register
+
+
+def _entry(name: str, **settings: Any) -> Scorer:
+    """The entry of a function. Raises RequestError for a setting that no entry takes."""
+    try:
+        return Scorer(engine=ENGINE, range=(-math.inf, math.inf), resize="none", **settings)
+    except ValidationError as error:
+        raise RequestError(f"Scorer {shown(name)}: {one_line(error, 300)}") from error
 
 
 def check(name: str, entry: Scorer) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from realkit.base import network, pictures
-from realkit.base.door import worded
+from realkit.base.door import check_kind, worded
 from realkit.base.errors import RequestError, shown
 from realkit.base.warn import warn_once
 from realkit.catalog.columns import COLUMNS
@@ -88,7 +88,7 @@ def load_scorer(name: str, locks: Locks | None = None) -> Rate:
     return _engine(name).load(name, SCORERS[name], locks)
 
 
-def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict[str, float]:
+def score(image: Image, prompt: str, scorers: str | Sequence[str] = ("clip",)) -> dict[str, float]:
     """Numbers by scorer name, e.g. {"rehearsal/clip": 31.2}. A transparent picture is scored on
     white. Raises RequestError for an unknown scorer, or one whose weights cannot be loaded."""
     if not isinstance(prompt, str):
@@ -96,6 +96,7 @@ def score(image: Image, prompt: str, scorers: Iterable[str] = ("clip",)) -> dict
             f"prompt {shown(prompt)}: expected words, which may be empty for a scorer that needs"
             " none"
         )
+    check_kind("scorers", scorers, Sequence[str] | str)
     image = pictures.opaque(image)
     values = {}
     for name in [scorers] if isinstance(scorers, str) else scorers:

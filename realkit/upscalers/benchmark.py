@@ -116,6 +116,7 @@ def shrunk(truth: Image, scale: int) -> Image:
     super-resolution do. Raises RequestError where `scale` does not divide both sides."""
     from PIL import Image
 
+    pictures.check_picture(truth)
     if type(scale) is not int or scale < 2 or truth.width % scale or truth.height % scale:
         raise RequestError(
             f"A picture of {truth.width}×{truth.height} cannot be shrunk by {shown(scale)}:"

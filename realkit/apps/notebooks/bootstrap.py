@@ -25,7 +25,7 @@ from realkit.apps.doctor.probe import tried
 from realkit.base import cache, credentials
 from realkit.base.credentials import NAMES, Service
 from realkit.base.device import has_kernels
-from realkit.base.door import door
+from realkit.base.door import check_kind, door
 from realkit.base.errors import RequestError, shown
 from realkit.base.measure import or_else
 from realkit.base.network import no_answer
@@ -95,6 +95,7 @@ def prepare(drive: bool = False) -> Here:
     already mounted is always used. Raises RequestError where a library cannot be installed, or the
     kernel must be restarted.
     """
+    check_kind("drive", drive, bool)
     place, lacking, installed = place_here(), wanted(), []
     hosted = place in ("Kaggle", "Colab")
     internet = _internet() if hosted else None

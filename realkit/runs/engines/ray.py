@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from realkit.base.door import check_kind, plain
+from realkit.base.door import check_kind, door
 from realkit.base.errors import RequestError, RunError, one_line, shown
 from realkit.base.version import __version__
 from realkit.runs import environment
@@ -29,6 +29,7 @@ PATIENCE_S = 60.0  # to wait for a first worker
 GRACE_S = 15.0  # to wait for the others, once a worker is there
 
 
+@door
 @dataclass
 class Ray:
     """Ray's workers as an engine.
@@ -50,8 +51,6 @@ class Ray:
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.workers, self.num_gpus = plain(self.workers), plain(self.num_gpus)
-        self.patience = plain(self.patience)
         if "ray" not in sys.modules and existing_path("~/.ray/auth_token"):
             # `ray start` sets it for its own processes. Ray reads it when it is imported.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -67,8 +66,7 @@ class Ray:
             )
         if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise RequestError(f"workers {shown(self.workers)}: expected a whole number from 1 on")
-        for name in ("patience", "num_gpus"):
-            check_kind(name, getattr(self, name), float | None)
+        check_kind("patience", self.patience, float)
         share, number = self.num_gpus, isinstance(self.num_gpus, (int, float))
         if share is not None and not (number and 0 <= share <= 8):
             raise RequestError(
