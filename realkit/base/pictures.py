@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +25,12 @@ MOST = 32_768  # pixels a side
 
 @contextmanager
 def reading(called: str) -> Iterator[None]:
-    """Word in one line what Pillow raises, which is of many kinds; `called` begins it."""
+    """Word in one line what Pillow raises, which is of many kinds; `called` begins it. Its warnings
+    are several lines each, and say no more."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except RequestError:
         raise
     except Exception as error:
@@ -63,7 +67,9 @@ def upright(image: Image) -> Image:
     from PIL import ImageOps
 
     try:
-        return ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ImageOps.exif_transpose(image)
     except Exception as error:  # struct's, Pillow's and Python's own, by what is damaged
         warn_once(f"EXIF of a picture cannot be read, it is not turned: {one_line(error, 100)}")
         return image
