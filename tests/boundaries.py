@@ -9,6 +9,7 @@ RequestError, and the slowest. The exit code is 1 where one did.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import resource
@@ -39,6 +40,7 @@ from realkit.sweeps import notices
 from realkit.weights import checkpoints, header, resolve
 from realkit.weights.pickles import ALLOW_PICKLE, check_safetensors, converted
 from realkit.weights.reference import existing_path, parse
+from tests import picture_files
 from tests.hostile import JSON, TEXT, altered, cut, safetensors, tokens
 
 ADDRESS_SPACE = 6 * 2**30
@@ -68,6 +70,14 @@ SWEEP = {
     "models": ["rehearsal/base", {"model": "rehearsal/turbo", "steps": 4}],
     "prompts": ["a red cube"], "seeds": [1, 2], "size": [64, 64], "guidance": 1.0,
     "upscalers": ["lanczos"], "target": 128, "scorers": ["colour-cast"],
+}  # fmt: skip
+RECORD = {
+    "stage": "decode", "determined": {"seed": 1, "model": {"main": "0"}}, "model_hash": "0" * 10,
+    "cell": {
+        "model": "rehearsal/base", "sampler": "Euler", "prompt": "a", "negative": "", "seed": 1,
+        "steps": 2, "guidance": 3.0, "width": 64, "height": 64, "dtype": None,
+    },
+    "pixels": provenance.pixel_hash(Image.new("RGB", (2, 2))), "made": {"realkit": "0.1.0"},
 }  # fmt: skip
 
 
@@ -122,6 +132,23 @@ def read_info(place: Path, texts: dict[str, str]) -> None:
         image.load()
         image.info = {**image.info, **image.text}
         provenance.noted(image)
+    through(path)
+
+
+def through(path: Path) -> None:
+    """A picture told, enlarged, and written in each format; what is told is JSON."""
+    json.dumps(rk.info(path), allow_nan=False)
+    large = rk.upscale(path, "nearest", 3)
+    for kind in ("png", "jpg", "webp"):
+        made = rk.save(large, path.with_name(f"made.{kind}"), overwrite=True)
+        rk.info(made)
+
+
+def read_picture(place: Path, content: bytes) -> None:
+    path = place / "a.picture"
+    path.write_bytes(content)
+    with contextlib.redirect_stderr(io.StringIO()):  # losses are said
+        through(path)
 
 
 def read_reference(_: Path, text: str) -> None:
@@ -197,7 +224,16 @@ def of_files() -> dict[str, Boundary]:
     settings_text = tokens(INFO, "\nNegative prompt: ", "\n", ", ", ": ", '"', "Seed: 1e9")
     deep = st.sampled_from(["[" * 10**5, "1" * 5000, '{"a":' * 500 + "1" + "}" * 500])
     infos = {"parameters": settings_text, "realkit": TEXT | JSON.map(json.dumps) | deep}
+    infos["realkit"] |= altered(RECORD).map(json.dumps)
+    originals = (
+        picture_files.a1111_png(),
+        picture_files.civitai_jpeg(),
+        picture_files.comfyui_webp(),
+        picture_files.camera_jpeg(6),
+        picture_files.png_of({}, exif=picture_files.camera()),
+    )
     return {
+        "pictures": Boundary(st.sampled_from(originals).flatmap(cut), read_picture),
         "records": Boundary(line, lambda place, item: read_line(place, *item)),
         "lines": Boundary(cut((FOLDER / "rows.jsonl").read_bytes()), read_bytes),
         "locks": Boundary(altered(LOCKS), read_lock),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -18,6 +19,16 @@ from realkit.base.errors import RequestError, RunError, one_line
 
 MOST_JSON = 64_000_000  # bytes of a config or index
 DEEPEST = 100  # levels of a JSON value: what reads it further calls itself once a level
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
+# Reads what other programs write as JSON: numbers that JSON lacks (NaN, 1e999) become None, so that
+# it can be written again.
+LENIENT = json.JSONDecoder(parse_constant=lambda word: None, parse_float=_finite)
 
 
 def too_deep(value: Any) -> bool:

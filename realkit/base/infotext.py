@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from realkit.base.files import LENIENT
+
 NEGATIVE = "Negative prompt:"
 LEAST = 3  # settings of a last line, as A1111 counts them: else it belongs to the prompt
 SPECIAL = (",", ":", "\n")  # A1111 quotes a value that holds one of them
 LONGEST = 1_000_000  # characters of a last line
 _KEY = re.compile(r"(\w[\w \-/]{1,100}):\s*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])*"(?=\s*(?:,|$))')
-_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _value(text: str, place: int) -> tuple[Any, int]:
         if mark == '"' and (match := _QUOTED.match(text, place)):
             return json.loads(match[0]), match.end()
         if mark in ("{", "["):
-            value, end = _JSON.raw_decode(text, place)
+            value, end = LENIENT.raw_decode(text, place)
             if any(mark in text[place:end] for mark in SPECIAL):
                 return value, end
     except (ValueError, RecursionError):  # no JSON after all: A1111 takes it as it is, too

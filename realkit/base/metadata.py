@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from realkit.base import exif as exifs
 from realkit.base import infotext
-from realkit.base.exif import ASCII, MAIN, PRIVATE, UNDEFINED, BadExif, Block
+from realkit.base.exif import ASCII, MAIN, PRIVATE, UNDEFINED, Block
 from realkit.base.warn import warn_once
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ OF_COMFYUI = {"workflow": 0x010F, "prompt": 0x0110}
 OWN, LAST = 65_000, 65_535
 MOST_EXIF, MOST_XMP, MOST_COMMENT = 65_533, 65_504, 65_533  # bytes of a JPEG's markers
 UNIT_INCH = 2
+# Tags of a TIFF file that say something of the picture, not of how the file holds its pixels.
+ABOUT = (0x010E, 0x010F, 0x0110, exifs.ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298)
+TURNED = re.compile(rb'(tiff:Orientation(?:="|>))\d')  # in XMP
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Metadata:
             for side, length in zip(sides, size, strict=True):
                 if side in block.directories.get(tag, {}):
                     block.short(tag, side, length)
-        return replace(self, exif=block)
+        return replace(self, exif=block, xmp=TURNED.sub(rb"\g<1>1", self.xmp))
 
 
 def of(image: Image) -> Metadata:
@@ -106,13 +110,17 @@ def _bytes(value: object) -> bytes:
 
 
 def _block(image: Image) -> tuple[Block, list[str]]:
-    exif = image.info.get("exif") or b""
-    raw = image.info.get(RAW_EXIF)
+    exif, raw = _bytes(image.info.get("exif")), image.info.get(RAW_EXIF)
     try:
         if isinstance(raw, str) and not exif:  # as ImageMagick writes it: three lines, then digits
             exif = bytes.fromhex("".join(raw.split("\n")[3:]))
-        return exifs.read(_bytes(exif)), []
-    except (BadExif, ValueError) as error:
+        if not exif and len(own := image.getexif()):  # of a TIFF file, or set in memory
+            block = exifs.read(own.tobytes())
+            if image.format == "TIFF":
+                block.remove(MAIN, set(block.directories[MAIN]) - set(ABOUT))
+            return block, []
+        return exifs.read(exif), []
+    except Exception as error:  # BadExif, and what Pillow raises
         return Block(), [f"its EXIF block, which is damaged ({error})"]
 
 

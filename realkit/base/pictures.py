@@ -51,7 +51,9 @@ def upright(image: Image) -> Image:
     from PIL import ImageOps
 
     try:
-        return ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ImageOps.exif_transpose(image)
     except Exception as error:  # struct's, Pillow's and Python's own, by what is damaged
         warn_once(f"EXIF of a picture cannot be read, it is not turned: {one_line(error, 100)}")
         return image

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from realkit.base.files import too_deep
+from realkit.base.files import LENIENT, too_deep
 
 TEXTS = ("prompt", "workflow")
+CIVITAI = "extraMetadata"  # beside the nodes of a graph that Civitai ran
 SETTINGS = ("steps", "cfg", "sampler_name", "scheduler", "denoise", "seed", "noise_seed")
 WORDS = ("text", "text_g", "string", "prompt")  # inputs that hold a prompt, or lead to it
 ONWARD = ("conditioning", "conditioning_1", "positive", "guider", "samples")
@@ -22,14 +23,31 @@ def graphs(texts: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in TEXTS:
         try:
-            # ComfyUI writes NaN, which JSON has not.
-            graph = json.loads(texts.get(name, ""), parse_constant=lambda word: None)
+            graph = LENIENT.decode(texts.get(name, ""))
         except (ValueError, RecursionError):
             continue
         if isinstance(graph, dict) and not too_deep(graph):
             values[name] = graph
             del texts[name]
     return values
+
+
+def of_comment(text: str) -> dict[str, Any]:
+    """The graphs in a user's comment: both under their names, as some nodes that save JPEG write
+    them, or the graph that was run alone, as Civitai does."""
+    try:
+        comment = LENIENT.decode(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(comment, dict) or too_deep(comment):
+        return {}
+    if any(isinstance(node, dict) and "class_type" in node for node in comment.values()):
+        return {"prompt": comment}
+    values = {}
+    for name in TEXTS:
+        graph = comment.get(name)
+        values[name] = graph if isinstance(graph, str) else json.dumps(graph)
+    return graphs(values)
 
 
 def settings(graph: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from realkit.base import infotext, metadata
-from realkit.base.files import too_deep
+from realkit.base.files import LENIENT, too_deep
 from realkit.base.libraries import versions
 from realkit.base.metadata import PARAMETERS
 from realkit.base.version import __version__
@@ -131,7 +131,7 @@ def noted(image: Image) -> dict[str, Any]:
 def read(text: str) -> dict[str, Any]:
     """The record in a text; empty for any other text."""
     try:
-        record = json.loads(text)
+        record = LENIENT.decode(text)
     except (ValueError, RecursionError):
         return {}
     if not isinstance(record, dict) or too_deep(record):

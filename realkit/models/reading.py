@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def _info(image: Image) -> dict[str, Any]:
     about = metadata.of(image)
     texts = dict(about.texts)
     record = provenance.read(texts.pop(provenance.CHUNK, ""))
-    graphs = comfyui.graphs(texts)
+    graphs = comfyui.graphs(texts) or comfyui.of_comment(comment_text(about.exif.comment))
     words = texts.get(PARAMETERS, "")
     told = infotext.parsed(words) if infotext.is_infotext(words) else infotext.Infotext()
     exif = _named(about.exif)
@@ -113,7 +114,7 @@ def _made_by(
     if told.settings:
         return _interface(told.settings)
     if graphs:
-        return "ComfyUI"
+        return "Civitai" if comfyui.CIVITAI in graphs.get("prompt", {}) else "ComfyUI"
     if texts.get("Software") == "NovelAI":
         return "NovelAI"
     for name, program in OF_OTHERS.items():
@@ -173,7 +174,8 @@ def _value(order: str, kind: int, data: bytes) -> Any:
     numbers: list[Any] = []
     if kind in NUMBERS:
         width = struct.calcsize(NUMBERS[kind])
-        numbers = list(struct.unpack(f"{order}{len(data) // width}{NUMBERS[kind]}", data))
+        for number in struct.unpack(f"{order}{len(data) // width}{NUMBERS[kind]}", data):
+            numbers.append(number if math.isfinite(number) else None)
     elif kind in FRACTIONS:
         parts = struct.unpack(f"{order}{len(data) // 4}{FRACTIONS[kind]}", data)
         for above, below in zip(parts[::2], parts[1::2], strict=True):

@@ -220,7 +220,8 @@ HEAD = """# Results
 
 A results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what each name meant),
 `cells.jsonl` (the grid), `runs.jsonl` (machines, versions, and what each run was asked for),
-`rows.jsonl` (one line an attempt; the last of an id counts), `images/`, `latents/`, and the table
+`rows.jsonl` (one line an attempt; the last of an id counts), `images/` (`realkit info IMAGE` says
+what made one), `latents/`, and the table
 as `table.parquet` and `table.csv`. A race adds `decisions.jsonl`: a line a look, with the contrasts
 it judged.
 `realkit prune DIR --latents` empties `latents/` of what finished pictures were decoded from.

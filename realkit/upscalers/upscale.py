@@ -250,7 +250,7 @@ def _record(
     before = provenance.read(enlarged.info.get(provenance.CHUNK, ""))
     source, cell = _source(image, before), None
     if before.get("stage") == "decode" and "pixels" not in source:
-        cell = _enlarged_cell(before["cell"], chain, enlarged.size, settings)
+        cell = _enlarged_cell(before.get("cell"), chain, enlarged.size, settings)
     record = {
         "stage": "upscale",
         "cell": cell,

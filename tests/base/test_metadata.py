@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+import realkit as rk
 from realkit.base import exif, metadata
 from realkit.base.metadata import Metadata
 from tests import picture_files as files
@@ -114,6 +115,30 @@ def test_a_picture_turned_upright_says_its_new_size_once():
     assert block.directories[exif.PRIVATE][0xA002] == (exif.SHORT, b"\x18\0")
     assert block.directories[exif.PRIVATE][0xA003] == (exif.SHORT, b"\x28\0")
     assert about.exif.directories[exif.MAIN][exif.ORIENTATION][1] == b"\6\0"
+
+
+def test_xmp_that_turns_a_picture_is_turned_too():
+    xmp = b'<x:xmpmeta xmlns:tiff="t"><a tiff:Orientation="6"/></x:xmpmeta>'
+    image = Image.open(io.BytesIO(files.file("jpeg", xmp=xmp)))
+    large = rk.upscale(image, "lanczos", 48)
+    assert large.size == (29, 48) and large.info["xmp"] == xmp.replace(b"6", b"1")
+
+
+def test_a_tiffs_words_are_kept_and_its_own_figures_are_not():
+    tags = Image.Exif()
+    tags[0x010F], tags[0x013B] = "Canon", "A. Ames"
+    tags.get_ifd(0x8769)[0x9003] = "2026:11:29 12:00:00"
+    tags[0x8769] = tags.get_ifd(0x8769)
+    about = read(files.file("tiff", exif=tags, dpi=(300, 300)))
+    assert set(about.exif.directories[exif.MAIN]) == {0x010F, 0x013B}
+    assert about.exif.text(0x013B) == "A. Ames" and about.dpi == (300, 300)
+    assert about.exif.directories[exif.PRIVATE][0x9003] == (2, b"2026:11:29 12:00:00\0")
+
+
+def test_exif_set_in_memory_is_kept():
+    image = files.gradient()
+    image.getexif()[0x010E] = "a cat"
+    assert read(metadata.png(image, metadata.of(image))).exif.text(0x010E) == "a cat"
 
 
 def test_half_of_a_surrogate_pair_is_a_question_mark():

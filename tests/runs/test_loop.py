@@ -265,6 +265,9 @@ def test_the_picture_says_what_it_is(finished):
         " Model: rehearsal/base"
     )
     assert text.startswith(SMALL["prompts"][0]) and settings in text
+    made = provenance.record(finished.folder / df["image"][0])["made"]
+    assert made["batch"] == df["batch"][0] == 4 and made["device"] == "cpu"
+    assert made["versions"] == finished.store.machines()[0]["versions"]
     record = provenance.record(finished.folder / df["image"][0])
     assert record["cell"]["prompt"] == SMALL["prompts"][0] and record["run"] == df["run"][0]
 
