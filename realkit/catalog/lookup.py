@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realkit.base.errors import RequestError, one_line, shown
+from realkit.catalog import omissions
 
 USER_CATALOG = "REALKIT_CATALOG"  # folder of the user's own TOML files, named like the shipped ones
 SIMILAR = 0.6  # least similarity of a suggestion, of at most 1
@@ -98,7 +99,7 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
 def find(table: Table[SpecT], name: str) -> str:
     """The table's own spelling of a name or alias; case, spaces and punctuation do not matter.
 
-    Raises RequestError, with the names that were probably meant.
+    Raises RequestError, with the names that were probably meant, or why the kit leaves it out.
     """
     available = f"{len(table)} available: realkit list {table.kind}s"
     if not isinstance(name, str):
@@ -111,6 +112,7 @@ def find(table: Table[SpecT], name: str) -> str:
             names[_fold(alias)] = own
     if _fold(name) in names:
         return names[_fold(name)]
+    omissions.check(name)
     near = difflib.get_close_matches(_fold(name), names, n=3, cutoff=SIMILAR)
     meant = [repr(names[n]) for n in near if _alike(name, n) > _alike(name, near[0]) - TIED]
     hint = f" Did you mean {' or '.join(dict.fromkeys(meant))}?" if meant else ""
