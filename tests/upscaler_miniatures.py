@@ -1,5 +1,5 @@
-"""diffusers' upscaling pipelines in miniature: tiny random networks, built as those that
-stabilityai publishes."""
+"""Upscalers in miniature: diffusers' pipelines, built as those that stabilityai publishes, and
+networks that spandrel reads. All are tiny and random."""
 
 from __future__ import annotations
 
@@ -103,6 +103,57 @@ def latent(folder: Path) -> Path:
         vae=_vae(4), **_words(), unet=unet, scheduler=scheduler
     ).save_pretrained(folder)
     return folder
+
+
+def network(architecture: str, path: Path) -> Path:
+    """Write a tiny random network of an architecture that spandrel tells by its tensors, four times
+    larger: one of NETWORKS."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    tensors = {}
+    for name, value in NETWORKS[architecture]().state_dict().items():
+        tensors[name] = value.clone().contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+    return path
+
+
+def _realplksr() -> Any:
+    from spandrel.architectures.PLKSR import RealPLKSR
+
+    return RealPLKSR(dim=16, n_blocks=2, kernel_size=5, upscaling_factor=4)
+
+
+def _dat() -> Any:
+    from spandrel.architectures.DAT import DAT
+
+    shape = {"embed_dim": 32, "split_size": [4, 8], "depth": [2], "num_heads": [2]}
+    return DAT(**shape, expansion_factor=2.0, upscale=4)
+
+
+def _hat() -> Any:
+    from spandrel.architectures.HAT import HAT
+
+    shape = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "window_size": 8}
+    return HAT(**shape, squeeze_factor=4, mlp_ratio=2.0, num_feat=16, upscale=4)
+
+
+def _atd() -> Any:
+    from spandrel.architectures.ATD import ATD
+
+    shape = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "num_tokens": 8}
+    return ATD(**shape, reducted_dim=2, upscale=4, upsampler="pixelshuffle")
+
+
+def _esrgan() -> Any:
+    from spandrel.architectures.ESRGAN import ESRGAN
+
+    return ESRGAN(num_filters=8, num_blocks=1, scale=4)
+
+
+NETWORKS = {"RealPLKSR": _realplksr, "DAT": _dat, "HAT": _hat, "ATD": _atd, "ESRGAN": _esrgan}
 
 
 def _vae(levels: int, **more: Any) -> Any:

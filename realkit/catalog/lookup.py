@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.suggest import did_you_mean, fold, near, question
+from realkit.catalog import omissions
 
 USER_CATALOG = "REALKIT_CATALOG"  # folder of the user's own TOML files, named like the shipped ones
 OWN = "rehearsal"  # owner, before the slash, of the names that the kit gives its own models
@@ -125,7 +126,7 @@ class Table(Mapping[str, SpecT], Generic[SpecT]):
 def find(table: Table[SpecT], name: str) -> str:
     """The table's own spelling of a name or alias; case, spaces and punctuation do not matter.
 
-    Raises RequestError, with the names that were probably meant.
+    Raises RequestError, with the names that were probably meant, or why the kit leaves it out.
     """
     available = f"{len(table)} available: realkit list {table.kind}s"
     if not isinstance(name, str):
@@ -135,6 +136,7 @@ def find(table: Table[SpecT], name: str) -> str:
     names = _spelled(table)
     if fold(name) in names:
         return names[fold(name)]
+    omissions.check(name)
     meant = question(near(name, names))
     raise RequestError(f"Unknown {table.kind} {shown(name)}.{meant} {available}")
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, FiniteFloat
 
 from realkit.base import credentials
 from realkit.base.errors import RequestError, shown
+from realkit.catalog import omissions
 from realkit.catalog.lookup import Spec, Table, find, refuse_own
 from realkit.samplers.table import SAMPLERS
 from realkit.weights import reference
@@ -88,6 +89,7 @@ class ModelSpec(Spec):
     licence: str = "unknown"
     # Whether the licence allows commercial use.
     commercial: Literal["yes", "no", "conditions", "unknown"] = "unknown"
+    unverified: str = ""  # what of the entry could not be looked up
     gated: bool = False  # its licence must be accepted on its page before it can be fetched
     about: str = ""
     aliases: tuple[str, ...] = ()
@@ -128,6 +130,8 @@ def _identified(name: str) -> tuple[str, ModelSpec]:
     if ref.kind not in ("hub", "name") or reference.existing_path(name):
         if listed := _listed(ref):
             return listed, MODELS[listed]
+        if not reference.existing_path(name):
+            omissions.check(name)
         return name, ModelSpec(source=name)
     try:
         listed = find(MODELS, str(ref))
@@ -156,6 +160,7 @@ def _of_hub(ref: Reference) -> tuple[str, ModelSpec]:
         if source == spec.source:
             return name, spec
         return str(ref), spec.model_copy(update={"source": source})
+    omissions.check(str(ref))
     return str(ref), ModelSpec(source=str(ref))
 
 

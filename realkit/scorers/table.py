@@ -32,6 +32,7 @@ class Scorer(Spec):
     margin: float | None = None  # a difference that does not matter, in its unit; None: not known
     criterion: Literal["photorealism", "steerability", "efficiency", "none"] = "none"
     about: str
+    unverified: str = ""  # what of the entry could not be looked up
     licence: str = "none"  # of the weights, or of the package that computes the score
     words: tuple[str, ...] = ()  # of a contrast: the texts that it is a share of
     against: tuple[tuple[str, ...], ...] = ()  # and the other classes, each a list

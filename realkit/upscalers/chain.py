@@ -12,6 +12,7 @@ from typing import Any
 from realkit.base import credentials
 from realkit.base.errors import RequestError, shown
 from realkit.base.suggest import instead
+from realkit.catalog import omissions
 from realkit.catalog.lookup import find, refuse_own
 from realkit.upscalers.engines import ENGINES, OF_FILE, OF_FOLDER, Engine
 from realkit.upscalers.settings import Settings, check_names, checked
@@ -172,6 +173,8 @@ def _of_reference(name: str, ref: Reference) -> Part:
         if source == entry.source:
             return Part(entry_name, entry)
     path = reference.existing_path(source)
+    if path is None:
+        omissions.check(name)
     single = ref.single or (path is not None and path.is_file())
     return Part(name, Upscaler(engine=OF_FILE if single else OF_FOLDER, source=source))
 

@@ -4,6 +4,7 @@ tiles where memory asks for them."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -240,7 +241,9 @@ def load_spandrel(request: LoadRequest) -> Network:
     from spandrel import ImageModelDescriptor, ModelLoader
 
     try:
-        descriptor = ModelLoader(device=request.device).load_from_file(request.path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.meshgrid")  # DAT builds its masks by it
+            descriptor = ModelLoader(device=request.device).load_from_file(request.path)
     except Exception as error:  # spandrel raises what the file provokes: it is not usable here
         raise _unloadable(request, error) from error
     channels = descriptor.input_channels, descriptor.output_channels

@@ -38,6 +38,7 @@ class Upscaler(Spec):
     tflop: float = 0.0  # 10¹² operations a megapixel of input
     licence: str = "unknown"
     commercial: Literal["yes", "no", "conditions", "unknown"] = "unknown"
+    unverified: str = ""  # what of the entry could not be looked up
     about: str = ""
     aliases: tuple[str, ...] = ()
 

@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 import realkit as rk
 from realkit.apps.cli.main import main
 from realkit.apps.kaggle import client, kernel, push, wheels
-from realkit.apps.kaggle.push import Order
+from realkit.apps.kaggle.push import NOTICE, Order
 from realkit.apps.kaggle.wheels import OFFLINE
 from tests.wheels import no_index
 
@@ -112,6 +112,7 @@ def test_push_waits_and_merges_every_page(server, sweep, canned, tmp_path, monke
     out = tmp_path / "out"
     code, said, error = call("kaggle", "push", "--sweep", sweep, "--out", out)
     assert (code, error) == (0, "") and "2 cells ok" in said and "me/realkit-cube" in said
+    assert said.index(NOTICE) < said.index("Uploading the wheels")
     assert sorted(path.name for path in (out / "images").iterdir()) == sorted(
         path.name for path in (canned / "results" / "images").iterdir()
     )
@@ -411,6 +412,11 @@ def test_a_race_travels(server, sweep, tmp_path):
     values: dict[str, object] = {}
     exec(given, values)
     assert values["options"] == {"decide": "rehearsal/clip", "by": "sampler"}
+
+
+def test_the_guide_has_the_line_that_is_said_before_a_push():
+    guide = (ROOT / "kaggle" / "README.md").read_text(encoding="utf-8")
+    assert NOTICE in guide and "\n" not in NOTICE
 
 
 def book(path: Path, *cells: tuple[str, str]) -> Path:

