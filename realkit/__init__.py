@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from realkit.base.version import __version__ as __version__
+from realkit.base.warn import hush
+
+hush()
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
