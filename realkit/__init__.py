@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base.door import door
 from realkit.base.version import __version__ as __version__
+from realkit.base.warn import hush
+
+hush()
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"

@@ -11,7 +11,8 @@ from pathlib import Path
 from realkit.analysis.trials import PHOTOGRAPH, TRIALS, picture_id, trials
 from realkit.base.errors import RequestError
 from realkit.base.files import write_atomically
-from realkit.base.pictures import opened, upright
+from realkit.base.pictures import of_other_endings, opened, upright
+from realkit.base.warn import warn_once
 from realkit.runs.folder import read
 
 SIDE = 768  # pixels, at most, of a picture's longer side: all at one size and in one encoding
@@ -50,12 +51,17 @@ def write(
 def photograph_names(folder: Path) -> list[str]:
     """The pictures in a folder. Raises RequestError where there is none."""
     names = []
+    left_out = ""
     if folder.is_dir():
         names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PHOTOGRAPHS)
+        left_out = of_other_endings(folder.iterdir(), PHOTOGRAPHS)
     if not names:
         raise RequestError(
-            f"No photographs in {str(folder)!r}: expected a folder with {', '.join(PHOTOGRAPHS)}"
+            f"No photographs in {str(folder)!r}: expected a folder with"
+            f" {', '.join(PHOTOGRAPHS)}{left_out and f'; {left_out}'}"
         )
+    if left_out:
+        warn_once(f"photographs {str(folder)!r}: {left_out}")
     return names
 
 

@@ -16,6 +16,10 @@ from realkit.base.suggest import instead
 if TYPE_CHECKING:
     import torch
 
+USED_GPUS = "an NVIDIA GPU with a CUDA build of torch, or an AMD GPU with a ROCm build"
+# AMD's architectures that multiply matrices in bfloat16, by how their names begin: CDNA 2 to 4,
+# RDNA 3 and 4 (https://rocm.docs.amd.com/en/latest/reference/precision-support.html)
+GFX_BF16 = ("gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -40,25 +44,53 @@ def default_device() -> torch.device:
     import torch
 
     if not torch.cuda.is_available():
+        if line := _not_used():
+            warnings.warn(line, RuntimeWarning, stacklevel=2)
         return torch.device("cpu")
-    if has_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()):
+    capability, built, gfx = torch.cuda.get_device_capability(), torch.cuda.get_arch_list(), _gfx()
+    if has_kernels(capability, built, gfx):
         return torch.device("cuda")
+    needed = gfx or "sm_{}{}".format(*capability)
     warnings.warn(
-        f"{torch.cuda.get_device_name()} is not used: this torch build has no kernels for it."
-        " To fix this, run: realkit doctor",
+        f"{torch.cuda.get_device_name()} is not used: this torch build has kernels for"
+        f" {', '.join(built) or 'no GPU'}, and it needs {needed}. To fix this, run: realkit doctor",
         RuntimeWarning,
         stacklevel=2,
     )
     return torch.device("cpu")
 
 
-def has_kernels(capability: tuple[int, int], built: list[str]) -> bool:
+def _not_used() -> str:
+    """A line on a GPU that torch sees and realkit does not use; "" where there is none."""
+    import torch
+
+    name = ""
+    if torch.backends.mps.is_available():
+        name = "Apple's GPU (MPS)"
+    elif hasattr(torch, "xpu") and torch.xpu.is_available():
+        name = f"{torch.xpu.get_device_name()} (XPU)"
+    return name and f"{name} is not used, the CPU is: realkit needs {USED_GPUS}"
+
+
+def _gfx(on: torch.device | None = None) -> str:
+    """The architecture of an AMD GPU on ROCm, such as "gfx90a"; "" on CUDA."""
+    import torch
+
+    if not torch.version.hip:
+        return ""
+    name = getattr(torch.cuda.get_device_properties(on), "gcnArchName", "")
+    return str(name).partition(":")[0]  # "gfx90a:sramecc+:xnack-"
+
+
+def has_kernels(capability: tuple[int, int], built: list[str], gfx: str = "") -> bool:
     """Whether a torch build's architectures ("sm_75", "sm_90a", …) serve a device of this
-    capability: the same major, no newer minor.
+    capability: the same major, no newer minor. On ROCm they must name the device's own, `gfx`.
 
     `torch.cuda.is_available()` is True on a P100 whose kernels the build lacks; the first
     operation then fails.
     """
+    if gfx:
+        return gfx in built
     for arch in built:
         if not arch.startswith("sm_"):
             continue
@@ -85,7 +117,8 @@ def dtype_for(
         return getattr(torch, name)  # type: ignore[no-any-return]
     if on.type != "cuda":
         return torch.float32
-    if torch.cuda.get_device_capability(on)[0] >= 8:
+    gfx = _gfx(on)
+    if gfx.startswith(GFX_BF16) if gfx else torch.cuda.get_device_capability(on)[0] >= 8:
         return torch.bfloat16
     return torch.float32 if half_overflows else torch.float16
 

@@ -1,4 +1,5 @@
-"""The energy that a GPU has used, by the counter of NVIDIA's management library (NVML)."""
+"""What NVIDIA's management library (NVML) says of GPUs: the energy that one has used, and which
+there are."""
 
 from __future__ import annotations
 
@@ -45,3 +46,16 @@ def _handle(uuid: str) -> Any:
 
     pynvml.nvmlInit()
     return pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+
+
+@lru_cache(maxsize=1)
+def first_card() -> str:
+    """The name of this machine's first NVIDIA GPU, without torch; "" where NVML sees none."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
+    except Exception:  # no driver, no GPU, no nvidia-ml-py
+        return ""
+    return name if isinstance(name, str) else str(name, "utf-8", "replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
@@ -22,6 +22,26 @@ Fit = Literal["crop", "keep"]
 FITS: tuple[Fit, ...] = ("crop", "keep")
 FINISH = "LANCZOS"  # Pillow's filter from an upscaler's own scale to the exact size, antialiased
 MOST = 32_768  # pixels a side
+# Endings of picture files, those that nothing here reads too: cameras' raw files, drawings, films'
+ENDINGS = (
+    ".apng", ".arw", ".avif", ".bmp", ".cr2", ".cr3", ".dds", ".dng", ".eps", ".exr", ".gif",
+    ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl",
+    ".nef", ".orf", ".pbm", ".pef", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".raf", ".rw2", ".svg",
+    ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+
+
+def of_other_endings(paths: Iterable[Path], taken: Collection[str]) -> str:
+    """What of a folder's files are pictures that are not taken, because of their endings: "3
+    pictures of other endings are left out (.gif, .heic): convert them to .png or .jpg"; "" where
+    there is none."""
+    endings = [path.suffix.lower() for path in paths if not path.name.startswith(".")]
+    left_out = [ending for ending in endings if ending in ENDINGS and ending not in taken]
+    if not left_out:
+        return ""
+    count = f"{len(left_out)} picture{'s' * (len(left_out) > 1)}"
+    names = ", ".join(sorted(set(left_out)))
+    return f"{count} of other endings left out ({names}): convert to .png or .jpg what should count"
 
 
 @contextmanager
@@ -120,8 +140,13 @@ def _of_8_bits(image: Image) -> Image:
     if image.mode in ("La", "RGBa"):  # premultiplied by transparency
         image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):
-        grey = np.asarray(image.convert("I")).clip(0, 65_535) / 257
-        image = Image.fromarray(grey.round().astype(np.uint8))
+        levels = np.asarray(image.convert("I"))
+        grey = Image.fromarray((levels.clip(0, 65_535) / 257).round().astype(np.uint8))
+        grey.info = dict(image.info)
+        seen = grey.info.pop("transparency", None)  # the level that tRNS makes transparent
+        if isinstance(seen, int):
+            grey.putalpha(Image.fromarray(np.where(levels == seen, 0, 255).astype(np.uint8)))
+        image = grey
     return image
 
 

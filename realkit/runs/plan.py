@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
 
 from realkit.base import cache
 from realkit.base.errors import RequestError
@@ -27,9 +28,9 @@ from realkit.weights import pickles, resolve
 from realkit.weights.lock import Lock
 
 
-def lock_sweep(sweep: Sweep, store: Store) -> Locks:
+def lock_sweep(sweep: Sweep, store: Store, keep: bool = True) -> Locks:
     """The locks of the sweep's models, upscalers and scorers. A lock of the folder is verified; a
-    name that it lacks is locked now, and kept. Raises RequestError."""
+    name that it lacks is locked now, and with `keep` written. Raises RequestError."""
     locks = read_locks(store.folder)
     cells = sweep.cells(locks.specs)
     before = locks.to_json()
@@ -56,10 +57,36 @@ def lock_sweep(sweep: Sweep, store: Store) -> Locks:
     if folder := sweep.photographs:
         photographs.check_apart(folder, store.folder)
         locks.photographs[folder] = photographs.lock(folder, locks.photographs.get(folder))
-    if locks.to_json() != before:
+    if keep and locks.to_json() != before:
         with store.writing():
             write_locks(store, locks)
     return locks
+
+
+def existing(sweep: Sweep, folder: str | Path) -> str:
+    """What of a sweep a results folder has already, and how long the rest takes, in one line;
+    nothing is written. Raises RequestError as a run would."""
+    store, called = Store(folder), repr(str(folder))
+    if not (store.folder / "cells.jsonl").is_file():
+        return f"in {called}: nothing yet"
+    locks = lock_sweep(sweep, store, keep=False)
+    cells, rows = sweep.cells(locks.specs), store.ok_rows()
+    images: dict[str, Cell] = {}
+    for cell in cells:
+        images.setdefault(_ids(cell, locks).image, cell)
+    there = {name for name in images if name in rows and store.has_file("decode", name)}
+    scores = set()
+    for row in rows.values():
+        if row["stage"] == "score" and row["parent"] in there and row["scorer"] in sweep.scorers:
+            scores.add((row["parent"], row["scorer"]))
+    missing = [cell for name, cell in images.items() if name not in there]
+    line = f"in {called} already: {len(there)} of {len(images)} pictures"
+    if sweep.scorers:
+        line += f", {len(scores)} of {len(images) * len(sweep.scorers)} scores"
+    if not missing:
+        return line
+    extras = cost.Extras(sweep.scorers, sweep.encoders)
+    return f"{line}; the rest about {cost.times(missing, locks.specs, extras, len(locks.specs))}"
 
 
 def _verify(locks: Iterable[Lock]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from realkit.base.door import expanded
 from realkit.base.errors import RequestError, one_line
+from realkit.base.pictures import of_other_endings
+from realkit.base.warn import warn_once
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -22,7 +24,9 @@ def lock(folder: str, before: Mapping[str, str] | None = None) -> dict[str, str]
         if before:  # moved or offline: what is embedded needs it no more, the rest fails by name
             return dict(before)
         raise RequestError(f"photographs {folder!r}: expected a folder of pictures")
-    files = sorted(filter(partial(_is_photograph, place), place.rglob("*")))
+    listed = list(place.rglob("*"))
+    files = sorted(filter(partial(_is_photograph, place), listed))
+    left_out = of_other_endings(listed, ENDINGS)
     try:
         hashes = {path.relative_to(place).as_posix(): _sha256(path) for path in files}
     except OSError as error:
@@ -31,14 +35,24 @@ def lock(folder: str, before: Mapping[str, str] | None = None) -> dict[str, str]
     if len(now) < 2:
         raise RequestError(
             f"photographs {folder!r} holds {len(now)} different pictures ({', '.join(ENDINGS)}):"
-            " expected two at least, and better fifty"
+            f" expected two at least, and better fifty{left_out and f'; {left_out}'}"
         )
+    if left_out:
+        warn_once(f"photographs {folder!r}: {left_out}")
     if before is not None and now != (then := set(before.values())):
         raise RequestError(
             f"photographs {folder!r} are not those that this results folder has used"
             f" ({len(now - then)} new, {len(then - now)} gone): put them back, or name a new folder"
         )
     return hashes
+
+
+def count(folder: str | None) -> int:
+    """How many photographs a folder has, by their names alone; 0 for None."""
+    place = Path(folder or "").expanduser()
+    if folder is None or not place.is_dir():
+        return 0
+    return len(list(filter(partial(_is_photograph, place), place.rglob("*"))))
 
 
 def check_apart(folder: str, results: Path) -> None:

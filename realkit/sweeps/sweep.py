@@ -34,7 +34,7 @@ from realkit.samplers.table import SAMPLERS
 from realkit.scorers.encoders import ENCODERS, engine_of
 from realkit.scorers.score import check_scorer
 from realkit.scorers.table import SCORERS
-from realkit.sweeps import cost
+from realkit.sweeps import cost, photographs
 from realkit.sweeps.cell import Cell
 from realkit.sweeps.prompts import expanded_prompts
 from realkit.upscalers.chain import Chain, canonical
@@ -213,7 +213,9 @@ class Sweep(BaseModel):
         """
         cells = self.cells()
         names = {cell.model for cell in cells}
-        return cost.describe(cells, {name: identify(name)[1] for name in names}, self.scorers)
+        specs = {name: identify(name)[1] for name in names}
+        count = photographs.count(self.photographs)
+        return cost.describe(cells, specs, cost.Extras(self.scorers, self.encoders, count))
 
 
 def _nodes(value: Any) -> int:

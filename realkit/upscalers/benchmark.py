@@ -79,7 +79,8 @@ def _photographs(folder: Path, count: int, size: int) -> list[tuple[str, Image]]
         )
     squares: list[tuple[str, Image]] = []
     skipped: list[str] = []
-    for path in sorted(folder.rglob("*")):
+    listed = sorted(folder.rglob("*"))
+    for path in listed:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
         name = path.relative_to(folder).as_posix()
@@ -89,15 +90,16 @@ def _photographs(folder: Path, count: int, size: int) -> list[tuple[str, Image]]
             skipped.append(f"{name} {error}")
         if len(squares) == count:
             break
-    reason = f"looked for {', '.join(SUFFIXES)}"
+    left_out = pictures.of_other_endings(listed, SUFFIXES) if len(squares) < count else ""
+    reason = left_out or f"looked for {', '.join(SUFFIXES)}"
     if skipped:
-        reason = f"{len(skipped)} skipped, such as {skipped[0]}"
+        reason = f"{len(skipped)} skipped, such as {skipped[0]}{left_out and f'; {left_out}'}"
     if not squares:
         raise RequestError(
             f"Folder {shown(str(folder))} holds no picture of {size}×{size} pixels or more:"
             f" {reason}"
         )
-    if skipped:
+    if skipped or left_out:
         warnings.warn(f"{len(squares)} pictures of {str(folder)!r}; {reason}", stacklevel=3)
     return squares
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from realkit.apps.cli.main import main
 from realkit.apps.doctor import facts as facts_module
+from realkit.apps.doctor import other_gpus
 from realkit.apps.doctor.facts import Disk, Facts, Gpu
 from realkit.apps.doctor.findings import findings, passes
 
@@ -510,3 +511,42 @@ def test_the_doctor_starts_without_torch():
         " 'huggingface_hub', 'diffusers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+NO_GPU = replace(GOOD, gpus=(), driver=None, driver_gpus=())
+
+
+@pytest.mark.parametrize(
+    ("maker", "fix"),
+    [("AMD", "ROCm build of torch"), ("Intel", "NVIDIA GPU"), ("Apple", "NVIDIA GPU")],
+)
+def test_a_gpu_of_another_maker_is_named_with_what_it_would_need(maker, fix):
+    found = the_one(replace(NO_GPU, other_gpus=(maker,)))
+    assert found.what.startswith(f"the GPU of {maker} is not used, the CPU is: realkit needs")
+    assert fix in found.fix
+
+
+def test_an_amd_gpu_on_rocm():
+    card = Gpu("AMD Instinct MI210", (9, 0), 64.0, "gfx90a")
+    rocm = replace(
+        NO_GPU, gpus=(card,), torch_cuda=None, torch_hip="6.4.0", archs=("gfx90a", "gfx1100")
+    )
+    assert passes(findings(rocm))
+    assert "MI210, 64.0 GiB, gfx90a, has kernels" in said(rocm, "gpu")
+    assert "bf16 is native" in said(rocm, "gpu")
+    old = the_one(replace(rocm, gpus=(replace(card, gfx="gfx803"),)), "failure")
+    assert "gfx90a, gfx1100 only" in old.what and "ROCm build" in old.fix
+    idle = replace(rocm, gpus=(), other_gpus=("AMD",), cuda_error="no HIP device")
+    assert "cannot use the GPU of AMD: no HIP device" in the_one(idle).what
+
+
+def test_gpus_of_other_makers_are_found_where_the_system_lists_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(other_gpus.platform, "system", lambda: "Linux")
+    listed = {"a": ("0x030000", "0x1002"), "b": ("0x030200", "0x10de"), "c": ("0x020000", "0x8086")}
+    for name, (kind, vendor) in listed.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "class").write_text(f"{kind}\n")
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+    (tmp_path / "d").mkdir()
+    assert other_gpus.seen(tmp_path) == ("AMD",)  # neither NVIDIA's nor Intel's network card
+    assert other_gpus.seen(tmp_path / "nowhere") == ()

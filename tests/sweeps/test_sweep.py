@@ -280,8 +280,8 @@ def test_dump_is_plain_json():
 
 def test_describe_estimates_the_time_from_counted_operations():
     many = dict(models="sd-1.5", prompts="a", samplers="Euler", steps=25)
-    assert "about 16 s on a T4, 19 s on a P100" in rk.Sweep(**many).describe()
-    assert "about 6.5 min on a T4, 12 min on a P100" in rk.Sweep(**many | {"seeds": 100}).describe()
+    assert " 16 s on a T4, 19 s on a P100" in rk.Sweep(**many).describe()
+    assert " 6.5 min on a T4, 12 min on a P100" in rk.Sweep(**many | {"seeds": 100}).describe()
     assert "on two CPU cores" in rk.Sweep(**GOOD).describe()
 
 

@@ -63,11 +63,16 @@ def run(sweep: Path, out: Path, by: str | None, **options: Any) -> None:
 
 @click.command()
 @click.argument("sweep", type=PATH)
-def plan(sweep: Path) -> None:
+@click.option("--out", type=PATH, help="Results folder: say what it has already.")
+def plan(sweep: Path, out: Path | None) -> None:
     """Say what a sweep file would make, without loading anything."""
+    from realkit.runs.plan import existing
     from realkit.sweeps import check
 
-    click.echo(check.plan(sweep))
+    asked = check.sweep_of(sweep)
+    click.echo(check.plan(asked))
+    if out:
+        click.echo(existing(asked, out))
 
 
 @click.command()

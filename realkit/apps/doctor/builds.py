@@ -15,6 +15,9 @@ CU126_TORCH = (
     f"pip install torch==2.10.0+cu126 torchvision==0.25.0+cu126 --index-url {WHEELS}/cu126"
 )
 CU126_SERVES = ((5, 0), (7, 5))  # capabilities from, and below, that newer builds leave out
+ROCM_TORCH = (
+    "Install the newest ROCm build of torch that https://pytorch.org/get-started/locally names"
+)
 NEW_TORCH = "pip uninstall -y torch torchvision && pip install torch torchvision"
 # NVIDIA's minor version compatibility: CUDA's major version → oldest driver.
 CUDA_NEEDS_DRIVER = {11: 450, 12: 525, 13: 580}
@@ -50,6 +53,8 @@ def restarted(facts: Facts, line: str) -> str:
 def kernels_fix(facts: Facts) -> str:
     """What serves a first GPU that this build has no kernels for."""
     capability = first_capability(facts)
+    if facts.gpus and facts.gpus[0].gfx:
+        return restarted(facts, ROCM_TORCH)
     if capability >= CU126_SERVES[1]:  # newer than the build
         return restarted(facts, NEW_TORCH)
     fix = "Take another GPU, or CUDA_VISIBLE_DEVICES=-1 for the CPU"
@@ -61,7 +66,9 @@ def kernels_fix(facts: Facts) -> str:
 
 def unserved(facts: Facts) -> bool:
     """Whether this build has no kernels for the first GPU."""
-    return bool(facts.gpus) and not has_kernels(first_capability(facts), list(facts.archs))
+    return bool(facts.gpus) and not has_kernels(
+        first_capability(facts), list(facts.archs), facts.gpus[0].gfx
+    )
 
 
 def vision_fails(facts: Facts) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from realkit.apps.doctor import probe
+from realkit.apps.doctor import other_gpus, probe
 from realkit.base import cache
 from realkit.base.credentials import NAMES, Service, scrub, token_source
 from realkit.base.measure import or_else, ram_free
@@ -31,6 +31,7 @@ class Gpu:
     name: str
     capability: tuple[int, int] | None = None
     memory_gib: float | None = None
+    gfx: str = ""  # architecture of an AMD GPU on ROCm
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ class Facts:
     broken: dict[str, str]  # installed main library whose import fails → the error
     torchvision_needs: str | None = None  # torchvision's requirement on torch, e.g. "==2.10.0"
     torch_cuda: str | None = None  # CUDA version of the torch build; None: built for the CPU
+    torch_hip: str | None = None  # ROCm's version of the torch build
     archs: tuple[str, ...] = ()  # the build's kernels
     gpus: tuple[Gpu, ...] = ()  # as torch sees them
     cuda_error: str = ""  # why torch sees none
     driver: str | None = None
     driver_gpus: tuple[Gpu, ...] = ()  # as the driver sees them
+    other_gpus: tuple[str, ...] = ()  # makers of GPUs that are no NVIDIA's
     visible: str | None = None  # CUDA_VISIBLE_DEVICES
     disks: tuple[Disk, ...] = ()
     ram_free_gib: float | None = None
@@ -84,7 +87,9 @@ def gather() -> Facts:
     torch = outcomes.get("torch", {}).get("facts", {})
     if torch:  # the installed metadata may leave out the CUDA version
         versions["torch"] = torch["version"]
-    gpus = [Gpu(name, (major, minor), gib) for name, major, minor, gib in torch.get("gpus", ())]
+    gpus = []
+    for name, major, minor, gib, gfx in torch.get("gpus", ()):
+        gpus.append(Gpu(name, (major, minor), gib, gfx))
     return Facts(
         python=platform.python_version(),
         place=or_else("plain", place_here),
@@ -93,11 +98,13 @@ def gather() -> Facts:
         broken=broken,
         torchvision_needs=or_else(None, _torchvision_needs),
         torch_cuda=torch.get("cuda"),
+        torch_hip=torch.get("hip"),
         archs=tuple(torch.get("archs", ())),
         gpus=tuple(gpus),
         cuda_error=torch.get("error", ""),
         driver=driver,
         driver_gpus=driver_gpus,
+        other_gpus=or_else((), other_gpus.seen),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         disks=or_else((), _disks),
         ram_free_gib=or_else(None, ram_free),

@@ -6,15 +6,17 @@ from realkit.apps.doctor.builds import (
     CU126_TORCH,
     CUDA_NEEDS_DRIVER,
     NEW_TORCH,
+    ROCM_TORCH,
     kernels_fix,
     numbers,
     restarted,
 )
 from realkit.apps.doctor.facts import Facts, Gpu
 from realkit.apps.doctor.finding import Judgements
-from realkit.base.device import has_kernels
+from realkit.base.device import GFX_BF16, USED_GPUS, has_kernels
 
 SMALL_GPU = 4  # GiB; with less, Stable Diffusion 1.5 leaves too little memory to work in
+NVIDIA = "Run on a machine with an NVIDIA GPU: Kaggle's and Colab's T4 cost nothing"
 ACCELERATORS = {
     "Kaggle": "Notebook settings > Accelerator > GPU T4 x2",
     "Colab": "Runtime > Change runtime type > T4 GPU",
@@ -34,12 +36,28 @@ def gpu(facts: Facts) -> Judgements:
         yield "ok", what, ""
     if not facts.gpus and facts.driver_gpus:
         yield "warning", *_idle(facts)
+    elif not facts.gpus and facts.other_gpus:
+        yield "warning", *_of_other_makers(facts)
     elif not facts.gpus:
         what = (
             "No GPU: rehearsal models run in a minute, Stable Diffusion 1.5 takes minutes a picture"
         )
-        plain = "Run on a machine with an NVIDIA GPU: Kaggle's and Colab's T4 cost nothing"
-        yield "warning", what, ACCELERATORS.get(facts.place, plain)
+        yield "warning", what, ACCELERATORS.get(facts.place, NVIDIA)
+
+
+def _of_other_makers(facts: Facts) -> tuple[str, str]:
+    """Why a GPU that is no NVIDIA's is not used, and what it would need."""
+    names, torch = " and ".join(facts.other_gpus), facts.versions["torch"]
+    what = f"the GPU of {names} is not used, the CPU is: realkit needs {USED_GPUS}"
+    if "AMD" in facts.other_gpus and facts.torch_hip:
+        reason = facts.cuda_error or "it names no reason"
+        return (
+            f"torch {torch} (ROCm) cannot use the GPU of AMD: {reason}",
+            "rocminfo should list it",
+        )
+    if "AMD" in facts.other_gpus:
+        return what, restarted(facts, ROCM_TORCH)
+    return what, ACCELERATORS.get(facts.place, NVIDIA)
 
 
 def _card(facts: Facts, number: int, card: Gpu) -> Judgements:
@@ -47,7 +65,9 @@ def _card(facts: Facts, number: int, card: Gpu) -> Judgements:
     torch, capability = facts.versions["torch"], card.capability or (0, 0)
     memory = f", {card.memory_gib:.1f} GiB" if card.memory_gib else ""
     about = f"{card.name}{memory}, capability {capability[0]}.{capability[1]}"
-    if not has_kernels(capability, list(facts.archs)):
+    if card.gfx:
+        about = f"{card.name}{memory}, {card.gfx}"
+    if not has_kernels(capability, list(facts.archs), card.gfx):
         archs = ", ".join(facts.archs) or "none"
         what = f"{about}: torch calls it available, but {torch} has kernels for {archs} only"
         if number:
@@ -57,7 +77,7 @@ def _card(facts: Facts, number: int, card: Gpu) -> Judgements:
             yield "failure", what, kernels_fix(facts)
         return
     half = "no native bf16: half precision is float16"
-    if capability >= (8, 0):
+    if card.gfx.startswith(GFX_BF16) if card.gfx else capability >= (8, 0):
         half = "bf16 is native"
     yield "ok", f"{about}, has kernels in torch {torch}; {half}", ""
     if number == 0 and card.memory_gib and card.memory_gib < SMALL_GPU:

@@ -88,19 +88,25 @@ def main(names: list[str]) -> None:
 
 
 def _torch(torch: Any) -> dict[str, Any]:
-    """The build of torch, and the GPUs as it sees them: (name, major, minor, GiB) of each."""
+    """The build of torch, and the GPUs as it sees them: (name, major, minor, GiB, gfx) of each."""
     gpus, reason = [], ""
-    if torch.version.cuda:
+    hip = getattr(torch.version, "hip", None)  # ROCm's version
+    if torch.version.cuda or hip:
         try:
             torch.cuda.init()
             for number in range(torch.cuda.device_count()):
                 gpu = torch.cuda.get_device_properties(number)
-                gpus.append((gpu.name, gpu.major, gpu.minor, round(gpu.total_memory / 2**30, 1)))
+                gfx = (
+                    gpu.gcnArchName.partition(":")[0] if getattr(torch.version, "hip", None) else ""
+                )
+                memory = round(gpu.total_memory / 2**30, 1)
+                gpus.append((gpu.name, gpu.major, gpu.minor, memory, gfx))
         except Exception as error:
             reason = one_line(error, 200)
     return {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
+        "hip": hip,
         "archs": torch.cuda.get_arch_list(),
         "gpus": gpus,
         "error": reason,

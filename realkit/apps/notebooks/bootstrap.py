@@ -157,8 +157,8 @@ def _kernels(internet: bool) -> list[str]:
     """Install the last torch for a GPU that this torch has no kernels for; the packages installed.
     A process of its own asks torch, so that this one does not load it."""
     facts = tried(["torch"]).get("torch", {}).get("facts", {"gpus": ()})
-    for name, major, minor, _ in facts["gpus"]:
-        if has_kernels((major, minor), facts["archs"]):
+    for name, major, minor, _, gfx in facts["gpus"]:
+        if has_kernels((major, minor), facts["archs"], gfx):
             continue
         what = f"{name} (capability {major}.{minor}) has no kernels in torch {facts['version']}"
         other = "choose the accelerator GPU T4 x2"
