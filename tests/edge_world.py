@@ -184,7 +184,7 @@ def texts(world: World) -> list[str]:
         "__import__('os').system('touch $REALKIT_EDGE_MARK')", "a\nb", "a,b,,", ",", " + ",
         "rehersal/base", "rehearsal/bas", "suite:none", "package:../x", "kaggle:a/b", "civitai:",
         "civitai:1@", "merge(", "config:sd1", "ray:", "ray:nobody:1", "<lora:a:1>", "(((((",
-        "file:///etc/passwd", "/proc/self/mem", "/dev/full", "/sys/x", READ_ONLY, "None", "true",
+        "file:///etc/passwd", "/proc/self/mem", "/dev/full", "/dev/zero", READ_ONLY, "None", "true",
         str(world.place), str(world.path("nothing")), str(world.path("foreign")),
         str(world.path("nowhere")), str(world.path("run")), str(world.path("[a]*?.png")),
         str(world.path("picture.png") / "below"), str(world.path(LONG) / LONG), *paths,

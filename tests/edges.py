@@ -38,7 +38,7 @@ SLOWEST_S = 10  # of one core
 HANGS_S = 90  # of the clock, after which an input is interrupted
 MEMORY = 3 * 2**29  # bytes that an input may add to the largest so far
 OPTIONS = ("--nothing", "-x", "--", "--out", "--by", "--to")
-ADDRESS_SPACE = 24 * 2**30
+ADDRESS_SPACE = 12 * 2**30
 
 
 class Hangs(BaseException):

@@ -202,9 +202,8 @@ def _first_cells(df: pd.DataFrame, rows: str, cols: str) -> dict[tuple[Any, Any]
 
 
 def _picture(path: Path) -> Image:
-    called = (
-        f"Picture {str(path)!r} of the table cannot be read (give its results folder, or run the"
-        " sweep again)"
-    )
-    with opened(path, called) as image:
-        return image.convert("RGB")
+    try:
+        with opened(path, f"Picture {str(path)!r} of the table cannot be read") as image:
+            return image.convert("RGB")
+    except RequestError as error:
+        raise RequestError(f"{error}. Give its results folder, or run the sweep again") from error

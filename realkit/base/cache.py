@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from realkit.base.door import expanded, worded
+from realkit.base.door import check_path, expanded, worded
 from realkit.base.errors import RequestError
 
 CACHE = "REALKIT_CACHE"  # environment: the folder of downloads and conversions
@@ -66,6 +66,7 @@ def sha256(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
+    check_path("weights", path)
     with worded(f"{str(path)!r} cannot be read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

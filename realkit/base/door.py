@@ -4,6 +4,7 @@ behind it."""
 from __future__ import annotations
 
 import inspect
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AnySet
@@ -129,10 +130,12 @@ def _either(kind: Any) -> tuple[Any, ...]:
 
 
 def check_path(argument: str, path: str | Path) -> None:
-    """Raise RequestError for what no disk can hold as a path, and for a path that is closed to this
-    user."""
+    """Raise RequestError for what no disk can hold as a path, for one that is closed to this user,
+    and for a device, which may have no end."""
     try:
-        Path(path).stat()
+        kind = Path(path).stat().st_mode
+        if stat.S_ISCHR(kind) or stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
+            raise ValueError("it is a device, expected a file or folder")
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:

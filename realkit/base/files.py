@@ -185,10 +185,11 @@ def yaml_file(path: Path, where: str, expected: str) -> dict[str, Any]:
     file beyond yaml_core's limits before anything of it is made.
     """
     try:
-        size = path.stat().st_size
-        if size > yaml_core.MOST_BYTES:
+        with path.open("rb") as file:
+            content = file.read(yaml_core.MOST_BYTES + 1)  # a device says that it has no bytes
+        if (size := max(len(content), path.stat().st_size)) > yaml_core.MOST_BYTES:
             raise yaml_core.too_long(size)
-        value = yaml_core.parsed(path.read_text(encoding="utf-8"))
+        value = yaml_core.parsed(content.decode())
     except yaml_core.TooLarge as error:
         raise RequestError(f"{where}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:

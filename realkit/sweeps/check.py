@@ -49,7 +49,9 @@ def sweep_of(sweep: Sweep | dict[str, Any] | str | Path) -> Sweep:
     """A sweep from itself, its arguments, or the path of its YAML file."""
     if isinstance(sweep, Sweep):
         return sweep
-    return Sweep(**sweep) if isinstance(sweep, dict) else Sweep.from_yaml(sweep)
+    if not isinstance(sweep, dict):
+        return Sweep.from_yaml(sweep)
+    return Sweep(**{str(key): value for key, value in sweep.items()})
 
 
 def check_redraw(cell: Cell, model: ModelLock) -> None:
