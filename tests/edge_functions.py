@@ -18,6 +18,7 @@ from realkit.scorers.table import SCORERS
 from tests.edge_world import READ_ONLY, World, pictures, table
 
 TRIALS = ("wrong type", "missing", "empty", "read-only", "not ours")
+ENDINGS = (".png", ".jpg", ".webp")  # that pictures are saved in
 NO_PATH = "it takes no path, and nothing of it is someone else's"
 READS = "it only reads"
 Arguments = dict[str, Any]
@@ -145,6 +146,21 @@ def core(world: World) -> dict[str, Edge]:
              "to": [48, np.int32(40), (40, 40), [30, 20], np.array([30, 20])],
              "fit": ["crop", "keep"]},
             _enlarged, trials=_picture("image"),
+        ),
+        "save": Edge(
+            rk.save, {"image": sizes, "path": [world.path(f"saved{end}") for end in ENDINGS],
+                     "overwrite": [True]},
+            lambda a, result: result == a["path"] and result.stat().st_size > 50,
+            trials=_picture("image") | {"read-only": {"path": f"{READ_ONLY}/a.png"}},
+        ),
+        "info": Edge(
+            rk.info, {"picture": [*sizes, world.path("picture.png"),
+                                  str(world.path("picture.png"))]},
+            lambda a, result: result["made_by"] != "" and result["width"] > 0,
+            trials=_trials(
+                {"picture": 5}, {"picture": world.path("nowhere")},
+                {"picture": pictures()["zero"]}, READS, {"picture": world.files["binary"]},
+            ),
         ),
         "canonical": Edge(
             rk.canonical, {"name": ["lanczos", "rehearsal/esrgan-x4 + lanczos"]},

@@ -102,6 +102,8 @@ def verbs(world: World) -> dict[str, Verb]:
                       right={1: ["--csv"], 2: ["model,sampler", "seed", " steps "]}),
         "compare": Verb([run, "--by", "sampler", "--confidence", "0.9"], _of_folder(world),
                         right={4: ["0.5", "0.99", "9e-1", ".75"]}),
+        "info": Verb([picture, "--json"], _of_file(world), right={0: [glob]}),
+        "prune": Verb([run, "--latents", "--dry-run"], _of_folder(world)),
         "sets": Verb([run, "--by", "sampler"], _of_folder(world), codes=(2,)),
         "edits": Verb([run, "rehearsal-edits", "--by", "sampler"], _of_folder(world), codes=(2,)),
         "vote": Verb([run, "--by", "sampler", "--count", "2", "--out", f"{out}.html"],

@@ -67,7 +67,7 @@ def test_a_hub_repository_whose_owner_is_like_ours_is_given_with_its_revision():
     assert cell.model == "rehersal/base@main"
 
 
-@pytest.mark.parametrize("name", ["someone/base", "SG161222/RealVisXL_V5.0", "hearse/base"])
+@pytest.mark.parametrize("name", ["someone/base", "SG161222/RealVisXL_V9.0", "hearse/base"])
 def test_other_owners_are_the_hubs(name):
     (cell,) = rk.Sweep(**{**NEAR, "models": name}).cells()
     assert cell.model == name

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 import realkit as rk
+from realkit.apps.cli.files import PATH
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--latents", is_flag=True, help="Delete the latents of finished pictures.")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted; delete nothing.")
 def prune(folder: Path, latents: bool, dry_run: bool) -> None:

@@ -4,6 +4,7 @@ that this machine cannot make pictures; 2 the request was wrong, and nothing was
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -54,8 +55,11 @@ def _meant(error: click.ClickException) -> str:
         names = itertools.chain.from_iterable(param.opts for param in error.ctx.command.params)
         return question(f"--{name}" for name in near(error.option_name, _folded(names)))
     kind = getattr(getattr(error, "param", None), "type", None)
-    if isinstance(error, click.BadParameter) and isinstance(kind, click.Choice):
-        return did_you_mean(error.message.split("'")[1], kind.choices)
+    typed = re.match(
+        r"(['\"])(.*)\1 is not one of ", getattr(error, "message", "") or "", re.DOTALL
+    )
+    if isinstance(error, click.BadParameter) and isinstance(kind, click.Choice) and typed:
+        return did_you_mean(typed[2], kind.choices)
     return ""
 
 
