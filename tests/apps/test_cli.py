@@ -6,6 +6,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
+import realkit as rk
 from realkit.apps.cli.main import main
 from realkit.models import loading
 from realkit.runs import loop
@@ -230,6 +231,15 @@ def test_a_picture_too_large_to_open_is_one_line(tmp_path, monkeypatch):
 def test_lists(what):
     code, shown, _ = call("list", what)
     assert code == 0 and shown
+
+
+@pytest.mark.parametrize(
+    ("what", "table"), [("models", rk.MODELS), ("upscalers", rk.UPSCALERS), ("scorers", rk.SCORERS)]
+)
+def test_a_list_shows_what_could_not_be_looked_up(what, table):
+    lines = call("list", what)[1].splitlines()
+    marked = {line.split("  ")[0] for line in lines if "(unverified: " in line}
+    assert marked == {name for name, entry in table.items() if entry.unverified} != set()
 
 
 def test_import_and_lists_start_in_a_blink():

@@ -207,6 +207,7 @@ def test_every_kind_of_source_loads_through_the_real_client(tmp_path):
     assert "does not have the published SHA-256" in made["remacri"][0]
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
 @pytest.mark.parametrize("architecture", upscaler_miniatures.NETWORKS)
 def test_a_network_of_each_architecture_enlarges_as_spandrel_does(tmp_path, architecture):
     from spandrel import ModelLoader
