@@ -11,6 +11,7 @@ import numpy as np
 from realkit.base.errors import RequestError, shown
 from realkit.base.suggest import instead
 from realkit.catalog.columns import COLUMNS
+from realkit.catalog.lookup import find
 from realkit.scorers.likeness import MEASURES
 from realkit.scorers.table import SCORERS
 
@@ -114,6 +115,18 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
     if "seconds" in frame and times.values(frame).notna().any():
         names.append("seconds")
     return names
+
+
+def meaning(column: str) -> tuple[str, str]:
+    """(better is, meaning) of a column; empty where it is unknown."""
+    if column in COLUMNS:
+        return COLUMNS[column].better, COLUMNS[column].meaning
+    if column in MEASURES:
+        return MEASURES[column].better, MEASURES[column].about
+    if column in SCORERS:
+        spec = SCORERS[find(SCORERS, column)]
+        return spec.direction, f"{spec.about}; {spec.unit}"
+    return "", ""
 
 
 def table_of(df: Any) -> pd.DataFrame:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from realkit.analysis.drawing import averaged, number_text, states
+from realkit.analysis.metrics import meaning
+from realkit.analysis.sentences import counted
 from realkit.base.errors import RequestError
 from realkit.base.pictures import opaque, opened
-from realkit.catalog.columns import COLUMNS
-from realkit.catalog.lookup import find
 from realkit.scorers.likeness import MEASURES
 from realkit.scorers.table import SCORERS
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 PICTURES = 8  # thumbnails of an entry
 FIGURES = 4  # of the figures that its notebook saved
+FIGURE_FILES = "*.png"
 SIDE = 176  # pixels of a thumbnail's longer side; a figure's is twice as long
 GROUPS = ("model", "sampler", "upscaler")
 SUMMARY_ROWS = 60
@@ -46,8 +49,9 @@ def summary(table: pd.DataFrame) -> dict[str, Any] | None:
     """The finished cells of each model, sampler and upscaler: how many, mean scores, median time.
 
     `heads` holds (name, better is, meaning) of each column; `rows` the group's names, its number of
-    cells, and (text, is best) of each figure; `more` is the number of rows left out. None without
-    finished cells or without a column to group by. The median time is empty where a group mixes
+    cells, and (text, is best) of each figure; `more` is the number of rows left out, `notes` say
+    which cells are, and what a row pools. None without finished cells or without a column to group
+    by. The median time is empty where a group mixes
     batch sizes, rungs, devices, number formats or tiles.
     """
     groups = [name for name in GROUPS if name in table and table[name].notna().any()]
@@ -71,41 +75,43 @@ def summary(table: pd.DataFrame) -> dict[str, Any] | None:
     places = counts.index.to_frame().to_numpy().tolist()
     rows = []
     for n, labels in enumerate(places[:SUMMARY_ROWS]):
-        texts = {name: _number(values.iloc[n]) for name, values in figures.items()}
+        texts = {name: number_text(values.iloc[n]) for name, values in figures.items()}
         marked = [(text, len(places) > 1 and text == best[name]) for name, text in texts.items()]
         rows.append((labels, int(counts.iloc[n]), marked))
-    heads = [(name, *_meaning(name)) for name in groups]
+    heads = [(name, *meaning(name)) for name in groups]
     heads.append(("cells", "", "finished cells"))
     for name in figures:
-        heads.append(("seconds, median" if name == "seconds" else name, *_meaning(name)))
-    return {"heads": heads, "rows": rows, "more": len(places) - len(rows)}
+        heads.append(("seconds, median" if name == "seconds" else name, *meaning(name)))
+    notes = [*_without(table, list(figures)), *averaged(done, groups, "Each row")]
+    return {"heads": heads, "rows": rows, "more": len(places) - len(rows), "notes": notes}
 
 
-def _meaning(column: str) -> tuple[str, str]:
-    """(better is, meaning) of a column; empty where it is unknown."""
-    if column in COLUMNS:
-        return COLUMNS[column].better, COLUMNS[column].meaning
-    if column in MEASURES:
-        return MEASURES[column].better, MEASURES[column].about
-    if column in SCORERS:
-        spec = SCORERS[find(SCORERS, column)]
-        return spec.direction, f"{spec.about}; {spec.unit}"
-    return "", ""
+def _without(table: pd.DataFrame, figures: list[str]) -> list[str]:
+    """A note of the cells that are not in a summary, and of the scores that finished cells lack."""
+    parts = [states(table)]
+    done = table[table["status"] == "ok"]
+    for name in figures:
+        if lacking := int(done[name].isna().sum()):
+            parts.append(f"{name} of {counted(lacking, 'finished cell')}")
+    parts = list(filter(None, parts))
+    return [f"Left out: {'; '.join(parts)}."] * bool(parts)
+
+
+def not_shown(entries: Sequence[Mapping[str, str]], pictures: int, home: Path) -> str:
+    """How many of an entry's pictures and of the figures in `home` its page shows; "" if all."""
+    kinds = [entry["kind"] for entry in entries]
+    parts = []
+    for kind, whole in (("picture", pictures), ("figure", len(list(home.glob(FIGURE_FILES))))):
+        if kinds.count(kind) < whole:
+            parts.append(f"{kinds.count(kind)} of {counted(whole, kind)}")
+    return f"Shown: {', '.join(parts)}." if parts else ""
 
 
 def _best(column: str, values: list[float]) -> str | None:
     """A column's best value as text, so that equal texts are marked alike; None without a best."""
     numbers = [value for value in values if not math.isnan(value)]
-    pick = {"higher": max, "lower": min}.get(_meaning(column)[0])
-    return _number(pick(numbers)) if pick and numbers else None
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    if abs(value) >= 1000:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+    pick = {"higher": max, "lower": min}.get(meaning(column)[0])
+    return number_text(pick(numbers)) if pick and numbers else None
 
 
 def time_text(seconds: float) -> str:
@@ -148,7 +154,7 @@ def thumbnails(table: pd.DataFrame, folder: Path) -> list[dict[str, str]]:
 def figures(home: Path, folder: Path) -> list[dict[str, str]]:
     """The first figures that a notebook saved in `home`, a folder below `folder`."""
     entries = []
-    for path in sorted(home.glob("*.png"))[:FIGURES]:
+    for path in sorted(home.glob(FIGURE_FILES))[:FIGURES]:
         if picture := _thumbnail(folder, path.relative_to(folder).as_posix(), 2 * SIDE):
             entries.append(picture | {"caption": path.stem, "about": path.name, "kind": "figure"})
     return entries

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from realkit.analysis.compare import MOST_ARMS, verdicts_of
-from realkit.analysis.drawing import check_numbers, text
+from realkit.analysis.drawing import averaged, check_numbers, without_values
+from realkit.analysis.lettering import Lettering
 from realkit.analysis.metrics import RELATIVE_UNITS, Metric, check_columns, metric_of, table_of
 from realkit.analysis.pairs import CONDITIONS, labelled
-from realkit.analysis.sentences import counted
 from realkit.base.door import door
 from realkit.base.errors import RequestError
 from realkit.base.statistics import mean_interval
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP*Xph"  # one for each hue; numbers follow
-LEGEND_ROWS, LEGEND_WIDTH = 25, 40
+LEGEND_ROWS, LEGEND_WIDTH, LEGEND_LINES = 25, 40, 3
 ON, PERHAPS, BEHIND = "on the front", "perhaps on the front", "behind the front"
 # How a point is drawn by its standing; "" where it was not judged.
 STYLES: dict[str, dict[str, Any]] = {
@@ -64,9 +64,10 @@ def pareto(
     surely on the front where each other is worse in `y` by `rk.compare`'s verdicts, or dearer:
     by its verdicts too where `x` is a time, joules or memory, else as it stands. It is behind the
     front where one of no more `x` is better in `y`; else it is perhaps on it. `hue` may
-    be the same column as `by`. What has no finished value is left out, and counted below. Raises
-    RequestError for a column that is missing, holds no numbers or has no better direction, and
-    where times, joules or memory of different batch sizes, cards or number formats would be pooled.
+    be the same column as `by`. What has no finished value is left out; notes below count it, and
+    name the axes over which a point is a mean. Raises RequestError for a column that is missing,
+    holds no numbers or has no better direction, and where times, joules or memory of different
+    batch sizes, cards or number formats would be pooled.
     """
     from matplotlib import pyplot as plt
 
@@ -75,7 +76,8 @@ def pareto(
     if x == y:
         raise RequestError(f"x and y are both {x!r}: expected two columns")
     check_numbers(frame, x, y)
-    done, left_out = _done(frame, x, y, unit)
+    done, notes = _done(frame, x, y, unit)
+    notes += averaged(done, (by, hue))
     for name in (x, y):
         if name in COLUMNS and COLUMNS[name].unit in RELATIVE_UNITS:
             _check_conditions(done, name, (by, hue))
@@ -93,26 +95,25 @@ def pareto(
         axis.errorbar(point.x, point.y, yerr=bar, capsize=2, elinewidth=0.8, **style)
     front = list(zip(*_front(points, metric.better == "lower"), strict=True))
     axis.step(*front, "--", where="post", label="front", color="#888888", linewidth=1, zorder=0)
-    _legend(axis, colours, markers, standing, hue == by)
-    axis.set(xlabel=f"{text(x)} (median)", ylabel=f"{text(y)} (mean, 95 % interval over {unit}s)")
-    if left_out:
-        axis.set_title(text(left_out, 90), fontsize=8)
+    lettering = Lettering()
+    _legend(axis, colours, markers, standing, lettering, hue == by)
+    axis.set_xlabel(f"{lettering(x)} (median)")
+    axis.set_ylabel(f"{lettering(y)} (mean, 95 % interval over {unit}s)")
     axis.grid(alpha=0.25)
     axis.legend(
         frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=legend_cols
     )
-    return figure
+    return lettering.finish(figure, notes)
 
 
-def _done(frame: pd.DataFrame, x: str, y: str, unit: str) -> tuple[pd.DataFrame, str]:
-    """(the finished cells that have both values, how many cells are left out)."""
+def _done(frame: pd.DataFrame, x: str, y: str, unit: str) -> tuple[pd.DataFrame, list[str]]:
+    """(the finished cells that have both values, a note of those that are left out)."""
     values = frame[[x, y]].astype(float).replace([np.inf, -np.inf], np.nan)
     whole = values.notna().all(axis=1) & frame[unit].notna()
     if not whole.any():
         raise RequestError(f"No cell has both {x!r} and {y!r}")
-    missing = int((~whole).sum())
-    said = f"left out: {missing:,} of {counted(len(frame), 'cell')}, without one of both values"
-    return frame.assign(**{x: values[x], y: values[y]})[whole], said * (missing > 0)
+    notes = without_values(frame, ~whole, (x, y))
+    return frame.assign(**{x: values[x], y: values[y]})[whole], notes
 
 
 def _points(done: pd.DataFrame, x: str, y: str, by: str, hue: str, unit: str) -> list[Point]:
@@ -169,17 +170,19 @@ def _legend(
     colours: Mapping[Any, Any],
     markers: Mapping[Any, str],
     standing: Mapping[Any, str],
+    lettering: Lettering,
     one_column: bool,
 ) -> None:
     """Empty lines that name colours, markers and standings in the legend."""
-    for name, colour in colours.items():
+    labels = lettering.labels(list(colours), LEGEND_WIDTH, LEGEND_LINES)
+    for (name, colour), label in zip(colours.items(), labels, strict=True):
         marker = markers[name] if one_column else "s"
-        label = text(name, LEGEND_WIDTH)
         axis.plot([], [], marker=marker, color=colour, label=label, linestyle="")
     if not one_column:
-        for name, marker in markers.items():
+        labels = lettering.labels(list(markers), LEGEND_WIDTH, LEGEND_LINES)
+        for marker, label in zip(markers.values(), labels, strict=True):
             (line,) = axis.plot([], [], marker=marker, color="black", linestyle="")
-            line.set(markerfacecolor="none", label=text(name, LEGEND_WIDTH))
+            line.set(markerfacecolor="none", label=label)
     for name in (ON, PERHAPS, BEHIND):
         if name in standing.values():
             axis.plot([], [], "o", color="#888888", linestyle="", label=name, **STYLES[name])

@@ -7,21 +7,25 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit.analysis.drawing import check_numbers, text
+from realkit.analysis.drawing import check_numbers, number_text, states, unseen
 from realkit.analysis.forest import verdicts as verdicts
-from realkit.analysis.metrics import check_columns, table_of
+from realkit.analysis.lettering import Lettering
+from realkit.analysis.metrics import check_columns, meaning, table_of
 from realkit.analysis.pareto import pareto as pareto
+from realkit.analysis.sentences import counted
 from realkit.base.door import check_kind, door
 from realkit.base.errors import RequestError, shown
 from realkit.base.pictures import check_picture, opened
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
 MOST_INCHES = 100
+Place = tuple[Any, Any]  # a label of the rows and of the columns
 Box = tuple[int, int, int, int]  # (left, top, right, bottom), pixels
 
 
@@ -39,13 +43,13 @@ def grid(
 
     `side` is a picture's side in inches. `folder` is the results folder; `Run.table` keeps it in
     `df.attrs["folder"]`. `caption` names a score to print under each picture that has it. A prompt
-    that all cells share is the title. A cell that is not ok shows its status. Raises RequestError
-    for an empty table, a missing column, and a picture that cannot be read.
+    that all cells share is the title. A cell that is not ok shows its status. Notes below say what
+    the numbers are, which settings the first cells have, and how many cells are not shown. Raises
+    RequestError for an empty table, a missing column, and a picture that cannot be read.
     """
     from matplotlib import pyplot as plt
 
-    home = folder or getattr(df, "attrs", {}).get("folder")
-    df = table_of(df)
+    home, df = folder or getattr(df, "attrs", {}).get("folder"), table_of(df)
     _check_size("side", side)
     check_columns(df, rows, cols, "status", "image", "prompt")
     if caption:
@@ -53,31 +57,82 @@ def grid(
         check_numbers(df, caption)
     if home is None:
         raise RequestError("The table names no results folder: pass folder=")
-    cells = _first_cells(df, rows, cols)
-    pictures = {
-        place: _picture(Path(home) / cell["image"])
-        for place, cell in cells.items()
-        if cell["status"] == "ok"
-    }
-    row_labels, col_labels = (list(dict.fromkeys(labels)) for labels in zip(*cells, strict=True))
-    width = side * len(col_labels) + 1.0
-    height = (side + (0.2 if caption else 0.06)) * len(row_labels) + 0.55
+    first, places = _first_cells(df, rows, cols)
+    pictures: dict[Place, Image] = {}
+    for place, cell in places.items():
+        if cell["status"] == "ok":
+            pictures[place] = _picture(Path(home) / cell["image"])
+    row_labels, col_labels = (list(dict.fromkeys(labels)) for labels in zip(*places, strict=True))
     figure, axes = plt.subplots(
         len(row_labels),
         len(col_labels),
-        figsize=(width, height),
+        figsize=(
+            side * len(col_labels) + 1.0,
+            (side + (0.2 if caption else 0.06)) * len(row_labels) + 0.55,
+        ),
         squeeze=False,
         layout="constrained",
     )
     for axis, place in zip(axes.flat, product(row_labels, col_labels), strict=True):
-        _draw_cell(axis, cells.get(place), pictures.get(place), caption)
-    for axis, label in zip(axes[0], col_labels, strict=True):
-        axis.set_title(text(label, 20), fontsize=9)
-    for axis, label in zip(axes[:, 0], row_labels, strict=True):
-        axis.set_ylabel(text(label, 18), fontsize=9, rotation=0, ha="right", va="center")
+        _draw_cell(axis, places.get(place), pictures.get(place), caption)
+    lettering = Lettering()
+    _draw_headers(axes, lettering, {rows: row_labels, cols: col_labels}, (rows, cols), side)
     if df["prompt"].nunique() == 1:
-        figure.suptitle(text(df["prompt"].iloc[0]), fontsize=10)
-    return figure
+        lettering.title(figure, df["prompt"].iloc[0])
+    notes = _caption_notes(first, caption)
+    notes += _word_notes(first, len(row_labels) * len(col_labels))
+    return lettering.finish(figure, [*notes, *unseen(df, first, (rows, cols))])
+
+
+def _draw_headers(
+    axes: np.ndarray,
+    lettering: Lettering,
+    labels: Mapping[str, list[Any]],
+    names: tuple[str, str],
+    side: float,
+) -> None:
+    """The values of both columns beside the pictures, their names in the corner. No header is
+    longer than a picture's side."""
+    rows, cols = names
+    letters, lines = max(10, int(13 * side)), max(2, int(5.5 * side))
+    for axis, label in zip(axes[0], lettering.labels(labels[cols], letters, lines), strict=True):
+        axis.set_title(label, fontsize=9)
+    heads = lettering.labels(labels[rows], 18, lines)
+    for axis, label in zip(axes[:, 0], heads, strict=True):
+        axis.set_ylabel(label, fontsize=9, rotation=0, ha="right", va="center")
+    corner = f"{lettering(cols, 18, 1)} →\n{lettering(rows, 18, 1)} ↓"
+    axes[0, 0].annotate(
+        corner,
+        xy=(0, 1),
+        xycoords="axes fraction",
+        xytext=(-5, 4),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=7.5,
+        color="#666666",
+    )
+
+
+def _caption_notes(first: pd.DataFrame, caption: str | None) -> list[str]:
+    """What the number under a picture is, and how many pictures have none."""
+    if not caption:
+        return []
+    better, _ = meaning(caption)
+    direction = f" ({better} is better)" if better in ("higher", "lower") else ""
+    lacking = int(first.loc[first["status"] == "ok", caption].isna().sum())
+    without = f"; {counted(lacking, 'picture')} without" if lacking else ""
+    return [f"Under each picture: {caption}{direction}{without}."]
+
+
+def _word_notes(first: pd.DataFrame, places: int) -> list[str]:
+    """What places without a picture are."""
+    parts = []
+    if words := states(first):
+        parts.append(f"No picture: {words}.")
+    if places > len(first):
+        parts.append(f"Grey: no cell in {counted(places - len(first), 'place')}.")
+    return [" ".join(parts)] * bool(parts)
 
 
 def _check_size(name: str, number: float) -> None:
@@ -90,7 +145,7 @@ def _check_size(name: str, number: float) -> None:
 
 
 def _draw_cell(
-    axis: Axes, cell: Mapping[str, Any] | None, picture: Image | None, caption: str | None
+    axis: Axes, cell: Mapping[Any, Any] | None, picture: Image | None, caption: str | None
 ) -> None:
     """Draw a cell's picture with its caption, else its status; grey where there is no cell."""
     import pandas as pd
@@ -105,7 +160,7 @@ def _draw_cell(
     else:
         axis.imshow(picture, interpolation="lanczos")
         if caption and pd.notna(cell[caption]):
-            axis.set_xlabel(f"{cell[caption]:.1f}", fontsize=8)
+            axis.set_xlabel(number_text(cell[caption]), fontsize=8)
 
 
 @door
@@ -149,13 +204,16 @@ def crops(
     for axis in axes.flat[panels:]:
         axis.set_axis_off()
     _draw_scene(axes.flat[0], scene, box)
+    lettering = Lettering()
     extent = (0, scene.width, scene.height, 0)
     for axis, (name, picture) in zip(axes.flat[1:panels], pictures.items(), strict=True):
         axis.imshow(picture, extent=extent, interpolation="nearest")
         axis.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
-        axis.set_xlabel(text((captions or {}).get(name, "")), fontsize=8)
-        axis.set_title(text(name, 24), fontsize=9)
-    return figure
+        axis.set_xlabel(lettering((captions or {}).get(name, ""), 34, 2), fontsize=8)
+    names = lettering.labels(list(pictures), max(12, int(11 * side)), 3)
+    for axis, label in zip(axes.flat[1:panels], names, strict=True):
+        axis.set_title(label, fontsize=9)
+    return lettering.finish(figure)
 
 
 def _draw_scene(axis: Axes, scene: Image, box: Box) -> None:
@@ -165,6 +223,8 @@ def _draw_scene(axis: Axes, scene: Image, box: Box) -> None:
     axis.imshow(scene, extent=(0, scene.width, scene.height, 0), interpolation="lanczos")
     axis.set(xticks=[], yticks=[])
     axis.set_title("the scene", fontsize=9)
+    part = f"{right - left}×{bottom - top} of {scene.width}×{scene.height} pixels"
+    axis.set_xlabel(f"framed: {part}", fontsize=8)
     for colour, width in (("white", 2), ("#d00000", 1)):  # seen on dark and on light ground
         frame = Rectangle((left, top), right - left, bottom - top, fill=False)
         frame.set(color=colour, linewidth=width)
@@ -192,13 +252,16 @@ def _labels(df: pd.DataFrame, name: str) -> list[Any]:
     return df[name].astype(object).where(df[name].notna(), missing).tolist()
 
 
-def _first_cells(df: pd.DataFrame, rows: str, cols: str) -> dict[tuple[Any, Any], dict[Any, Any]]:
-    """The first cell of each pair of labels."""
-    cells: dict[tuple[Any, Any], dict[Any, Any]] = {}
-    places = zip(_labels(df, rows), _labels(df, cols), strict=True)
-    for place, cell in zip(places, df.to_dict("records"), strict=True):
-        cells.setdefault(place, cell)
-    return cells
+def _first_cells(
+    df: pd.DataFrame, rows: str, cols: str
+) -> tuple[pd.DataFrame, dict[Place, dict[Any, Any]]]:
+    """(the rows of the first cell of each place, the cells by place)."""
+    places = list(zip(_labels(df, rows), _labels(df, cols), strict=True))
+    first: dict[Place, int] = {}
+    for number, place in enumerate(places):
+        first.setdefault(place, number)
+    part = df.iloc[list(first.values())]
+    return part, dict(zip(first, part.to_dict("records"), strict=True))
 
 
 def _picture(path: Path) -> Image:

@@ -55,8 +55,8 @@ def test_gaps_are_counted_wherever_means_are_shown(frame):
     assert np.isfinite(found[[METRIC, f"{METRIC}_low", f"{METRIC}_high"]]).all(axis=None)
     assert f"{METRIC}_cells" not in rk.aggregate(frame, "sampler")
     numbers = frame.assign(**{METRIC: frame[METRIC].where(frame.index % 5 != 0)})
-    title = rk.plots.pareto(numbers, x="nfe", y=METRIC).axes[0].get_title()
-    assert title == "left out: 10 of 48 cells, without one of both values"
+    notes = rk.plots.pareto(numbers, x="nfe", y=METRIC).get_supxlabel()
+    assert f"Left out: 10 of 48 cells: 10 without a number in nfe or {METRIC}." in notes
     assert "Left out: up to 7 cells of a pair" in str(rk.compare(numbers, "sampler", METRIC))
 
 

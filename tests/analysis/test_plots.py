@@ -1,7 +1,14 @@
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 import realkit as rk
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
 
 
 def test_the_grid_shows_every_place(finished):
@@ -138,6 +145,87 @@ def test_pareto_by_one_column_names_each_once_and_takes_another_unit(invented):
         figure.axes[0].get_legend_handles_labels()[1][:3] == ["front", "Euler", "DDIM"]
         and "over pictures" in figure.axes[0].get_ylabel()
     )
+
+
+@pytest.fixture
+def ragged(tmp_path):
+    """A table of 2 models, 2 samplers, 6 prompts and 2 seeds: two cells failed, one is pending, two
+    lack their score, and one place of model and sampler lacks all of its cells."""
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    axes = [["m", "n"], ["Euler", "DDIM"], [f"prompt {n}" for n in range(6)], [0, 1]]
+    index = pd.MultiIndex.from_product(axes, names=["model", "sampler", "prompt", "seed"])
+    df = index.to_frame(index=False)
+    df = df.assign(status="ok", image="a.png", steps=20, batch=2, seconds=1.5)
+    df["clip"] = [20 + n % 7 + (df["sampler"][n] == "DDIM") for n in range(len(df))]
+    for place, status in ((0, "failed"), (1, "failed"), (14, "pending")):
+        df.loc[place, ["status", "image", "clip", "seconds"]] = [status, None, None, None]
+    df.loc[[12, 13], "clip"] = None
+    df = df[~((df["model"] == "n") & (df["sampler"] == "DDIM"))]
+    df.attrs["folder"] = str(tmp_path)
+    return df
+
+
+def notes(figure):
+    return figure.get_supxlabel().split("\n")
+
+
+def test_a_grid_says_what_it_shows_and_what_it_does_not(ragged):
+    figure = rk.plots.grid(ragged, caption="clip", side=4)
+    assert notes(figure) == [
+        "Under each picture: clip (higher is better); 1 picture without.",
+        "No picture: 1 failed. Grey: no cell in 1 place.",
+        "Each place shows its first cell (prompt=prompt 0, seed=0); 33 not shown, of them 1 failed,"
+        " 1 pending.",
+    ]
+    assert figure.axes[0].texts[-1].get_text() == "sampler →\nmodel ↓"
+    # As the README's: settings of the cells shown, where all of them agree and where not.
+    ragged = ragged[(ragged["status"] == "ok") & ragged["clip"].notna()]
+    assert notes(rk.plots.grid(ragged, rows="prompt", side=4))[-1] == (
+        "Each place shows its first cell (model=m, n, seed=0, 1); 20 not shown."
+    )
+    one = ragged.drop_duplicates(["model", "sampler"])
+    assert notes(rk.plots.grid(one[one["model"] == "m"])) == [""]  # nothing is left out
+
+
+def test_a_trade_off_says_what_it_leaves_out_and_pools(ragged):
+    assert notes(rk.plots.pareto(ragged)) == [
+        "Left out: 5 of 36 cells: 2 failed, 1 pending, 2 without a number in seconds or clip.",
+        "Each point pools 6 prompts; seed 0, 1.",
+    ]
+    assert notes(rk.plots.pareto(ragged, by="model"))[1] == (
+        "Each point pools sampler Euler, DDIM; 6 prompts; seed 0, 1."
+    )
+    whole = ragged[ragged["clip"].notna() & (ragged["seed"] == 1) & (ragged["model"] == "n")]
+    assert notes(rk.plots.pareto(whole)) == ["Each point pools 6 prompts."]
+
+
+def test_verdicts_say_what_they_leave_out(ragged):
+    table = rk.compare(ragged[ragged["model"] == "m"], "sampler", ["clip", "seconds"])
+    assert notes(rk.plots.verdicts(table)) == [
+        "clip: 5 prompts; left out up to 3 cells of a pair, without a partner or value.",
+        "seconds: 1 batch; left out up to 3 cells of a pair, without a partner or value.",
+    ]
+    wide = table.assign(effect=[0.5, None], low=[-9.0, None], high=[0.9, None])
+    wide = pd.concat([wide.assign(metric="clip")] + 6 * [wide[:1].assign(low=0.1)])
+    assert (
+        "1 pair without a point could not be compared; 1 interval beyond the edge"
+        in (notes(rk.plots.verdicts(wide))[0])
+    )
+
+
+def test_long_headers_and_titles_stay_within_the_figure(invented):
+    """Pictures keep their size beside a prompt of 90 words, and every text is inside the figure."""
+    words = " ".join(f"word{n}" for n in range(90))
+    for df in (invented.assign(prompt=words), invented.assign(prompt=[words, f"{words} more"])):
+        figure = rk.plots.grid(df, rows="prompt", caption="clip")
+        figure.canvas.draw()
+        box = figure.get_tightbbox()
+        assert min(box.x0, box.y0) >= 0
+        assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
+        sides = [axis.get_window_extent().width / figure.dpi for axis in figure.axes]
+        assert min(sides) > 1.1
 
 
 def test_crops_show_one_region_of_all_sizes_where_most_happens():

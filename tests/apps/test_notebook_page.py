@@ -39,6 +39,7 @@ def test_no_prompt_runs_on_the_page(hostile, tmp_path):
         page.wait_for_load_state("networkidle")
         for text in HOSTILE:
             assert text in page.text_content("main")
+        assert page.text_content("main").count("Each row pools 3 prompts.") == 3
         titles = page.evaluate("[...document.images].map(image => image.title)")
         assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
         assert not ran(page) and not faults

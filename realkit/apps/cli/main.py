@@ -39,7 +39,8 @@ class _Group(click.Group):
             click.echo(f"realkit: {error}", err=True)
             sys.exit(1 if isinstance(error, RunError) else 2)
         except click.ClickException as error:
-            click.echo(f"realkit: {error.format_message()}{_meant(error)}", err=True)
+            message = " ".join(error.format_message().split())  # click's lists have lines
+            click.echo(f"realkit: {message}{_meant(error)}", err=True)
         except click.Abort:
             click.echo("realkit: stopped. What is done is kept: run again to resume", err=True)
             sys.exit(130)

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from realkit.analysis.page import figures, plain_value, summary, text_of, thumbnails, time_text
+from realkit.analysis.page import (
+    figures,
+    not_shown,
+    plain_value,
+    summary,
+    text_of,
+    thumbnails,
+    time_text,
+)
 from realkit.apps.notebooks.entries import ENTRIES, LOG, MADE, Entry
 
 if TYPE_CHECKING:
@@ -82,6 +90,7 @@ def _block(
         if "image" in table:
             pictures = table.loc[table["status"] == "ok", "image"].nunique()
         shown = thumbnails(table, folder) if pictures else []
+    shown += figures(home, folder)
     return {
         "name": entry.name,
         "anchor": entry.folder,
@@ -93,5 +102,6 @@ def _block(
         "seconds": time_text(record["seconds"]) if "seconds" in record else "–",
         "links": links,
         "summary": figures_of_table,
-        "thumbnails": [*shown, *figures(home, folder)],
+        "thumbnails": shown,
+        "not_shown": not_shown(shown, pictures, home),
     }
