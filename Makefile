@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test fast test-all torture lint bench
+.PHONY: demo test fast test-all torture lint bench gpu gpu-pack image
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m realkit.apps.demo
@@ -26,6 +26,17 @@ torture: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench_rungs
 	$(BIN)/python -m tests.bench_scoring
+
+# On a machine with a card and no network: tests/gpu.py says how.
+gpu: $(VENV)/.ready
+	$(BIN)/python -m tests.gpu
+
+gpu-pack: $(VENV)/.ready
+	$(BIN)/python -m tests.gpu_pack
+
+# Kaggle's torch 2.11 and Python 3.12: 3 GB, and longer than a test of .ci/run may take.
+image: $(VENV)/.ready
+	$(BIN)/python -m tests.image
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check realkit tests

@@ -21,6 +21,8 @@ USED_GPUS = "an NVIDIA GPU with a CUDA build of torch, or an AMD GPU with a ROCm
 # RDNA 3 and 4 (https://rocm.docs.amd.com/en/latest/reference/precision-support.html)
 GFX_BF16 = ("gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 DTYPES = ("float32", "float16", "bfloat16")
+# Tests alone set this: half precision on a CPU as on a GPU, where it shows the same wrong formats.
+half_on_cpu = False
 
 
 def device_for(name: str | None) -> torch.device:
@@ -126,7 +128,7 @@ def dtype_for(
 def _check_dtype(on: torch.device, name: str, half_overflows: bool) -> None:
     if name not in DTYPES:
         raise RequestError(f"dtype {shown(name)}{instead(name, DTYPES)}")
-    if name == "float16" and on.type == "cpu":
+    if name == "float16" and not computes_half(on):
         raise RequestError(
             "dtype 'float16' on a CPU: it is 10 to 50 times slower there than float32, take float32"
             " or bfloat16"
@@ -136,6 +138,11 @@ def _check_dtype(on: torch.device, name: str, half_overflows: bool) -> None:
             "dtype 'float16': this family's values overflow it, take bfloat16 (from capability 8.0"
             " on) or float32"
         )
+
+
+def computes_half(on: torch.device) -> bool:
+    """Whether half precision is of use on a device: on a GPU."""
+    return on.type == "cuda" or half_on_cpu
 
 
 def release() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from realkit.base.device import out_of_memory, release
@@ -157,7 +159,6 @@ def _fits(tool: Any, rung: str, on: torch.device) -> Exception | None:
 
 def place(tool: Any, rung: str, on: torch.device) -> None:
     """Put a pipeline or network on a rung, without the hooks of an earlier rung."""
-    import torch
 
     vae: Any = tool if hasattr(tool, "enable_tiling") else getattr(tool, "vae", None)
     if rung != "resident" and hasattr(vae, "enable_tiling"):
@@ -169,17 +170,48 @@ def place(tool: Any, rung: str, on: torch.device) -> None:
         tool.enable_model_cpu_offload(device=on)
     elif rung == "group-offload":
         tool.to("cpu")
-        tool.enable_group_offload(
-            onload_device=on,
-            offload_device=torch.device("cpu"),
-            offload_type="leaf_level",
-            offload_to_disk_path=_offload_folder() if on.type == "cpu" else None,
-        )
+        _offload_layers(tool, on)
     else:
         tool.to(on)
 
 
-def _offload_folder() -> str:
+def _offload_layers(tool: Any, on: torch.device) -> None:
+    """Keep one layer at a time on the device, of a pipeline's networks or of one network."""
+    import torch
+    from diffusers.hooks import apply_group_offloading
+
+    folder = _offload_folder() if on.type == "cpu" else None
+    parts = tool.components if hasattr(tool, "components") else {"network": tool}
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            if folder:
+                _untie(part)
+            # A layer's file bears its name alone, and two text encoders have the same names: in one
+            # folder for all, the second would compute with the layers of the first.
+            apply = getattr(part, "enable_group_offload", partial(apply_group_offloading, part))
+            apply(
+                onload_device=on,
+                offload_device=torch.device("cpu"),
+                offload_type="leaf_level",
+                offload_to_disk_path=str(folder / name) if folder else None,
+            )
+
+
+def _untie(network: torch.nn.Module) -> None:
+    """Give each module weights of its own, where two share them as T5's embeddings are shared:
+    the second would be written to the disk after the first has let go of its memory."""
+    import torch
+
+    seen = set()
+    for module in network.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if id(weight) in seen:
+                own = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)
+                setattr(module, name, own)
+            seen.add(id(weight))
+
+
+def _offload_folder() -> Path:
     """A folder for layers that wait on disk, removed when the process ends."""
     import atexit
     import shutil
@@ -187,4 +219,4 @@ def _offload_folder() -> str:
 
     folder = tempfile.mkdtemp(prefix="realkit-offload-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return Path(folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realkit.base import measure
-from realkit.base.device import out_of_memory, release
+from realkit.base.device import computes_half, out_of_memory, release
 from realkit.base.errors import RequestError, one_line
 from realkit.base.files import json_object
 from realkit.models.loading import quiet
@@ -253,7 +253,7 @@ def load_spandrel(request: LoadRequest) -> Network:
             " expected a network that takes and makes RGB pictures"
         )
     descriptor.eval()
-    if request.device.type == "cuda" and descriptor.supports_half:
+    if computes_half(request.device) and descriptor.supports_half:
         descriptor.half()
     needs, model = descriptor.size_requirements, descriptor.model
     window = getattr(model, "window_size", 1)

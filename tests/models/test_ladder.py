@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from realkit.base import device
+from realkit.models import ladder
+from tests import miniatures
 
 KAGGLE = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
@@ -86,3 +88,13 @@ def test_a_gpu_of_another_maker_is_named_in_one_line(monkeypatch):
     monkeypatch.setattr(torch.xpu, "get_device_name", lambda: "Intel Arc A770")
     with pytest.warns(RuntimeWarning, match=r"Intel Arc A770 \(XPU\) is not used"):
         device.default_device()
+
+
+def test_weights_that_two_modules_share_wait_on_the_disk_whole():
+    """T5's embeddings: the file of the second was written when the first had let go of them."""
+    network = miniatures.networks("sd3", t5=True).text_encoder_3
+    tokens = torch.arange(8)[None]
+    with torch.inference_mode():
+        before = network(tokens)[0]
+        ladder.place(network, "group-offload", torch.device("cpu"))
+        assert torch.equal(network(tokens)[0], before)
