@@ -163,12 +163,13 @@ def test_what_a_second_leg_changes_is_in_the_ids():
     assert ModelLock.from_json(lock.name, lock.to_json()) == lock
 
 
-def test_too_few_steps_for_two_legs_are_a_failed_row(tmp_path):
-    df = rk.run(
-        rk.Sweep(models="rehearsal/xl+refiner", prompts="a", samplers="Euler", steps=1, size=64),
-        tmp_path,
-    ).table()
-    assert df["status"][0] == "failed" and "take more steps" in df["error"][0]
+def test_too_few_steps_for_two_legs_start_nothing(tmp_path):
+    asked = dict(models="rehearsal/xl+refiner", prompts="a", samplers="Euler", steps=1, size=64)
+    with pytest.raises(rk.RequestError, match="would have no step"):
+        rk.run(rk.Sweep(**asked), tmp_path)
+    assert not (tmp_path / "rows.jsonl").exists()
+    with pytest.raises(rk.RequestError, match="would have no step"):
+        rk.load("rehearsal/xl+refiner")("a", sampler="Euler", steps=1, size=64)
 
 
 @pytest.mark.slow
