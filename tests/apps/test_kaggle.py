@@ -386,6 +386,20 @@ def test_a_model_that_is_not_attached_is_said_before_anything(server, sweep, tmp
     assert call(*command, "--no-internet", "--model", model)[0] == 0 and call(*command)[0] == 0
 
 
+def test_a_dry_run_needs_no_account(server, sweep, tmp_path, monkeypatch):
+    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("PATH", "/nowhere")  # nor the kaggle command
+    out = tmp_path / "out"
+    code, said, error = call("kaggle", "push", "--sweep", sweep, "--out", out, "--dry-run")
+    assert code == 0 and said.startswith("your-account/") and "nothing was pushed" in said
+    assert "No account is known here: your-account stands for yours" in error
+    assert metadata(out)["id"].startswith("your-account/") and not server.calls
+    monkeypatch.setenv("KAGGLE_USERNAME", "me")
+    command = ["kaggle", "push", "--sweep", sweep, "--out", tmp_path / "two", "--dry-run"]
+    assert call(*command)[1].startswith("me/")
+
+
 def book(path: Path, *cells: tuple[str, str]) -> Path:
     made = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}) for source, tag in cells]
