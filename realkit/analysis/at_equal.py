@@ -65,6 +65,13 @@ def at_equal(
         places.append(choice.sentences(heading, cost))
     chosen = pd.concat(choices).set_index("number")
     if chosen.empty:
+        if settings.groupby("terms")["arm"].nunique().max() < 2:
+            where = _measured_on(frame[costs.notna()], keys["arm"], terms)
+            raise RequestError(
+                f"No two of {' and '.join(names)} were measured alike, and {cost} of unlike cards,"
+                f" batches, rungs or number formats are not compared: {where}. Run them on one, or"
+                " compare at equal nfe"
+            )
         raise RequestError(_none_within(settings, most, cost, names))
     rows = keys["number"].isin(chosen.index)
     numbers = keys.loc[rows, "number"]
@@ -259,6 +266,23 @@ def _without_cost(keys: pd.DataFrame, costs: pd.Series, cost: str) -> list[str]:
     arms = dict.fromkeys(keys["arm"])
     bare = [arm for arm in arms if costs[keys["arm"] == arm].isna().all()]
     return [f"Left out: {', '.join(bare)}, without a number in {cost}."] if bare else []
+
+
+def _measured_on(measured: pd.DataFrame, arms: pd.Series, terms: Sequence[str]) -> str:
+    """What each arm was measured on, where no two share it: "card T4 (Euler), A100 (Heun)"; all
+    that differs where they share each, but not all together."""
+    apart, differing = [], []
+    for name in terms:
+        of_arms: dict[str, list[str]] = {}
+        for arm, value in zip(arms[measured.index], texts(measured, name), strict=True):
+            of_value = of_arms.setdefault(value, [])
+            of_value += [arm] * (arm not in of_value)
+        if len(of_arms) > 1:
+            values = [f"{value} ({', '.join(names)})" for value, names in of_arms.items()]
+            differing.append(f"{name} {', '.join(values)}")
+            if all(len(names) == 1 for names in of_arms.values()):
+                apart.append(differing[-1])
+    return "; ".join(apart or differing)
 
 
 def _none_within(settings: pd.DataFrame, most: float | None, cost: str, by: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from realkit.base.errors import RequestError
 from realkit.models.families import FAMILIES
@@ -35,6 +35,28 @@ def check_legs(request: Request, lock: ModelLock) -> None:
                 f"Sampler {request.sampler!r} cannot hand over in the middle, as model"
                 f" {request.model!r} asks: take Euler or DPM++ 2M"
             )
+        if lock.then.family.refines and lock.spec.then:
+            _check_share(request, lock.scheduler, lock.spec.then.at)
+
+
+def _check_share(request: Request, scheduler: dict[str, Any], at: float) -> None:
+    """Raise RequestError for so few steps that one of the two legs has none of them."""
+    from realkit.samplers import share  # imports numpy, which most plans do without
+
+    spec = SAMPLERS[request.sampler]
+
+    def divides(steps: int) -> bool:
+        return 0 < share.steps_before(spec, steps, scheduler, at) < steps
+
+    if divides(request.steps):
+        return
+    enough = next((n for n in range(request.steps + 1, 200) if divides(n)), None)
+    advice = f"take {enough} or more" if enough else "take another sampler"
+    raise RequestError(
+        f"steps {request.steps} with model {request.model!r} and sampler {request.sampler!r}: one"
+        f" of its two models, which change at {at:g} of the noise schedule, would have no step:"
+        f" {advice}"
+    )
 
 
 def second_leg(request: RequestT, spec: ModelSpec) -> RequestT:

@@ -63,6 +63,13 @@ def lock_sweep(sweep: Sweep, store: Store, keep: bool = True) -> Locks:
     return locks
 
 
+def foreseen(sweep: str | Path, folder: Path | None) -> str:
+    """What a sweep file would make, and what of it a results folder has already."""
+    asked = check.sweep_of(sweep)
+    text = check.plan(asked)
+    return f"{text}\n{existing(asked, folder)}" if folder else text
+
+
 def existing(sweep: Sweep, folder: str | Path) -> str:
     """What of a sweep a results folder has already, and how long the rest takes, in one line;
     nothing is written. Raises RequestError as a run would."""

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from realkit.base.spreadsheets import to_csv
 from realkit.catalog.columns import COLUMNS
 from realkit.catalog.lookup import find
 from realkit.models.prompts import unread
@@ -63,10 +64,10 @@ def build(store: Store, wanted: Asked | None = None) -> pd.DataFrame:
 def write(store: Store) -> None:
     """Write the table of a whole results folder: table.parquet and table.csv."""
     frame = build(store)
-    for name, write_to in (("table.parquet", frame.to_parquet), ("table.csv", frame.to_csv)):
-        buffer = io.BytesIO()
-        write_to(buffer, index=False)
-        store.put(store.folder / name, buffer.getvalue())
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    store.put(store.folder / "table.parquet", buffer.getvalue())
+    store.put(store.folder / "table.csv", to_csv(frame).encode())
 
 
 class _Lines:
@@ -223,7 +224,7 @@ A results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what ea
 `rows.jsonl` (one line an attempt; the last of an id counts), `images/` (`realkit info IMAGE` says
 what made one), `latents/`, and the table
 as `table.parquet` and `table.csv`. A race adds `decisions.jsonl`: a line a look, with the contrasts
-it judged.
+it judged. In a CSV, a text that a spreadsheet would run as a formula has an apostrophe before it.
 `realkit prune DIR --latents` empties `latents/` of what finished pictures were decoded from.
 `rk.read` of several folders adds the column `folder`: the one that a cell comes from.
 `sample/` is a small part of a real run; its README says more. This page is generated:

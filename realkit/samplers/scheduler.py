@@ -53,7 +53,10 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         trained = DDPMScheduler(*betas, rescale_betas_zero_snr=rescale_betas_zero_snr)
         self.alphas_cumprod = trained.alphas_cumprod
         if self.alphas_cumprod[-1] == 0:
-            self.alphas_cumprod[-1] = ALMOST_ZERO
+            # Of more than 1,000 timesteps the last but one may be below that already, and levels
+            # ascend.
+            before = float(self.alphas_cumprod[-2])
+            self.alphas_cumprod[-1] = ALMOST_ZERO if before > ALMOST_ZERO else before / 4
         alphas = self.alphas_cumprod.double().numpy()
         self.trained = np.sqrt((1 - alphas) / alphas)
         self._solver = SOLVERS[solver]

@@ -18,7 +18,7 @@ from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.measure import Stopwatch, forget_peak
 from realkit.base.pictures import MOST
 from realkit.base.suggest import instead
-from realkit.scorers.likeness import MEASURES, colour_shift, lpips, psnr, sharpness, ssim
+from realkit.scorers.likeness import MEASURES, colour_shift, lpips, psnr, psnr_y, sharpness, ssim
 from realkit.upscalers import upscale
 from realkit.upscalers.chain import Chain
 from realkit.upscalers.settings import check_names
@@ -205,6 +205,7 @@ def _measures(scale: int, download: bool) -> tuple[Measures, list[str]]:
     measures: Measures = {
         "psnr_db": psnr,
         "psnr_shaved_db": partial(psnr, shave=scale),
+        "psnr_y_db": partial(psnr_y, shave=scale),
         "ssim": ssim,
         "sharpness": sharpness,
         "colour_shift": colour_shift,

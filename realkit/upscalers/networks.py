@@ -105,7 +105,7 @@ class Enlarger:
         if overlap is None:
             overlap = GLOBAL if net.reach is None else min(net.reach, BLIND)
         limit, tile = self._pixels(), settings.tile
-        if tile is None and (x.shape[0] * x.shape[1] <= limit or not net.divides):
+        if not net.divides or (tile is None and x.shape[0] * x.shape[1] <= limit):
             tile = max(x.shape[:2])
         y = self._in_tiles(x, tile or tiles.largest(limit, overlap, net.multiple), overlap, limit)
         if not np.isfinite(y).all():
@@ -130,9 +130,8 @@ class Enlarger:
                     raise
             release()
             tile, limit = min(tile, max(x.shape[:2])) // 2, limit / 4
-        self.used = {"tile": None, "overlap": None}
-        if tile < max(x.shape[:2]):
-            self.used = {"tile": tile, "overlap": overlap}
+        side = tiles.side_used(x.shape[:2], tile, overlap, net.multiple)
+        self.used = {"tile": side, "overlap": overlap if side else None}
         self.used["dtype"] = str(net.number).removeprefix("torch.")
         return y
 

@@ -64,6 +64,8 @@ class Enlarger:
             pixels, _ = self.engine.enhance(bgr)
         if not self.engine.output.isfinite().all():
             raise FloatingPointError(networks.OVERFLOWED)
+        if tile >= max(bgr.shape[:2]):
+            tile = 0  # one tile is the whole picture
         self.used = {"tile": tile or None, "overlap": overlap if tile else None, "dtype": "float32"}
         rgb = networks.inner(pixels, image.size, pad, self.scale)[:, :, ::-1]
         return Image.fromarray(np.ascontiguousarray(rgb))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -173,7 +173,7 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
     All read equally many pixels, from multiples of `multiple` on; so must be `length`. One tile
     where that covers the axis.
     """
-    tile = up(max(2 * RAMP, tile), multiple)
+    tile = core(tile, multiple)
     around = up(overlap + RAMP, multiple)
     piece = min(length, tile + 2 * around)
     if tile >= length or piece == length:
@@ -183,6 +183,18 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
         start = min(max(0, begins - around), length - piece)
         tiles.append(Span(start, start + piece, begins, min(length, begins + tile)))
     return tiles
+
+
+def core(tile: int, multiple: int) -> int:
+    """The side of a core where `tile` is asked for: at least 2 · RAMP, and a multiple."""
+    return up(max(2 * RAMP, tile), multiple)
+
+
+def side_used(lengths: Sequence[int], tile: int, overlap: int, multiple: int = 1) -> int | None:
+    """The side of the cores that a picture of these sides is cut into; None where one tile reads
+    all of it."""
+    counts = [len(spans(length, tile, overlap, multiple)) for length in lengths]
+    return core(tile, multiple) if max(counts) > 1 else None
 
 
 def weights(span: Span, length: int, scale: int) -> Floats:

@@ -68,6 +68,7 @@ class Loaded:
         if last < 0 and not self.chain.parts[0].engine.network:
             image = pictures.resized(image, size)
         used: dict[str, Any] = {}
+        cut: dict[int, Any] = {}  # tiles, by the tool's place
         for place, tool in enumerate(self.tools):
             if isinstance(tool, Resampler):
                 image = tool.to_size(image, size) if place == last else image
@@ -76,10 +77,14 @@ class Loaded:
                 image = tool(image, _moved(settings, frame, image.size))
                 # The last tool describes the picture, and an earlier one what it leaves out.
                 used = tool.used | {key: value for key, value in used.items() if value is not None}
+                if tool.used.get("tile"):
+                    cut[place] = tool.used["tile"]
                 if place != last or (image.width >= size[0] and image.height >= size[1]):
                     break
             if place == last:
                 image = pictures.resized(image, size)
+        if len(cut) > 1:
+            used["tile"] = " + ".join(map(str, cut.values()))
         return pictures.resized(image, size), used
 
 

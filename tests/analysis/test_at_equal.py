@@ -224,7 +224,7 @@ def test_a_setting_of_other_terms_alone_is_left_out_and_named(sweep):
     assert any("1 setting of A, with no cost on these terms" in line for line in rows.sentences)
     assert steps_of(rk.at_equal(sweep, "sampler", "nfe", 20)) == {"A": {20}, "B": {20}}
     sweep.loc[sweep["sampler"] == "A", "card"] = "P100"
-    with pytest.raises(rk.RequestError, match="No two of sampler have a setting within 2 seconds"):
+    with pytest.raises(rk.RequestError, match=r"alike.*: card P100 \(A\), T4 \(B\)\. Run"):
         rk.at_equal(sweep, "sampler", most=2)
 
 
@@ -301,3 +301,18 @@ def test_a_real_sweep_at_equal_nfe(tmp_path):
     )
     seconds = rk.at_equal(folder, "sampler")
     assert (seconds["cost"] <= seconds["cost_bound"]).all() and len(seconds) == 24
+
+
+def test_arms_on_different_cards_are_told_with_their_cards():
+    rows = []
+    for sampler, card in (("Euler", "Tesla T4"), ("Heun", "NVIDIA A100")):
+        for steps in (5, 10):
+            asked = {"model": "m", "sampler": sampler, "prompt": "a", "seed": 0, "steps": steps}
+            rows.append({**asked, "seconds": 0.1 * steps, "card": card, "batch": 1})
+    frame = pd.DataFrame(rows)
+    says = r"card Tesla T4 \(Euler\), NVIDIA A100 \(Heun\)\. Run them on one"
+    with pytest.raises(rk.RequestError, match=says) as error:
+        rk.at_equal(frame, "sampler", "seconds")
+    assert "batch 1" not in str(error.value)  # which is the same
+    frame["card"] = "Tesla T4"
+    assert len(rk.at_equal(frame, "sampler", "seconds"))

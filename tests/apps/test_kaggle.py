@@ -419,6 +419,20 @@ def test_the_guide_has_the_line_that_is_said_before_a_push():
     assert NOTICE in guide and "\n" not in NOTICE
 
 
+def test_a_dry_run_needs_no_account(server, sweep, tmp_path, monkeypatch):
+    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("PATH", "/nowhere")  # nor the kaggle command
+    out = tmp_path / "out"
+    code, said, error = call("kaggle", "push", "--sweep", sweep, "--out", out, "--dry-run")
+    assert code == 0 and said.startswith("your-account/") and "nothing was pushed" in said
+    assert "No account is known here: your-account stands for yours" in error
+    assert metadata(out)["id"].startswith("your-account/") and not server.calls
+    monkeypatch.setenv("KAGGLE_USERNAME", "me")
+    command = ["kaggle", "push", "--sweep", sweep, "--out", tmp_path / "two", "--dry-run"]
+    assert call(*command)[1].startswith("me/")
+
+
 def book(path: Path, *cells: tuple[str, str]) -> Path:
     made = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}) for source, tag in cells]

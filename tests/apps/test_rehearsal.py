@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +132,43 @@ def test_shipped_configs_name_no_machine(weights):
         for path in weights.rglob("*.json")
         if path.name != "vocab.json" and '"/' in path.read_text(encoding="utf-8")
     ]
+
+
+def test_the_stored_figures_print_the_worst_value_of_an_attribute_apart():
+    from realkit.apps.training import figures
+
+    values = {"noon": 100.0, "night": 57.8}
+    assert figures._apart(values) == " (night 57.8)"
+    assert figures._apart({"noon": 100.0, "night": 97.0}) == figures._apart({}) == ""
+    lines = {line.split(" | ")[0]: line for line in figures.stored().splitlines()}
+    for name in ("base", "turbo"):
+        by_value = json.loads((figures.WEIGHTS / name / "figures.json").read_text())["by_value"]
+        night = by_value["time"]["night"]
+        assert (f"(night {night})" in lines[f"| {name}"]) == (night < figures.WORST)
+    assert "by value" not in figures.stored()
+    readme = Path(figures.WEIGHTS).parent / "README.md"
+    assert figures.stored() in readme.read_text(encoding="utf-8")
+
+
+def test_figures_by_value_add_up_to_those_of_the_attribute():
+    from realkit.apps.training import figures
+    from realkit.rehearsal.data import held_out
+    from realkit.rehearsal.scenes import render
+    from realkit.rehearsal.wording import parse
+
+    said = held_out(24)
+    # half of the night captions come with a picture of noon
+    pictures, wrong = [], 0
+    for number, (caption, seed) in enumerate(said):
+        night = parse(caption).time == "night"
+        lit = caption.replace("at night", "at noon") if night and number % 2 else caption
+        wrong += lit != caption
+        pictures.append(render(lit, seed))
+    found = figures.judge(pictures, [caption for caption, _ in said])
+    times = found["by_value"]["time"]
+    assert wrong and times["night"] < 100 and times["noon"] == 100
+    counts = {value: 0 for value in times}
+    for caption, _ in said:
+        counts[parse(caption).time] += 1
+    mean = sum(times[value] * count for value, count in counts.items()) / len(said)
+    assert mean == pytest.approx(found["time"], abs=0.1)

@@ -13,8 +13,10 @@ from realkit.models import spec as spec_module
 from realkit.models.lock import ModelLock, lock_model
 from realkit.models.model import Model
 from realkit.models.spec import Leg, ModelSpec
+from realkit.samplers import share
 from realkit.samplers.build import build
 from realkit.samplers.table import SAMPLERS
+from realkit.sweeps import check
 from realkit.sweeps.ids import ids
 from tests.cuts import representatives, thinned
 
@@ -75,8 +77,8 @@ def test_two_legs_of_one_model_are_the_whole_way(name, steps):
 def test_every_sampler_that_divides_hands_over_at_a_level_of_its_schedule(name):
     whole, one, two = (build(name, SCHEDULE) for _ in range(3))
     whole.set_timesteps(12)
-    for scheduler, share in ((one, (0.0, 0.7)), (two, (0.7, 1.0))):
-        scheduler.cut(*share)
+    for scheduler, part in ((one, (0.0, 0.7)), (two, (0.7, 1.0))):
+        scheduler.cut(*part)
         scheduler.set_timesteps(12)
     assert one.sigmas[-1] == two.sigmas[0] > 0 and two.sigmas[-1] == 0
     assert torch.equal(torch.cat([one.sigmas, two.sigmas[1:]]), whole.sigmas)
@@ -161,12 +163,13 @@ def test_what_a_second_leg_changes_is_in_the_ids():
     assert ModelLock.from_json(lock.name, lock.to_json()) == lock
 
 
-def test_too_few_steps_for_two_legs_are_a_failed_row(tmp_path):
-    df = rk.run(
-        rk.Sweep(models="rehearsal/xl+refiner", prompts="a", samplers="Euler", steps=1, size=64),
-        tmp_path,
-    ).table()
-    assert df["status"][0] == "failed" and "take more steps" in df["error"][0]
+def test_too_few_steps_for_two_legs_start_nothing(tmp_path):
+    asked = dict(models="rehearsal/xl+refiner", prompts="a", samplers="Euler", steps=1, size=64)
+    with pytest.raises(rk.RequestError, match="would have no step"):
+        rk.run(rk.Sweep(**asked), tmp_path)
+    assert not (tmp_path / "rows.jsonl").exists()
+    with pytest.raises(rk.RequestError, match="would have no step"):
+        rk.load("rehearsal/xl+refiner")("a", sampler="Euler", steps=1, size=64)
 
 
 @pytest.mark.slow
@@ -200,3 +203,30 @@ def test_a_first_leg_that_fails_fails_alone(tmp_path, monkeypatch, bad):
         and "the latents are not finite" in frame.error[bad]
     )
     assert set(rk.run(sweep, tmp_path, batch=2).table().status) == {"ok"}
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS[name].divides])
+def test_the_steps_of_the_first_leg_are_told_without_torch(name):
+    spec = SAMPLERS[name]
+    if spec.model != "diffusion" or spec.most_steps < 1000:
+        return
+    scheduler = build(name, SCHEDULE)
+    for steps in (1, 2, 3, 8, 20, 77):
+        if spec.refusal(steps):
+            continue
+        scheduler.set_timesteps(steps)
+        timesteps = np.array(scheduler.timesteps, float)[:: scheduler.order]
+        for at in (0.5, 0.8):
+            told = share.steps_before(spec, steps, SCHEDULE, at)
+            assert told == (timesteps >= 1000 - round(at * 1000)).sum()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "enough"), [("Euler", 1, 2), ("Euler Trailing", 4, 5), ("DDIM", 1, 2)]
+)
+def test_a_refiner_without_a_step_is_refused_beforehand(sampler, steps, enough):
+    asked = dict(models="rehearsal/xl+refiner", prompts="a cube", samplers=sampler, steps=steps)
+    says = rf"steps {steps} with model .* would have no step: take {enough} or more"
+    with pytest.raises(rk.RequestError, match=says):
+        check.plan(rk.Sweep(**asked))
+    check.plan(rk.Sweep(**asked | {"steps": enough}))

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -403,3 +404,36 @@ def test_an_entry_of_ones_own_that_means_nothing_is_named(tmp_path, monkeypatch,
     monkeypatch.setattr(build, "SAMPLERS", Samplers("sampler", Sampler))
     with pytest.raises(rk.RequestError, match=says):
         build.build("Mine", CONFIG)
+
+
+@pytest.mark.parametrize("count", [1000, 2000, 4000])
+@pytest.mark.parametrize("name", ["Euler", "DPM++ 2M Karras", "Euler Trailing", "DPM++ SDE"])
+def test_zero_terminal_snr_of_any_number_of_timesteps_begins_at_the_last(name, count):
+    original = {
+        "num_train_timesteps": count, "beta_start": 0.00085, "beta_end": 0.012,
+        "beta_schedule": "scaled_linear", "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,
+    }  # fmt: skip
+    scheduler = build.build(name, original)
+    scheduler.set_timesteps(20)
+    assert (np.diff(scheduler.trained) > 0).all()
+    assert float(scheduler.timesteps[0]) == count - 1
+    if count == 1000:  # as diffusers has it: pictures stay
+        assert float(scheduler.alphas_cumprod[-1]) == 2**-24
+    # The network of a world with one picture, 0.5 everywhere: it must be what comes out.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 1, 8, 8, generator=generator) * scheduler.init_noise_sigma
+    for number, t in enumerate(scheduler.timesteps):
+        sigma = scheduler._call_levels[number]
+        scheduler.scale_model_input(x, t)
+        noise = (x - 0.5) / sigma
+        velocity = (noise - 0.5 * sigma) / (sigma**2 + 1) ** 0.5
+        x = scheduler.step(velocity, t, x, generator=[generator]).prev_sample
+    assert (x - 0.5).abs().max() < 0.01
+
+
+def test_on_the_mixture_diffusers_schedulers_stop_early_and_count_fewer_calls():
+    # Why notebooks/samplers.ipynb counts 13 calls of DDIM at 16 steps, and 16 in pictures.
+    assert rk.laboratory.run("DDIM", 16).calls == 13 and rk.SAMPLERS["DDIM"].nfe(16) == 16
+    assert rk.laboratory.run("DDIM", 16, to_zero=True).calls == 16
+    assert rk.laboratory.run("Euler", 16).calls == 16

@@ -390,3 +390,33 @@ def test_a_baseline_that_fails_is_named():
         rk.RequestError, match="baseline 'bicubic' restored nothing: the file is damaged"
     ):
         verdicts.check_baseline(failed, "bicubic")
+
+
+def test_psnr_of_the_luma_is_the_papers():
+    rng = np.random.default_rng(0)
+    truth, restored = (rng.integers(0, 256, (40, 48, 3), np.uint8) for _ in range(2))
+    pictures = [Image.fromarray(pixels) for pixels in (truth, restored)]
+    # BT.601 as MATLAB's rgb2ycbcr writes it: white is 235, black 16
+    lumas = []
+    for pixels in (truth, restored):
+        lumas.append(16 + pixels[4:-4, 4:-4] / 255 @ np.array([65.481, 128.553, 24.966]))
+    assert pytest.approx(235) == 16 + 65.481 + 128.553 + 24.966
+    expected = 10 * math.log10(255**2 / np.mean((lumas[0] - lumas[1]) ** 2))
+    assert likeness.psnr_y(*pictures, shave=4) == pytest.approx(expected)
+    grey = [Image.fromarray(np.repeat(pixels[..., :1], 3, 2)) for pixels in (truth, restored)]
+    # of grey pictures the luma spans 219 of 255 levels: the same error counts less
+    gap = likeness.psnr_y(*grey) - likeness.psnr(*grey)
+    assert gap == pytest.approx(20 * math.log10(255 / 219))
+    assert likeness.psnr_y(pictures[0], pictures[0]) == math.inf
+    assert {"psnr_db", "psnr_shaved_db", "psnr_y_db"} <= set(COLUMNS) & set(MEASURES)
+
+
+def test_pictures_of_other_endings_are_said(tmp_path, recwarn):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "b.gif")
+    (tmp_path / "c.HEIC").write_bytes(b"x")
+    assert len(benchmark.truths(tmp_path, 3, 32)) == 1
+    said = str(recwarn.pop(UserWarning).message)
+    assert "2 pictures of other endings left out (.gif, .heic)" in said
+    benchmark.truths(tmp_path, 1, 32)  # as many as asked for: nothing is missing
+    assert not [warning for warning in recwarn if "endings" in str(warning.message)]

@@ -60,3 +60,23 @@ def test_the_largest_tile_fits():
     for pixels in (5_000, 40_000, 1e6):
         side = tiles.largest(pixels, 10, 8)
         assert side % 8 == 0 and ((side + 2 * 24) ** 2 <= pixels or side == 16)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tile", "overlap", "multiple", "used"),
+    [
+        ((64, 64), 64, 8, 1, None),
+        ((64, 64), 100, 8, 1, None),
+        ((64, 64), 48, 8, 1, None),  # a tile of 48 reads all 64 pixels: it is the whole picture
+        ((128, 64), 64, 8, 1, 64),
+        ((200, 200), 30, 8, 8, 32),
+        ((200, 200), 3, 8, 1, 2 * tiles.RAMP),
+    ],
+)
+def test_the_side_that_is_said_is_the_side_that_is_used(lengths, tile, overlap, multiple, used):
+    assert tiles.side_used(lengths, tile, overlap, multiple) == used
+    cores = set()
+    for length in lengths:
+        spans = tiles.spans(length, tile, overlap, multiple)
+        cores |= {span.ends - span.begins for span in spans if len(spans) > 1}
+    assert max(cores, default=None) == used

@@ -10,6 +10,7 @@ import click
 import realkit as rk
 from realkit.apps.cli.files import PATH
 from realkit.apps.cli.tables import names_in
+from realkit.base.spreadsheets import to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def edits(
 
 def _print(figures: pd.DataFrame, by: str, within: str | None, csv: bool) -> None:
     if csv:
-        click.echo(figures.to_csv(index=False), nl=False)
+        click.echo(to_csv(figures), nl=False)
         return
     names = names_in(by)
     means = rk.aggregate(figures, [within, *names] if within else names)

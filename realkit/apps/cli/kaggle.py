@@ -14,6 +14,7 @@ from realkit.apps.cli.sweeps import exit_code, status_counts
 OUT = click.option(
     "--out", required=True, type=PATH, help="Local results folder that the results join."
 )
+NOBODY = "your-account"  # stands in a dry run for the account that nobody is logged in to
 MODEL_FORM = "OWNER/MODEL/FRAMEWORK/VARIATION/VERSION"
 
 
@@ -84,9 +85,10 @@ def push(
 
     order = kaggle_push.Order(parameters=kaggle_push.written_parameters(assignments), **settings)
     if dry_run:
-        kernel, digest = kaggle_push.assemble(
-            order, out, order.owner or client.owner(), previous=False
-        )
+        owner = order.owner or client.owner_here() or NOBODY
+        kernel, digest = kaggle_push.assemble(order, out, owner, previous=False)
+        if owner == NOBODY:
+            click.echo(f"No account is known here: {NOBODY} stands for yours", err=True)
         click.echo(
             f"{kernel} and its dataset (contents {digest}) are in {out / kaggle_push.FOLDER};"
             " nothing was pushed"

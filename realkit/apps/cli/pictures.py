@@ -56,18 +56,16 @@ def generate(
     **settings: Any,
 ) -> None:
     """Make one picture of PROMPT. A setting that is left out is the model's recommendation."""
-    from realkit.models import loading
-    from realkit.models.request import checked, completed
-    from realkit.models.spec import identify
+    from realkit.models import loading, request, spec
 
     # Settings and file are checked first: loading a model takes a minute.
     values = {"prompt": prompt, **settings}
-    model_name, spec = identify(model)
-    settings_checked = {name: checked(name, values[name]) for name in values}
-    request = completed(model_name, spec, settings_checked)
+    model_name, entry = spec.identify(model)
+    settings_checked = {name: request.checked(name, values[name]) for name in values}
+    asked = request.completed(model_name, entry, settings_checked)
     check_writable(out or IMAGE, *PICTURES)
     out = unused(out or IMAGE, given=out is not None)
-    click.echo(_settings(request), err=True)
+    click.echo(_settings(asked), err=True)
     loaded = loading.load(model, dtype=dtype, device=device, rung=rung)
     save_picture(loaded(prompt, **settings), out)
 

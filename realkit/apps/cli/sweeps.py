@@ -66,13 +66,9 @@ def run(sweep: Path, out: Path, by: str | None, **options: Any) -> None:
 @click.option("--out", type=PATH, help="Results folder: say what it has already.")
 def plan(sweep: Path, out: Path | None) -> None:
     """Say what a sweep file would make, without loading anything."""
-    from realkit.runs.plan import existing
-    from realkit.sweeps import check
+    from realkit.runs import plan as plans
 
-    asked = check.sweep_of(sweep)
-    click.echo(check.plan(asked))
-    if out:
-        click.echo(existing(asked, out))
+    click.echo(plans.foreseen(sweep, out))
 
 
 @click.command()

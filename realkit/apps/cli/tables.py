@@ -11,6 +11,7 @@ import click
 from realkit.apps.cli.files import PATH, check_writable
 from realkit.base.errors import RequestError
 from realkit.base.files import write_atomically
+from realkit.base.spreadsheets import to_csv
 from realkit.catalog import omissions
 
 # The columns of a results table that a terminal has room for; the scores follow.
@@ -43,7 +44,7 @@ def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None
         write_atomically(parquet, lambda file: frame.to_parquet(file, index=False))
         click.echo(parquet)
     elif csv:
-        click.echo(frame.to_csv(index=False), nl=False)
+        click.echo(to_csv(frame), nl=False)
     elif by:
         click.echo(frame.to_string(index=False, float_format=_number, na_rep=""))
     else:
@@ -89,7 +90,7 @@ def compare(
         raise RequestError("--most bounds a cost: give it with --at-equal seconds, or nfe")
     metrics = names_in(metric) if metric else None
     found = compare.compare(rows, names_in(by), metrics, **options)
-    click.echo(found.to_csv(index=False) if csv else str(found), nl=not csv)
+    click.echo(to_csv(found) if csv else str(found), nl=not csv)
 
 
 def names_in(text: str) -> list[str]:

@@ -47,10 +47,15 @@ def owner() -> str:
     if not code and match and match[1] != "None":
         return match[1]
     _check_reached(text)
-    name = os.environ.get("KAGGLE_USERNAME") or _older_login()
+    name = owner_here()
     if not name:
         raise RequestError(LOGIN)
     return name
+
+
+def owner_here() -> str:
+    """The account that this machine names, without the command; "" where it names none."""
+    return os.environ.get("KAGGLE_USERNAME") or _older_login()
 
 
 def _older_login() -> str:

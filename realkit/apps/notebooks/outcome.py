@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from realkit.apps.notebooks.entries import BEGAN, Entry
 from realkit.base.errors import RequestError, one_line
+from realkit.base.spreadsheets import read_csv
 from realkit.runs import asked
 from realkit.runs.folder import Run, read
 from realkit.runs.store import Store
@@ -62,14 +63,13 @@ def judged(folder: Path, before: int = 0) -> tuple[str, str]:
 def table_of(folder: Path) -> pd.DataFrame | None:
     """An entry's table: of its results folder, else the table.csv it left; None where there is
     neither. Raises RequestError for a damaged one."""
-    import pandas as pd
 
     if (folder / "cells.jsonl").exists():
         return read(folder).table()
     if not (folder / "table.csv").exists():
         return None
     try:
-        return pd.read_csv(folder / "table.csv")
+        return read_csv(folder / "table.csv")
     except (OSError, ValueError) as error:
         raise RequestError(f"its table.csv cannot be read: {one_line(error)}") from error
 

@@ -20,6 +20,7 @@ from realkit.apps.notebooks.execution import QUIET, execute
 from realkit.apps.notebooks.outcome import merge, readable
 from realkit.apps.notebooks.page import page
 from realkit.base.files import Lines, write_atomically
+from realkit.base.spreadsheets import to_csv
 from realkit.runs.stopping import Stop
 from realkit.runs.store import Store
 
@@ -66,7 +67,7 @@ def sweep_notebooks(
             tables[entry.name] = table
         merged = merge(tables)
         csv, parquet = store.folder / "table.csv", store.folder / "table.parquet"
-        write_atomically(csv, lambda file: merged.to_csv(file, index=False))
+        write_atomically(csv, lambda file: file.write(to_csv(merged).encode()))
         write_atomically(parquet, lambda file: merged.to_parquet(file, index=False))
         store.write_text("index.html", page(store.folder, entries, records, tables))
     merged.attrs |= {"folder": str(store.folder), "entries": records, "stopped": stop.reason}
