@@ -52,13 +52,16 @@ def opened(file: Path | IO[bytes], called: str = "") -> Iterator[Image]:
 
 
 def check_picture(image: object) -> None:
-    """Raise RequestError for what is no picture."""
+    """Raise RequestError for what is no picture, and one that was closed. Reads all of its file:
+    what it says may stand behind the pixels."""
     from PIL import Image
 
     if not isinstance(image, Image.Image):
         raise RequestError(
             f"picture {shown(image)}: expected a PIL image, such as PIL.Image.open(path)"
         )
+    with reading("The picture's pixels cannot be read, was its file closed?"):
+        image.load()
 
 
 def upright(image: Image) -> Image:
