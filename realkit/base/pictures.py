@@ -44,11 +44,20 @@ def opened(file: Path | IO[bytes], called: str = "") -> Iterator[Image]:
     default with its path."""
     from PIL import Image
 
-    if isinstance(file, Path) and not file.is_file():
-        raise RequestError(f"No picture at {str(file)!r}")
     with reading(called or f"Cannot read the picture {str(file)!r}"), Image.open(file) as image:
         image.load()
         yield image
+
+
+def read(path: str | Path) -> Image:
+    """The picture of a file, its pixels read. Raises RequestError where there is none."""
+    with reading(f"Cannot read the picture {shown(str(path))}"):
+        file = Path(path).expanduser()
+        exists = file.is_file()
+    if not exists:
+        raise RequestError(f"No picture at {shown(str(path))}")
+    with opened(file) as image:
+        return image
 
 
 def check_picture(image: object) -> None:

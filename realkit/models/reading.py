@@ -40,9 +40,7 @@ def info(picture: str | Path | Image) -> dict[str, Any]:
     Raises RequestError for a file that cannot be read.
     """
     if isinstance(picture, (str, Path)):
-        path = Path(picture).expanduser()
-        with pictures.opened(path) as image:
-            return {"file": str(path)} | _info(image)
+        return {"file": str(picture)} | _info(pictures.read(picture))
     pictures.check_picture(picture)
     return {"file": None} | _info(picture)
 

@@ -193,8 +193,7 @@ def upscale(
     that cannot be done.
     """
     if isinstance(image, (str, Path)):
-        with pictures.opened(Path(image).expanduser()) as file:
-            image = file
+        image = pictures.read(image)
     pictures.check_picture(image)
     about = metadata.of(image)
     plain, profile = pictures.in_own_space(image)

@@ -18,8 +18,7 @@ PICTURES = tuple(saving.FORMATS)
 
 
 def read_picture(path: Path) -> Image:
-    with pictures.opened(path) as image:
-        return image
+    return pictures.read(path)
 
 
 def check_writable(path: Path, *suffixes: str) -> None:
