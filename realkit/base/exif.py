@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from realkit.base.errors import one_line
 
 HEAD = b"Exif\0\0"  # before the TIFF block in JPEG; other formats leave it out
-EMPTY = b"MM\0*\0\0\0\x08\0\0\0\0\0\0"  # a TIFF block of one directory without entries
+ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # of bytes, as `struct` writes it, by a block's beginning
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 # Directories by the tag that points to them, and the directory that tag is in.
@@ -135,7 +135,9 @@ def read(exif: bytes) -> Block:
     if not tiff:
         return Block()
     try:
-        order = {b"II*\0": "<", b"MM\0*": ">"}[tiff[:4]]
+        order = ORDERS.get(tiff[:4], "")
+        if not order:
+            raise ValueError("it has no TIFF header")
         block = Block(order)
         pending = [(MAIN, struct.unpack_from(f"{order}I", tiff, 4)[0])]
         while pending:

@@ -176,6 +176,7 @@ def png(image: Image, metadata: Metadata) -> bytes:
     """The PNG of a picture with all of its metadata."""
     from PIL.PngImagePlugin import PngInfo
 
+    metadata = _comment_moved(metadata)
     chunks = PngInfo()
     for name, text in metadata.texts.items():
         chunks.add_text(_chunk_name(name), _writable(text))
@@ -193,6 +194,17 @@ def png(image: Image, metadata: Metadata) -> bytes:
         file, "png", pnginfo=chunks, compress_level=4, icc_profile=metadata.profile, **options
     )
     return file.getvalue()
+
+
+def _comment_moved(metadata: Metadata) -> Metadata:
+    """The same with a camera's comment as a text where there are `parameters`: A1111 reads a user's
+    comment first, in a PNG too."""
+    if PARAMETERS not in metadata.texts or not metadata.exif.comment:
+        return metadata
+    block = metadata.exif.copy()
+    block.remove(PRIVATE, [exifs.COMMENT])
+    texts = {OTHER_COMMENT: exifs.comment_text(metadata.exif.comment), **metadata.texts}
+    return replace(metadata, texts=texts, exif=block)
 
 
 def _writable(text: str) -> str:
@@ -258,7 +270,8 @@ def _say_left_out(kind: str, what: str, size: int) -> None:
 
 def _exif(metadata: Metadata, most: int | None, *, resolution: bool = False) -> bytes:
     """An EXIF block of at most so many bytes that holds the texts too. Of texts that do not fit,
-    the longest are left out first, and said."""
+    the longest are left out first, and said: a letter of `parameters` has two bytes."""
+    metadata = _comment_moved(metadata)
     texts = dict(metadata.texts)
     while True:
         data = _with_texts(metadata, texts, resolution)
@@ -267,7 +280,7 @@ def _exif(metadata: Metadata, most: int | None, *, resolution: bool = False) -> 
         if not texts:
             _say_left_out("JPEG", "its EXIF block", len(data))
             return b""
-        longest = max(texts, key=lambda name: len(texts[name]))
+        longest = max(texts, key=lambda name: len(texts[name]) * (1 + (name == PARAMETERS)))
         _say_left_out("JPEG", f"its text {longest!r}", len(texts.pop(longest)))
 
 
@@ -275,8 +288,6 @@ def _with_texts(metadata: Metadata, texts: Mapping[str, str], resolution: bool) 
     block = metadata.exif.copy()
     others = {name: text for name, text in texts.items() if name != PARAMETERS}
     if PARAMETERS in texts:
-        if camera := exifs.comment_text(block.comment):
-            others.setdefault(OTHER_COMMENT, camera)
         comment = exifs.unicode_comment(_writable(texts[PARAMETERS]))
         block.set(PRIVATE, exifs.COMMENT, UNDEFINED, comment)
     free = OWN

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
-from realkit.base.door import worded
+from realkit.base.door import expanded, worded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.warn import warn_once
 
@@ -58,11 +58,20 @@ def opened(file: Path | IO[bytes], called: str = "") -> Iterator[Image]:
     default with its path."""
     from PIL import Image
 
-    if isinstance(file, Path) and not file.is_file():
-        raise RequestError(f"No picture at {str(file)!r}")
     with reading(called or f"Cannot read the picture {str(file)!r}"), Image.open(file) as image:
         image.load()
         yield image
+
+
+def read(path: str | Path) -> Image:
+    """The picture of a file, its pixels read. Raises RequestError where there is none."""
+    with reading(f"Cannot read the picture {shown(str(path))}"):
+        file = expanded(path)
+        exists = file.is_file()
+    if not exists:
+        raise RequestError(f"No picture at {shown(str(path))}")
+    with opened(file) as image:
+        return image
 
 
 def upright(image: Image) -> Image:
@@ -80,7 +89,8 @@ def upright(image: Image) -> Image:
 
 
 def check_picture(image: object) -> None:
-    """Raise RequestError for what is no picture, one without pixels, and one that was closed."""
+    """Raise RequestError for what is no picture, one without pixels, and one that was closed.
+    Reads all of its file: what it says may stand behind the pixels."""
     from PIL import Image
 
     if not isinstance(image, Image.Image):

@@ -20,7 +20,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP"}
 # Kinds of pixels that a format holds as they are; others are converted to RGB, RGBA for
 # transparency.
 MODES = {
-    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"),
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
     "JPEG": ("L", "RGB", "CMYK"),
     "WebP": ("RGB", "RGBA"),
 }
@@ -117,6 +117,8 @@ def _fitting(image: Image, about: Metadata, kind: str) -> tuple[Image, Metadata]
     """A picture that the format holds, and what that changes of its metadata."""
     from PIL import Image
 
+    if kind == "PNG" and image.mode.startswith("I"):
+        return image.convert("I").convert("I;16"), about
     clear = kind == "JPEG" and image.has_transparency_data
     if image.mode in MODES[kind] and not clear:
         return image, about

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realkit.base import infotext, metadata, pictures
-from realkit.base.door import expanded
 from realkit.base.exif import ASCII, GPS, MAIN, PRIVATE, Block, comment_text
 from realkit.base.metadata import PARAMETERS, Metadata
 from realkit.models import comfyui, provenance
@@ -41,9 +40,7 @@ def info(picture: str | Path | Image) -> dict[str, Any]:
     Raises RequestError for a file that cannot be read.
     """
     if isinstance(picture, (str, Path)):
-        path = expanded(picture)
-        with pictures.opened(path) as image:
-            return {"file": str(path)} | _info(image)
+        return {"file": str(picture)} | _info(pictures.read(picture))
     pictures.check_picture(picture)
     return {"file": None} | _info(picture)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from realkit.base import measure, metadata, pictures
 from realkit.base.cache import readable
 from realkit.base.device import device_for
-from realkit.base.door import expanded, worded
+from realkit.base.door import worded
 from realkit.base.errors import RequestError, shown
 from realkit.base.pictures import FITS, Fit
 from realkit.base.warn import warn_once
@@ -201,8 +201,7 @@ def upscale(
     that cannot be done.
     """
     if isinstance(image, (str, Path)):
-        with pictures.opened(expanded(image)) as file:
-            image = file
+        image = pictures.read(image)
     pictures.check_picture(image)
     about = metadata.of(image)
     plain, profile = pictures.in_own_space(image)

@@ -51,7 +51,7 @@ def test_all_that_a_picture_says_goes_through_each_format(kind):
     assert (again.profile, again.xmp, again.lost) == (b"profile", b"<x:xmpmeta/>", ())
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_a_cameras_comment_makes_room_for_the_parameters(kind):
     about = Metadata({"parameters": files.A1111}, exif.read(files.camera()))
     again = read(written(kind, about))
@@ -91,6 +91,22 @@ def test_what_jpeg_cannot_hold_is_said_and_the_rest_stays(capsys):
     huge.set(exif.MAIN, 0x8298, exif.ASCII, b"c" * 70_000)
     assert not read(written("jpeg", Metadata(exif=huge))).exif
     assert "its EXIF block" in capsys.readouterr().err
+
+
+def test_of_a_long_prompt_the_record_stays_in_jpeg():
+    prompt = "a cat, " * 6000
+    texts = {"parameters": f"{prompt}\n{files.A1111}", "realkit": f'{{"prompt": "{prompt}"}}'}
+    assert set(read(written("jpeg", Metadata(texts))).texts) == {"realkit"}
+    assert read(written("webp", Metadata(texts))).texts == texts
+
+
+def test_what_stands_behind_the_pixels_is_read_too():
+    data = files.file("png")
+    late = files.png_of({"parameters": files.A1111})
+    chunk = late[late.index(b"tEXt") - 4 : late.index(b"IDAT") - 4]
+    image = Image.open(io.BytesIO(data.replace(b"\0\0\0\0IEND", chunk + b"\0\0\0\0IEND")))
+    assert "parameters" not in image.info
+    assert rk.info(image)["texts"] == {"parameters": files.A1111}
 
 
 def test_a_damaged_block_is_a_said_loss(capsys):

@@ -84,13 +84,15 @@ def test_a_side_that_a_format_does_not_hold_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "HSV"]
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "HSV"]
 )
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
 def test_every_kind_of_pixels_is_seen_as_it_was(tmp_path, mode, ending):
-    image = files.gradient().convert("L" if mode == "I;16" else mode)
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    image = files.gradient().convert("L" if mode.startswith("I") else mode)
+    if mode.startswith("I"):
+        number = np.uint16 if mode == "I;16" else np.int32
+        image = Image.fromarray(np.asarray(image).astype(number) * 257)
+        assert image.mode == mode
     again = Image.open(rk.save(image, tmp_path / f"a.{ending}"))
     seen = np.asarray(pictures.opaque(again)).astype(int)
     difference = np.abs(seen - np.asarray(pictures.opaque(image)))

@@ -156,7 +156,14 @@ def test_a_profile_of_grey_is_applied_and_the_picture_is_srgb():
 
 
 def test_no_picture_at_a_path_is_one_line(tmp_path):
-    for path, says in ((tmp_path / "none.png", "No picture at"), (tmp_path, "No picture at")):
-        with pytest.raises(rk.RequestError, match=says) as error:
-            rk.upscale(path, "lanczos", 64)
-        assert "\n" not in str(error.value)
+    for path, says in (
+        (tmp_path / "none.png", "No picture at"),
+        (tmp_path, "No picture at"),
+        ("a\0.png", "No picture at"),
+        ("x" * 5000, "too long"),
+        ("~nobody-of-this-name/a.png", "Could not determine home"),
+    ):
+        for read in (rk.info, lambda path: rk.upscale(path, "lanczos", 64)):
+            with pytest.raises(rk.RequestError, match=says) as error:
+                read(path)
+            assert "\n" not in str(error.value) and len(str(error.value)) < 600

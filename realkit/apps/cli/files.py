@@ -34,8 +34,7 @@ PATH = Place()
 
 
 def read_picture(path: Path) -> Image:
-    with pictures.opened(path) as image:
-        return image
+    return pictures.read(path)
 
 
 def check_writable(path: Path, *suffixes: str) -> None:
