@@ -208,14 +208,11 @@ class Sweep(BaseModel):
 
     def describe(self) -> str:
         """What the sweep will make: pictures, loads, denoiser calls, time and disk, in a few lines.
-
-        Loads and fetches nothing.
-        """
+        Loads and fetches nothing."""
         cells = self.cells()
         names = {cell.model for cell in cells}
-        specs = {name: identify(name)[1] for name in names}
-        count = photographs.count(self.photographs)
-        return cost.describe(cells, specs, cost.Extras(self.scorers, self.encoders, count))
+        extras = cost.Extras(self.scorers, self.encoders, photographs.count(self.photographs))
+        return cost.describe(cells, {name: identify(name)[1] for name in names}, extras)
 
 
 def _nodes(value: Any) -> int:

@@ -185,7 +185,7 @@ def generated(name: str) -> dict[str, Any]:
     return {"steps": settings.steps, "guidance": settings.guidance, **judge(pictures, said)}
 
 
-def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
+def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, Any]:
     """The percentage of pictures whose own caption scores best.
 
     Once among 31 other held-out captions, and for each attribute among swaps of its word: over all
