@@ -44,6 +44,14 @@ def states(frame: pd.DataFrame) -> str:
     return ", ".join(f"{n:,} {status}" for status, n in counts.items() if status != "ok")
 
 
+def filtered(df: pd.DataFrame) -> list[str]:
+    """A note of the cells of a run that were filtered away before its table was drawn."""
+    whole = df.attrs.get("cells")
+    if not isinstance(whole, int) or len(df) >= whole:
+        return []
+    return [f"Drawn from {len(df):,} of the run's {counted(whole, 'cell')}."]
+
+
 def without_values(frame: pd.DataFrame, left: pd.Series, columns: Sequence[str]) -> list[str]:
     """A note of the cells that a figure leaves out for want of a number, and why. `left` is true
     where a cell is left out."""

@@ -165,7 +165,7 @@ def _undrawable(letter: str) -> bool:
 
 
 def _described(text: str, lacking: set[str]) -> str:
-    """A text with the names of the letters that cannot be drawn, of ideographs their codes."""
+    """A text with the names of the signs that cannot be drawn, of letters their codes."""
     parts = []
     for letter in text:
         if letter in JOINERS:
@@ -174,8 +174,9 @@ def _described(text: str, lacking: set[str]) -> str:
             parts.append(letter)
             continue
         code = f"U+{ord(letter):04X}"
-        name = unicodedata.name(letter, code).lower()
-        parts.append(f"[{code if code[2:].lower() in name else name}]")
+        if not unicodedata.category(letter).startswith("L"):
+            code = unicodedata.name(letter, "").lower() or code
+        parts.append(f"[{code}]")
     return "".join(parts).replace("][", " ")
 
 

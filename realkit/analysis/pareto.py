@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from realkit.analysis.compare import MOST_ARMS, verdicts_of
-from realkit.analysis.drawing import averaged, check_numbers, without_values
+from realkit.analysis.drawing import averaged, check_numbers, filtered, without_values
 from realkit.analysis.lettering import Lettering
 from realkit.analysis.metrics import RELATIVE_UNITS, Metric, check_columns, metric_of, table_of
 from realkit.analysis.pairs import CONDITIONS, labelled
@@ -77,7 +77,7 @@ def pareto(
         raise RequestError(f"x and y are both {x!r}: expected two columns")
     check_numbers(frame, x, y)
     done, notes = _done(frame, x, y, unit)
-    notes += averaged(done, (by, hue))
+    notes += [*averaged(done, (by, hue)), *filtered(df)]
     for name in (x, y):
         if name in COLUMNS and COLUMNS[name].unit in RELATIVE_UNITS:
             _check_conditions(done, name, (by, hue))

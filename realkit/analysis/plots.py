@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realkit.analysis.drawing import check_numbers, number_text, states, unseen
+from realkit.analysis.drawing import check_numbers, filtered, number_text, states, unseen
 from realkit.analysis.forest import verdicts as verdicts
 from realkit.analysis.lettering import Lettering
 from realkit.analysis.metrics import check_columns, meaning, table_of
@@ -49,7 +49,7 @@ def grid(
     """
     from matplotlib import pyplot as plt
 
-    home, df = folder or getattr(df, "attrs", {}).get("folder"), table_of(df)
+    home, given, df = folder or getattr(df, "attrs", {}).get("folder"), df, table_of(df)
     _check_size("side", side)
     check_columns(df, rows, cols, "status", "image", "prompt")
     if caption:
@@ -81,7 +81,8 @@ def grid(
         lettering.title(figure, df["prompt"].iloc[0])
     notes = _caption_notes(first, caption)
     notes += _word_notes(first, len(row_labels) * len(col_labels))
-    return lettering.finish(figure, [*notes, *unseen(df, first, (rows, cols))])
+    notes += [*unseen(df, first, (rows, cols)), *filtered(given)]
+    return lettering.finish(figure, notes)
 
 
 def _draw_headers(

@@ -36,9 +36,10 @@ class Run:
         self._asked = asked  # None: what all runs were asked for
 
     def table(self) -> pd.DataFrame:
-        """One line a cell: settings, seconds and memory a stage, scores, status."""
+        """One line a cell: settings, seconds and memory a stage, scores, status. Its `attrs` keep
+        the folder and the number of cells, from which figures know what was filtered away."""
         frame = build(self.store, self._asked)
-        frame.attrs["folder"] = str(self.folder)
+        frame.attrs |= {"folder": str(self.folder), "cells": len(frame)}
         return frame
 
     @property

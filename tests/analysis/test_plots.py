@@ -201,6 +201,15 @@ def test_a_trade_off_says_what_it_leaves_out_and_pools(ragged):
     assert notes(rk.plots.pareto(whole)) == ["Each point pools 6 prompts."]
 
 
+def test_a_figure_says_how_much_of_the_run_was_filtered_away(finished):
+    df = finished.table()
+    part = df[df["seed"] == 0].assign(scene="s")
+    figures = [rk.plots.grid(part, rows="prompt"), rk.plots.pareto(part, y="rehearsal/clip")]
+    for figure in figures:
+        assert notes(figure)[-1] == "Drawn from 4 of the run's 8 cells."
+    assert "Drawn" not in rk.plots.grid(df).get_supxlabel()
+
+
 def test_verdicts_say_what_they_leave_out(ragged):
     table = rk.compare(ragged[ragged["model"] == "m"], "sampler", ["clip", "seconds"])
     assert notes(rk.plots.verdicts(table)) == [
