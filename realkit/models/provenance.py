@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from realkit.base.files import too_deep
+from realkit.base.files import json_value, too_deep
 from realkit.samplers.table import LABELS, SAMPLERS
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def save(image: Image, file: IO[bytes]) -> None:
 def noted(image: Image) -> dict[str, Any]:
     """The record in a picture in memory; empty where realkit did not make it."""
     try:
-        record = json.loads(image.info[CHUNK])
-    except (KeyError, TypeError, ValueError, RecursionError):
+        record = json_value(image.info[CHUNK])
+    except (KeyError, TypeError, ValueError):
         return {}
     return record if isinstance(record, dict) and not too_deep(record) else {}
 
