@@ -194,6 +194,32 @@ def test_a_damaged_picture_is_one_line_wherever_it_is_read(world, name):
     assert repr(str(world.files[name])) in ended.err
 
 
+@pytest.mark.slow
+def test_a_wrong_file_is_one_line_wherever_a_verb_reads_one(world):
+    picture, out, run = (str(world.path(name)) for name in ("picture.png", "made.png", "run"))
+    lines = [
+        ["generate", "a", "--model", "{}", "--steps", "1", "--out", out],
+        ["upscale", picture, "--with", "{}", "--to", "80", "--out", out],
+        ["upscale", "{}", "--with", "lanczos", "--to", "80", "--out", out],
+        ["score", "{}", "x", "--scorer", "colour-cast"], ["score", picture, "x", "--scorer", "{}"],
+        ["run", "{}", "--out", out], ["plan", "{}"], ["sweep", "{}", "--out", out], ["table", "{}"],
+        ["run", str(world.path("sweep.yaml")), "--out", str(world.path("o")), "--attach", "{}"],
+        ["vote", "{}"], ["vote", run, "--merge", "{}"], ["vote", run, "--photographs", "{}"],
+        ["prompts", "import", "{}", "--name", "n", "--licence", "unknown"],
+        ["kaggle", "push", "{}", "--out", out, "--owner", "me", "--dry-run"],
+        ["table", run, "--parquet", "{}/x"],
+    ]  # fmt: skip
+    others = [world.path("nothing"), world.path("nowhere"), "/dev/full", "/dev/zero", "a" * 300]
+    figures = edges.Figures()
+    for words in lines:
+        for path in (*world.files.values(), *others):
+            line = [word.replace("{}", str(path)) for word in words]
+            edges.attempt(figures, world, edge_verbs.Verb([], {}), line[0], line[1:])
+    assert not figures.faults
+    assert figures.counts["refused, exit code 2"] > 0.9 * figures.counts.total()
+    assert figures.grown < 2**30
+
+
 # --- terminals and homes
 
 

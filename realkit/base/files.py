@@ -45,15 +45,23 @@ def too_deep(value: Any) -> bool:
     return bool(level)
 
 
+def json_value(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError for any other text, a deeply nested one too."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises RequestError for anything else."""
     try:
         if (size := path.stat().st_size) > MOST_JSON:
             raise ValueError(f"it has {size / 1e6:.0f} MB, expected at most {MOST_JSON / 1e6:.0f}")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_value(path.read_text(encoding="utf-8"))
         if too_deep(content):
             raise ValueError(f"it is nested more than {DEEPEST} levels deep")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RequestError(
             f"{str(path)!r} cannot be read as JSON: {one_line(error, 200)}. Download it again"
         ) from error

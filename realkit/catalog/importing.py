@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from realkit.base.door import worded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import write_atomically
 from realkit.base.suggest import instead
@@ -61,7 +62,8 @@ def import_suite(
     if not licence.strip():
         raise RequestError("The licence is empty: name it, or say unknown")
     text = _text_of(own)
-    before = tomllib.loads(text)
+    with worded(f"Catalogue file {str(own)!r} cannot be read"):
+        before = tomllib.loads(text)
     try:
         if path.stat().st_size > published.MOST_BYTES:
             most = published.MOST_BYTES / 1e6

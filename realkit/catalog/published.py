@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base.errors import RequestError, one_line, shown
+from realkit.base.files import json_value
 from realkit.base.suggest import instead
 
 MOST_BYTES = 64_000_000
@@ -120,14 +120,14 @@ def _jsonl(text: str) -> list[Record]:
     for number, line in enumerate(_lines(text), 1):
         if line.strip():
             try:
-                records.append(_record(json.loads(line)))
+                records.append(_record(json_value(line)))
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
     return records
 
 
 def _json(text: str) -> list[Record]:
-    content = json.loads(text)
+    content = json_value(text)
     if isinstance(content, dict):
         return [{KEY: key} | _record(value) for key, value in content.items()]
     if not isinstance(content, list):

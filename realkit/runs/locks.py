@@ -11,6 +11,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from realkit.base.errors import RequestError
+from realkit.base.files import json_value
 from realkit.base.version import __version__
 from realkit.models.identity import ID_VERSION
 from realkit.models.lock import ModelLock
@@ -84,7 +85,7 @@ def read_locks(folder: Path) -> Locks:
     if not path.exists():
         return Locks()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_value(path.read_text(encoding="utf-8"))
         version, writer = data["id_version"], data.get("realkit")
         if version == ID_VERSION:
             return Locks.from_json(data)

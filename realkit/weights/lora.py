@@ -5,7 +5,6 @@ Only the header is read here. Each tensor belongs to exactly one patch, or the f
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from realkit.base.errors import RequestError, one_line, shown
+from realkit.base.files import json_value
 from realkit.weights import deltas, header
 from realkit.weights.header import quoted
 
@@ -211,8 +211,8 @@ def _grouped(names: Iterable[str], label: str) -> dict[tuple[str, str], dict[str
 def _metadata(header: Mapping[str, str], label: str) -> dict[str, Any]:
     """What diffusers wrote about the adapter: {} where it wrote nothing."""
     try:
-        metadata = json.loads(header.get(METADATA) or "{}")
-    except (ValueError, RecursionError):
+        metadata = json_value(header.get(METADATA) or "{}")
+    except ValueError:
         metadata = None
     if not isinstance(metadata, dict):
         raise RequestError(f"LoRA {label!r} has an invalid header: {METADATA} is no JSON object")

@@ -3,7 +3,6 @@ its text decides."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from realkit.base import credentials
 from realkit.base.door import expanded
 from realkit.base.errors import RequestError, RunError
+from realkit.base.files import json_value
 
 LOGIN = (
     "The kaggle command is not logged in: make a token on kaggle.com/settings/api and put it into"
@@ -62,7 +62,7 @@ def _older_login() -> str:
     """The account in the older kaggle.json, "" where there is none."""
     folder = expanded(os.environ.get("KAGGLE_CONFIG_DIR") or "~/.kaggle")
     try:
-        return str(json.loads((folder / "kaggle.json").read_text(encoding="utf-8"))["username"])
+        return str(json_value((folder / "kaggle.json").read_text(encoding="utf-8"))["username"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -16,7 +16,8 @@ from realkit.apps.kaggle.wheels import DATASET
 from realkit.apps.notebooks.parameters import assigned, check_value, parameters_cell
 from realkit.base import credentials
 from realkit.base.credentials import NAMES
-from realkit.base.errors import RequestError, one_line, shown
+from realkit.base.door import worded
+from realkit.base.errors import RequestError, shown
 from realkit.base.suggest import instead
 
 RUN = Path(__file__).parent / "run.ipynb"  # the notebook that runs a sweep
@@ -124,14 +125,10 @@ def notebook(
 
 
 def _loaded(path: Path) -> Any:
-    import nbformat
     from papermill.iorw import load_notebook_node
 
-    try:
+    with worded(f"Notebook {str(path)!r} cannot be read"):
         return load_notebook_node(str(path))
-    except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
-        message = f"Notebook {str(path)!r} cannot be read: {one_line(error, 200)}"
-        raise RequestError(message) from None
 
 
 def _bootstraps(book: Any) -> list[Any]:

@@ -19,6 +19,7 @@ from realkit.apps.kaggle.wheels import DATASET
 from realkit.base import credentials, yaml_core
 from realkit.base.door import expanded
 from realkit.base.errors import RequestError, shown
+from realkit.base.files import json_value
 from realkit.models.spec import MODELS
 from realkit.runs import stopping
 from realkit.runs.combine import merge
@@ -260,7 +261,7 @@ def _keep_logs(folder: Path, logs: Path) -> str:
 def _log_text(text: str) -> str:
     """A log's text: Kaggle's is a JSON list of pieces {"stream_name", "time", "data"}."""
     try:
-        return "".join(str(piece.get("data", "")) for piece in json.loads(text))
+        return "".join(str(piece.get("data", "")) for piece in json_value(text))
     except (ValueError, TypeError, AttributeError):
         return text
 

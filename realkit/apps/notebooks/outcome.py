@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from realkit.apps.notebooks.entries import BEGAN, Entry
 from realkit.base.errors import RequestError, one_line
+from realkit.base.files import json_value
 from realkit.base.spreadsheets import read_csv
 from realkit.runs import asked
 from realkit.runs.folder import Run, read
@@ -23,7 +24,7 @@ def asked_before(entry: Entry, folder: Path) -> int:
     its present parameters and code; noted in a file then."""
     store = Store(folder)
     try:
-        note = json.loads((folder / BEGAN).read_text(encoding="utf-8"))
+        note = json_value((folder / BEGAN).read_text(encoding="utf-8"))
         if note["id"] == entry.id:
             return int(note["asked"])
     except (OSError, ValueError, KeyError, TypeError):

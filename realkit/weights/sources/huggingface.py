@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from realkit.base import credentials
 from realkit.base.cache import cache_folder, note, sha256
 from realkit.base.errors import RequestError, shown
-from realkit.base.files import json_object
+from realkit.base.files import json_object, json_value
 from realkit.weights.folders import PICKLED, WEIGHTS, chosen, ends, variants
 from realkit.weights.lock import SINGLE, Lock, check_name
 from realkit.weights.pickles import allow_pickle, allow_pickles
@@ -191,7 +191,7 @@ def _listing(name: str, revision: str) -> tuple[str, dict[str, str]]:
 def _noted(name: str, revision: str) -> tuple[str, dict[str, str]] | None:
     """The hub's last listing, so that a lock made without a network equals one made with it."""
     try:
-        commit, listed = json.loads(_note_path(name, revision).read_text(encoding="ascii"))
+        commit, listed = json_value(_note_path(name, revision).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return commit, listed
