@@ -45,15 +45,11 @@ def enlarged(name, number, tile=None):
         return load_upscaler(chain, device="cpu")(image, (80, 80), settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [None, 16])
 def test_a_network_of_a_file(tile):
     draw = partial(enlarged, "rehearsal/compact-x4", tile=tile)
     same_in_every_format(draw, ("float32", "float16"))
-
-
-@pytest.mark.slow
-def test_esrgan():
-    same_in_every_format(partial(enlarged, "rehearsal/esrgan-x4"), ("float32", "float16"))
 
 
 @pytest.mark.slow
