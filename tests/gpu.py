@@ -142,7 +142,7 @@ def unpack(wheels: Path) -> None:
 def file_name(facts: dict[str, Any]) -> str:
     """The results file's name: the card, or that there was none, torch and CUDA."""
     card = facts.get("gpu") or f"none {facts.get('cpu') or 'CPU'}"
-    words = ["gpu", card, f"torch{facts['versions']['torch']}"]
+    words = ["gpu", card, f"torch{facts['versions']['torch'].partition('+')[0]}"]
     if facts.get("cuda"):
         words.append(f"cu{facts['cuda'].replace('.', '')}")
     return re.sub(r"[^a-z0-9.]+", "-", "-".join(words).lower()).strip("-") + ".csv"

