@@ -224,7 +224,8 @@ A results folder holds `sweep.yaml` (what was asked), `sweep.lock.json` (what ea
 `rows.jsonl` (one line an attempt; the last of an id counts), `images/`, `latents/`, and the table
 as `table.parquet` and `table.csv`. A race adds `decisions.jsonl`: a line a look, with the contrasts
 it judged. In a CSV, a text that a spreadsheet would run as a formula has an apostrophe before it.
-`sample/` is a small part of a real run. This page is generated: `realkit columns`.
+`sample/` is a small part of a real run of this version (`python -m realkit.apps.demo --sample`).
+This page is generated: `realkit columns`.
 
 ## Columns of the table
 

@@ -64,7 +64,7 @@ def vae(count: int = 256) -> dict[str, float]:
     }
 
 
-def clip() -> dict[str, float]:
+def clip() -> dict[str, Any]:
     """The percentage of held-out pictures whose own caption scores best."""
     said = held_out(PICTURES)
     return judge(
@@ -72,11 +72,11 @@ def clip() -> dict[str, float]:
     )
 
 
-def base() -> dict[str, float]:
+def base() -> dict[str, Any]:
     return generated("rehearsal/base")
 
 
-def studio() -> dict[str, float]:
+def studio() -> dict[str, Any]:
     return generated("rehearsal/studio")
 
 
@@ -185,7 +185,7 @@ def generated(name: str) -> dict[str, Any]:
     return {"steps": settings.steps, "guidance": settings.guidance, **judge(pictures, said)}
 
 
-def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, float]:
+def judge(pictures: list[Image.Image], said: list[str]) -> dict[str, Any]:
     """The percentage of pictures whose own caption scores best.
 
     Once among 31 other held-out captions, and for each attribute among swaps of its word: over all
