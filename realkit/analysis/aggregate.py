@@ -13,6 +13,7 @@ from realkit.analysis.metrics import (
     column_names,
     metric_of,
     metrics_of,
+    range_of,
     table_of,
 )
 from realkit.analysis.pairs import CONDITIONS, labelled
@@ -54,7 +55,8 @@ def _mean(part: pd.DataFrame, metric: Metric, frame: pd.DataFrame) -> dict[str, 
     """A score's mean with its interval, and the number of its cells where the table has gaps."""
     name = metric.name
     values = metric.values(part).where(part["prompt"].notna()).dropna()
-    mean, low, high, _ = mean_interval(values, part.loc[values.index, "prompt"].map(str))
+    interval = mean_interval(values, part.loc[values.index, "prompt"].map(str))
+    mean, low, high, _ = interval.within(*range_of(name))
     row = {name: mean, f"{name}_low": low, f"{name}_high": high}
     if metric.values(frame).where(frame["prompt"].notna()).isna().any():
         row[f"{name}_cells"] = len(values)

@@ -19,11 +19,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RELATIVE_UNITS = ("s", "J", "GiB")  # compared in percent
+ENDLESS = (float("-inf"), float("inf"))
+# What the values of some columns reach, beside scores, whose entries say it.
+RANGES = {
+    "wins": (0.0, 1.0), "told_apart": (0.0, 100.0), "answered": (0.0, 100.0),
+    "response": (-100.0, 100.0), "leakage": (0.0, 100.0),
+    "ssim": (-1.0, 1.0),
+}  # fmt: skip
 # The figures of rk.sets and rk.edits, with the better direction; "": it has no verdict.
 FIGURES: dict[str, Literal["higher", "lower", ""]] = {
     "kernel_distance": "lower", "told_apart": "", "diversity": "higher", "vendi": "higher",
     "response": "higher", "answered": "higher", "leakage": "lower",
 }  # fmt: skip
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """The least and the most that a column's values can be."""
+    return SCORERS[name].range if name in SCORERS else RANGES.get(name, ENDLESS)
 
 
 @dataclass(frozen=True)
@@ -46,9 +58,17 @@ class Metric:
             values = values.where(values > 0).map(np.log)
         return values.replace([np.inf, -np.inf], np.nan)
 
+    def in_unit(self, value: float) -> float:
+        """A change in the metric's unit: of logarithms, in percent."""
+        return 100 * float(np.expm1(value)) if self.relative else value
+
     def effect(self, difference: float) -> float:
-        """A difference in the metric's unit: of logarithms, in percent."""
-        return 100 * float(np.expm1(difference)) if self.relative else difference
+        """A difference in the metric's unit, no larger than that of the least and the most that its
+        values can be; nan stays nan."""
+        if self.relative:
+            return self.in_unit(difference)
+        least, most = range_of(self.name)
+        return max(min(difference, most - least), least - most)
 
     @property
     def units(self) -> str:

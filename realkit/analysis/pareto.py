@@ -10,7 +10,14 @@ import numpy as np
 from realkit.analysis.compare import MOST_ARMS, verdicts_of
 from realkit.analysis.drawing import averaged, check_numbers, filtered, without_values
 from realkit.analysis.lettering import Lettering
-from realkit.analysis.metrics import RELATIVE_UNITS, Metric, check_columns, metric_of, table_of
+from realkit.analysis.metrics import (
+    RELATIVE_UNITS,
+    Metric,
+    check_columns,
+    metric_of,
+    range_of,
+    table_of,
+)
 from realkit.analysis.pairs import CONDITIONS, labelled
 from realkit.base.door import door
 from realkit.base.errors import RequestError
@@ -120,7 +127,8 @@ def _points(done: pd.DataFrame, x: str, y: str, by: str, hue: str, unit: str) ->
     arms = labelled(done, [hue, by] if hue != by else [by])
     points = []
     for (hue_value, name), group in done.groupby([done[hue], done[by]], sort=False):
-        mean, low, high, _ = mean_interval(group[y], group[unit].map(str))
+        interval = mean_interval(group[y], group[unit].map(str))
+        mean, low, high, _ = interval.within(*range_of(y))
         arm = arms[group.index[0]]
         points.append(Point(arm, hue_value, name, float(group[x].median()), mean, low, high))
     return points

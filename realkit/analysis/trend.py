@@ -67,7 +67,8 @@ def trend(
         slope = mean_interval(fits["slope"], fits["unit"], confidence)
         rank = mean_interval(fits["rank"], fits["unit"], confidence)
         word = _word(rank, one)
-        numbers = (*map(one.effect, slope[:3]), *rank[:3], len(values), fits["prompt"].nunique())
+        rank = rank.within(-1, 1)
+        numbers = (*map(one.in_unit, slope[:3]), *rank[:3], len(values), fits["prompt"].nunique())
         rows.append((name, *numbers, rank.clusters, word))
         lines.append(_sentence(one, axis, slope, rank, word))
         if left_out := len(frame) - int(fits["cells"].sum()):
@@ -116,7 +117,7 @@ def _word(rank: Interval, metric: Metric) -> str:
 
 def _sentence(metric: Metric, axis: str, slope: Interval, rank: Interval, word: str) -> str:
     unit = " %" * metric.relative
-    effects: list[Any] = [signed(metric.effect(value)) for value in slope[:3]]
+    effects: list[Any] = [signed(metric.in_unit(value)) for value in slope[:3]]
     by, correlation = f"{effects[0]}{unit} a unit", f"rank correlation {number(rank.mean)}"
     if rank.clusters > 1:
         by += f" ({effects[1]} to {effects[2]})"

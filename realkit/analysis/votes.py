@@ -82,7 +82,7 @@ def agreement(df: pd.DataFrame, cast: Sequence[Vote]) -> pd.DataFrame:
             agrees.append(float(better == vote["choice"]))
             prompts.append(vote["prompt"])
         if agrees:
-            rows.append((name, *mean_interval(agrees, prompts), len(agrees)))
+            rows.append((name, *mean_interval(agrees, prompts).within(0, 1), len(agrees)))
     found = pd.DataFrame(rows, columns=["score", "share", "low", "high", "prompts", "votes"])
     return found.sort_values("share", ascending=False, ignore_index=True)
 

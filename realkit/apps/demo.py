@@ -1,8 +1,13 @@
-"""`make demo`: the comparison notebook on the rehearsal models, into results/demo/."""
+"""`make demo`: the comparison notebook on the rehearsal models, into results/demo/.
+
+With --sample, results/sample/ is made of it: tests/apps/test_sample.py holds the sample to the
+version that it lies beside.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,10 +19,16 @@ FILES = (
     "compare.ipynb", "table.csv", "table.parquet", "verdicts.csv", "verdicts.png", "grid.png",
     "pareto.png", "upscaled.png", "images",
 )  # fmt: skip
+SAMPLE = ROOT / "results" / "sample"
+OF_SAMPLE = (
+    "runs.jsonl", "table.csv", "verdicts.png", "grid.png", "pareto.png",
+    "upscaled.png",
+)  # fmt: skip
 
 
 @click.command(help=__doc__)
-def main() -> None:
+@click.option("--sample", is_flag=True, help="Copy what results/sample/ shows there too.")
+def main(sample: bool) -> None:
     import papermill
     from traitlets.config import Config
 
@@ -37,6 +48,8 @@ def main() -> None:
     click.echo("\nMade:")
     for name in FILES:
         click.echo(f"  {(OUT / name).relative_to(ROOT)}")
+    for name in OF_SAMPLE if sample else ():
+        shutil.copy(OUT / name, SAMPLE / name)
 
 
 if __name__ == "__main__":

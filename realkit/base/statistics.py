@@ -31,6 +31,12 @@ class Interval(NamedTuple):
     high: float
     clusters: int
 
+    def within(self, least: float, most: float) -> Interval:
+        """The part of the interval that the values can reach, such as 0 to 100 %: what is shown,
+        never what is decided by. An end that is nan stays so."""
+        low = least if self.low < least else self.low
+        return self._replace(low=low, high=most if self.high > most else self.high)
+
 
 class Contrast(NamedTuple):
     """A mean difference in a family of them. `low`, `high` and `p` are corrected for the family,

@@ -227,8 +227,8 @@ as `table.parquet` and `table.csv`. A race adds `decisions.jsonl`: a line a look
 it judged. In a CSV, a text that a spreadsheet would run as a formula has an apostrophe before it.
 `realkit prune DIR --latents` empties `latents/` of what finished pictures were decoded from.
 `rk.read` of several folders adds the column `folder`: the one that a cell comes from.
-`sample/` is a small part of a real run; its README says more. This page is generated:
-`realkit columns`.
+`sample/` is a small part of a real run of this version (`python -m realkit.apps.demo --sample`);
+its README says more. This page is generated: `realkit columns`.
 
 ## Columns of the table
 

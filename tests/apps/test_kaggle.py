@@ -920,3 +920,9 @@ def test_the_account_is_known_without_being_asked_for(tmp_path, monkeypatch):
     assert client.owner() == "me"
     monkeypatch.setenv("KAGGLE_USERNAME", "you")
     assert client.owner() == "you"
+
+
+def test_a_mistyped_parameter_of_a_notebook_gets_its_suggestion(server, sweep, tmp_path):
+    command = ["kaggle", "push", "--sweep", sweep, "--out", tmp_path / "out", "--dry-run"]
+    code, _, error = call(*command, "--owner", "me", "-p", "enigne=ray")
+    assert code == 2 and "has no parameter 'enigne'. Did you mean 'engine'?" in error

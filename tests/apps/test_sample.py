@@ -12,7 +12,7 @@ from realkit.models.lock import lock_model
 from realkit.sweeps.ids import cell_id, ids
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
-ANEW = "make demo, then copy its files from results/demo/ to results/sample/"
+ANEW = "make it anew: rm -r results/demo, then python -m realkit.apps.demo --sample"
 
 
 def test_the_sample_is_of_this_version():

@@ -124,3 +124,10 @@ def test_sizes_are_told_in_the_unit_that_they_fill():
 
     told = [readable(size) for size in (0, 57, 2048, 3 * 2**19, 2**30, 300 * 2**30)]
     assert told == ["0 bytes", "57 bytes", "2.0 KiB", "1.5 MiB", "1.0 GiB", "300.0 GiB"]
+
+
+def test_a_hub_file_may_end_in_capitals():
+    from realkit.weights.reference import parse
+
+    ref = parse("someone/some/thing.SAFETENSORS")
+    assert (ref.kind, ref.file, ref.single) == ("hub", "thing.SAFETENSORS", True)

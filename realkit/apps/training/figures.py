@@ -64,7 +64,7 @@ def vae(count: int = 256) -> dict[str, float]:
     }
 
 
-def clip() -> dict[str, float]:
+def clip() -> dict[str, Any]:
     """The percentage of held-out pictures whose own caption scores best."""
     said = held_out(PICTURES)
     return judge(
@@ -72,11 +72,11 @@ def clip() -> dict[str, float]:
     )
 
 
-def base() -> dict[str, float]:
+def base() -> dict[str, Any]:
     return generated("rehearsal/base")
 
 
-def studio() -> dict[str, float]:
+def studio() -> dict[str, Any]:
     return generated("rehearsal/studio")
 
 
