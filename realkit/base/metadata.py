@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from realkit.base import exif as exifs
 from realkit.base import infotext
+from realkit.base.errors import one_line
 from realkit.base.exif import ASCII, MAIN, PRIVATE, UNDEFINED, Block
 from realkit.base.warn import warn_once
 
@@ -121,7 +122,7 @@ def _block(image: Image) -> tuple[Block, list[str]]:
             return block, []
         return exifs.read(exif), []
     except Exception as error:  # BadExif, and what Pillow raises
-        return Block(), [f"its EXIF block, which is damaged ({error})"]
+        return Block(), [f"its EXIF block, which is damaged ({one_line(error, 100)})"]
 
 
 def _texts(block: Block) -> dict[str, str]:
@@ -223,12 +224,12 @@ def jpeg(image: Image, metadata: Metadata, quality: int) -> bytes:
     options: dict[str, Any] = {}
     if metadata.dpi:
         options["dpi"] = tuple(round(side) for side in metadata.dpi)
-    if len(metadata.xmp) <= MOST_XMP:
-        options["xmp"] = metadata.xmp
-    else:
-        _say_left_out("JPEG", "its XMP block", len(metadata.xmp))
-    # Without an own one, Pillow would write that of `info`.
-    options["comment"] = metadata.comment[:MOST_COMMENT]
+    # Without a comment of its own, Pillow would write that of `info`.
+    options |= {"xmp": metadata.xmp, "comment": metadata.comment}
+    for name, most in (("xmp", MOST_XMP), ("comment", MOST_COMMENT)):
+        if len(options[name]) > most:
+            _say_left_out("JPEG", f"its {name}", len(options[name]))
+            options[name] = b""
     file = io.BytesIO()
     image.save(
         file,

@@ -66,7 +66,7 @@ def checked_path(path: str | Path) -> Path:
     its folder is missing."""
     if not isinstance(path, (str, Path)):
         raise RequestError(f"path {shown(path)}: expected a text or a pathlib.Path")
-    where = f"Cannot write {str(path)!r}"
+    where = f"Cannot write {str(path)!r:.300}"
     try:
         path = expanded(path)
         if "\0" in str(path):

@@ -46,7 +46,7 @@ def parameters(settings: Mapping[str, Any], model_hash: str = "") -> str:
     values["Size"] = f"{settings['width']}x{settings['height']}"
     if model_hash:
         values["Model hash"] = model_hash
-    values["Model"] = _model(settings["model"])
+    values["Model"] = _name(settings["model"])
     values["Version"] = f"realkit {__version__}"
     return str(infotext.Infotext(settings["prompt"], settings["negative"], values))
 
@@ -63,8 +63,8 @@ def _sampler(name: str) -> dict[str, str]:
     return {"Sampler": plain} | ({OTHER_SCHEDULE: label} if plain != name else {})
 
 
-def _model(name: str) -> str:
-    """A model's name; a file's without folder and ending, as A1111 has it."""
+def _name(name: str) -> str:
+    """A model's or an upscaler's name; a file's without folder and ending, as A1111 has it."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in FILES else name
 
@@ -111,9 +111,10 @@ def annotate(image: Image, record: Mapping[str, Any]) -> Image:
 
 def _upscaled(text: str, upscaler: str, size: tuple[int, int]) -> str:
     """A text with an upscaling at its end; upscalers that work in sequence are joined, as in a
-    chain."""
-    earlier = infotext.setting(text, UPSCALER)
-    names = f"{earlier} + {upscaler}" if earlier else upscaler
+    chain, which `upscaler` may be."""
+    names = " + ".join(map(_name, upscaler.split(" + ")))
+    if earlier := infotext.setting(text, UPSCALER):
+        names = f"{earlier} + {names}"
     return infotext.with_settings(text, {UPSCALED_TO: f"{size[0]}x{size[1]}", UPSCALER: names})
 
 

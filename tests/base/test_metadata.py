@@ -85,8 +85,11 @@ def test_what_jpeg_cannot_hold_is_said_and_the_rest_stays(capsys):
     said = capsys.readouterr().err
     assert "JPEG cannot hold its text 'workflow' (70 kB)" in said and said.count("\n") == 1
     assert len(read(written("webp", about)).texts) == 2
-    xmp = replace(about, texts={}, xmp=b"x" * 70_000)
-    assert read(written("jpeg", xmp)).xmp == b"" and "XMP" in capsys.readouterr().err
+    long = replace(about, texts={}, xmp=b"x" * 70_000, comment=b"c" * 70_000)
+    again = read(written("jpeg", long))
+    assert again.xmp == again.comment == b""
+    said = capsys.readouterr().err
+    assert "its xmp (70 kB)" in said and "its comment (70 kB)" in said
     huge = exif.Block()
     huge.set(exif.MAIN, 0x8298, exif.ASCII, b"c" * 70_000)
     assert not read(written("jpeg", Metadata(exif=huge))).exif

@@ -112,6 +112,8 @@ def test_an_enlarged_picture_says_how_and_its_native_size():
         ' lanczos"'
     )
     photograph = files.gradient()
+    provenance.annotate(photograph, record | {"upscaler": "/home/me/4x-mine.pth + gfpgan"})
+    assert photograph.info.pop("postprocessing").endswith("Postprocess upscaler: 4x-mine + gfpgan")
     provenance.annotate(photograph, record)
     assert photograph.info["postprocessing"] == (
         "Postprocess upscale to: 40x24, Postprocess upscaler: lanczos"
