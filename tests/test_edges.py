@@ -119,6 +119,13 @@ def test_random_arguments_are_right_or_one_line(world):
     assert inputs >= 500
 
 
+@pytest.mark.parametrize("verb", ["compare", "sets", "vote", "votes"])
+@pytest.mark.parametrize("by", ["", ",", " , "])
+def test_no_name_is_no_axis(world, verb, by):
+    ended = invoked([verb, str(world.path("run")), "--by", by])
+    assert not in_one_line(ended) and ended.code == 2
+
+
 # --- the door
 
 

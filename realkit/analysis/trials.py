@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from realkit.analysis.metrics import check_columns
+from realkit.analysis.metrics import check_columns, column_names
 from realkit.analysis.pairs import AXES, labelled
 from realkit.base.door import check_kind
 from realkit.base.errors import RequestError, shown
@@ -47,6 +47,7 @@ def trials(
     `photographs` are names of real ones, each against a picture at random. Sides are random. Raises
     RequestError where no two pictures can be paired.
     """
+    by = column_names("by", by)
     check_columns(df, *by)
     for name, number, least in (("count", count, 1), ("seed", seed, 0)):
         check_kind(name, number, int)

@@ -225,8 +225,8 @@ def converge(samplers: list[str], window: list[int], points: int = 64) -> pd.Dat
     import pandas as pd
 
     rows = []
-    if not window:
-        raise RequestError("window is empty: expected numbers of steps, such as [8, 16, 32]")
+    if not window or not samplers:
+        raise RequestError("Nothing to run: expected samplers, and a window such as [8, 16, 32]")
     for name in samplers:
         name = find(SAMPLERS, name)
         adaptive = SAMPLERS[name].adaptive

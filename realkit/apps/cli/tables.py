@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from realkit.apps.cli.files import PATH, check_writable
-from realkit.base.errors import RequestError
+from realkit.base.errors import RequestError, shown
 from realkit.base.files import write_atomically
 from realkit.base.spreadsheets import to_csv
 from realkit.catalog import omissions
@@ -94,8 +94,11 @@ def compare(
 
 
 def names_in(text: str) -> list[str]:
-    """The names in a text that separates them by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """The names in a text that separates them by commas. Raises RequestError where it has none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise RequestError(f"{shown(text)}: expected a name, or several, such as model,sampler")
+    return names
 
 
 @click.command()
