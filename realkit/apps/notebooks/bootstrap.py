@@ -56,6 +56,8 @@ PIP_OPTIONS = (
     "--no-warn-conflicts",
     "--root-user-action=ignore",
 )
+# A kernel sets FORCE_COLOR, and pip's errors would begin with escape codes.
+COLOURED = ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS")
 SERVICES: dict[Service, str] = {"huggingface": "HF", "civitai": "Civitai"}
 # Service → where its token came from, before it was put into the environment.
 _handed: dict[str, str] = {}
@@ -210,7 +212,10 @@ def _install_hint(error: str, internet: bool) -> str:
 def _pip(arguments: list[str]) -> str:
     """Run pip; its error in one line, "" where there is none."""
     command = [sys.executable, "-m", "pip", *arguments, *PIP_OPTIONS]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    plain = {name: value for name, value in os.environ.items() if name not in COLOURED}
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=plain
+    )
     importlib.invalidate_caches()
     if done.returncode == 0:
         return ""
