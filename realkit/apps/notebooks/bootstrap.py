@@ -212,9 +212,8 @@ def _install_hint(error: str, internet: bool) -> str:
 def _pip(arguments: list[str]) -> str:
     """Run pip; its error in one line, "" where there is none."""
     command = [sys.executable, "-m", "pip", *arguments, *PIP_OPTIONS]
-    plain = {name: value for name, value in os.environ.items() if name not in COLOURED}
     done = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=plain
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=uncoloured()
     )
     importlib.invalidate_caches()
     if done.returncode == 0:
@@ -225,6 +224,11 @@ def _pip(arguments: list[str]) -> str:
     lines = re.findall(r"^\s*(\S.*?)\.?\s*$", text, re.M)
     reasons = causes or errors[-1:] or lines[-1:]
     return "; ".join(dict.fromkeys(reasons))[:300] or f"pip ended with code {done.returncode}"
+
+
+def uncoloured() -> dict[str, str]:
+    """The environment for a program whose output is read."""
+    return {name: value for name, value in os.environ.items() if name not in COLOURED}
 
 
 def _nothing_stale(installed: list[str]) -> None:
