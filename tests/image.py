@@ -30,23 +30,28 @@ TORCH = ("torch==2.11.0", "torchvision==0.26.0")  # docker-python PR 1557
 THERE = (
     "numpy", "pandas", "pyarrow", "scipy", "matplotlib", "scikit-image", "opencv-python-headless",
     "pillow", "pydantic", "PyYAML", "tqdm", "filelock", "platformdirs", "requests", "packaging",
-    "psutil", "papermill", "ipykernel", "ipywidgets==8.1.5", "nbformat", "Jinja2",
+    "psutil", "papermill", "ipykernel", "ipywidgets==8.1.5", "nbformat", "Jinja2", "typer",
 )  # fmt: skip
 OLD = ("diffusers==0.37.1",)
-SMALL = {"models": ["rehearsal/base"], "steps": 6}
+SMALL = {
+    "models": ["rehearsal/base"], "samplers": ["Euler", "DDIM"], "steps": 4, "target": 128,
+    "prompts": ["a photo of a matte red cube on grass at noon", "a shiny blue sphere at sunset"],
+    "upscalers": ["bicubic"],
+}  # fmt: skip
 
 
 def python_of(folder: Path) -> Path:
     """The environment's Python, made of the first Python of PYTHONS that this machine has, else of
     this one."""
-    made = folder / "python" / "bin" / "python"
-    if made.exists():
+    made, ready = folder / "python" / "bin" / "python", folder / "python" / "ready"
+    if ready.exists():
         return made
     base = next(filter(None, map(_found, PYTHONS)), sys.executable)
     subprocess.run([base, "-m", "venv", folder / "python"], check=True)
     install = [made, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     subprocess.run([*install, *TORCH, *THERE], check=True, stderr=subprocess.DEVNULL)
     subprocess.run([*install, "--no-deps", *OLD], check=True, stderr=subprocess.DEVNULL)
+    ready.touch()
     return made
 
 
@@ -85,7 +90,9 @@ def run(python: Path, folder: Path, parameters: dict[str, object]) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, help="where to build it (default: a temporary one)")
-    parser.add_argument("--small", action="store_true", help="one model and 6 steps")
+    parser.add_argument(
+        "--small", action="store_true", help="two samplers, two prompts and 4 steps"
+    )
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="realkit-image-"))
     took: dict[str, float] = {}

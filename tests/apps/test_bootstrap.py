@@ -148,7 +148,8 @@ def test_only_what_is_missing_or_too_old_is_installed_and_torch_never(python, in
 def test_where_it_cannot_be_had_nothing_is_installed(python, inputs, needs, internet, says):
     wheel(inputs, "rk-old", "2.5")
     wheel(inputs, "rk-new", "1.0", *needs)
-    said = prepared(python, inputs, internet, PIP_NO_INDEX="1")
+    # As a notebook's kernel sets it: pip's errors begin with the codes of colours.
+    said = prepared(python, inputs, internet, PIP_NO_INDEX="1", FORCE_COLOR="1")
     assert (
         said.startswith("refused: rk-old>=2.0, rk-new>=1.0 cannot be installed: ")
         and says in said

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from realkit.apps.doctor.facts import lower_bounds
+from realkit.apps.notebooks.bootstrap import uncoloured
 from realkit.base.errors import RequestError
 from realkit.base.version import __version__
 
@@ -117,7 +118,9 @@ def _download(folder: Path) -> None:
                 " -r requirements.txt"
             ) from None
     command = [sys.executable, "-m", "pip", *DOWNLOAD, f"--dest={folder}", *needs]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=uncoloured()
+    )
     if done.returncode:
         lines = done.stderr.splitlines() or ["pip failed"]
         errors = [line for line in lines if line.startswith("ERROR")]

@@ -60,6 +60,8 @@ PIP_OPTIONS = (
     "--root-user-action=ignore",
 )
 NEED = re.compile(r"[A-Za-z0-9][\w.-]*>=\d[\w.]*")
+# A kernel sets FORCE_COLOR, and pip's errors would begin with escape codes.
+COLOURED = ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS")
 SERVICES: dict[Service, str] = {"huggingface": "HF", "civitai": "Civitai"}
 # Service → where its token came from, before it was put into the environment.
 _handed: dict[str, str] = {}
@@ -223,7 +225,9 @@ def _install_hint(error: str, internet: bool) -> str:
 def _pip(arguments: list[str]) -> str:
     """Run pip; its error in one line, "" where there is none."""
     command = [sys.executable, "-m", "pip", *arguments, *PIP_OPTIONS]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=uncoloured()
+    )
     importlib.invalidate_caches()
     if done.returncode == 0:
         return ""
@@ -233,6 +237,11 @@ def _pip(arguments: list[str]) -> str:
     lines = re.findall(r"^\s*(\S.*?)\.?\s*$", text, re.M)
     reasons = causes or errors[-1:] or lines[-1:]
     return "; ".join(dict.fromkeys(reasons))[:300] or f"pip ended with code {done.returncode}"
+
+
+def uncoloured() -> dict[str, str]:
+    """The environment for a program whose output is read."""
+    return {name: value for name, value in os.environ.items() if name not in COLOURED}
 
 
 def _nothing_stale(installed: list[str]) -> None:
