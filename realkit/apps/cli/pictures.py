@@ -65,8 +65,8 @@ def generate(
     asked = request.completed(model_name, entry, settings_checked)
     check_writable(out or IMAGE, *PICTURES)
     out = unused(out or IMAGE, given=out is not None)
-    click.echo(_settings(asked), err=True)
     loaded = loading.load(model, dtype=dtype, device=device, rung=rung)
+    click.echo(_settings(asked), err=True)
     save_picture(loaded(prompt, **settings), out)
 
 
