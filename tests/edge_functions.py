@@ -427,5 +427,5 @@ def extend(every: dict[str, Any], world: World) -> None:
 NO_FUNCTIONS = {"MODELS", "SAMPLERS", "UPSCALERS", "SCORERS", "ENCODERS", "Cell", "RequestError"}
 # Functions of the public modules that others of the kit call, not people.
 INNER = {
-    "denoise", "moments", "wanted", "least", "judged", "draw",
+    "denoise", "moments", "wanted", "least", "judged", "draw", "uncoloured",
 }  # fmt: skip

@@ -113,7 +113,8 @@ WRITES = {"kaggle wheel"}  # finds out when it writes
 def test_random_arguments_are_right_or_one_line(world):
     every, inputs = edges.edges(world), 0
     for name, of in every.items():
-        figures = edges.examine(name, of, world, EACH, small=True)
+        each = 1 if name == "doctor" else EACH  # which asks a machine for seconds
+        figures = edges.examine(name, of, world, each, small=True)
         assert not figures.faults, (name, figures.faults)
         inputs += figures.counts.total()
     assert inputs >= 500

@@ -286,7 +286,7 @@ def test_the_first_rung_follows_from_what_is_free(monkeypatch, free, rung):
     ("given", "words"),
     [
         ({"device": "tpu"}, "expected 'cuda' or 'cpu'"),
-        ({"rung": "model-offload", "device": "cpu"}, "expected one of resident"),
+        ({"rung": "model-offload", "device": "cpu"}, "Expected one of resident"),
     ],
 )
 def test_a_placement_that_is_none_is_refused(given, words):

@@ -244,5 +244,5 @@ def test_an_id_of_two_kinds_is_damage(folder, tmp_path):
 
 
 def test_attaching_what_cannot_be_listed_is_one_line(tmp_path):
-    with pytest.raises(rk.RequestError, match=r"attach .*no results folder"):
+    with pytest.raises(rk.RequestError, match="attach '/dev/zero': it is a device"):
         rk.run(ONE, tmp_path / "out", attach="/dev/zero")
