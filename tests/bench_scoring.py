@@ -28,7 +28,7 @@ from realkit.scorers.table import SCORERS
 NAME, BATCH, REPEATS = "rehearsal/clip", 10, 5
 SWEEP = dict(
     models="rehearsal/base", samplers="Euler", prompts="suite:rehearsal", seeds=250, steps=1,
-    guidance=1.0,
+    guidance=1.0, size=64,
 )  # fmt: skip
 
 

@@ -149,16 +149,19 @@ class Encoders:
             return torch.nn.functional.normalize(self._model.encode_image(pixels), dim=-1)
 
     def _pixels(self, images: Iterable[Image]) -> torch.Tensor:
-        """Pictures as the model takes them, (N, 3, H, W): resized each, normalised together."""
+        """Pictures as the model takes them, (N, 3, H, W), float32: resized one by one, the rest of
+        open_clip's transforms (to a tensor in [0, 1], normalised) on all together."""
+        import numpy as np
         import torch
 
-        *each, normalise = self._prepare.transforms
-        tensors = []
+        *each, _, normalise = self._prepare.transforms
+        levels = []
         for image in images:
             for transform in each:
                 image = transform(image)
-            tensors.append(image)
-        return normalise(torch.stack(tensors))  # type: ignore[no-any-return]
+            levels.append(np.asarray(image))
+        pixels = torch.from_numpy(np.stack(levels)).permute(0, 3, 1, 2).contiguous()
+        return normalise(pixels.float().div(255))  # type: ignore[no-any-return]
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """The embeddings (N, D) of texts."""
