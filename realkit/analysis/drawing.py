@@ -81,24 +81,30 @@ def unseen(frame: pd.DataFrame, first: pd.DataFrame, laid_out: Sequence[str]) ->
 
 
 def averaged(frame: pd.DataFrame, laid_out: Sequence[str], of: str = "Each point") -> list[str]:
-    """A note of the axes that a figure averages over in each group of the columns `laid_out`."""
-    parts = []
-    for name in _varying(frame, laid_out):
+    """Notes of the axes that a figure averages over in the groups of the columns `laid_out`: in
+    each, and in some."""
+    parts: dict[str, list[str]] = {}
+    for name, (varied, groups) in _varying(frame, laid_out).items():
         values = list(dict.fromkeys(texts(frame, name)))
         short = len(values) <= MOST_VALUES and name not in ("prompt", "negative")
-        parts.append(f"{name} {_listed(values)}" if short else counted(len(values), name))
-    return [f"{of} pools {'; '.join(parts)}."] if parts else []
+        verb = f"{of} pools" if varied == groups else f"{varied} of {groups} also pool"
+        part = f"{name} {_listed(values)}" if short else counted(len(values), name)
+        parts.setdefault(verb, []).append(part)
+    notes = [f"{verb} {'; '.join(told)}." for verb, told in parts.items()]
+    return sorted(notes, key=lambda note: not note.startswith(of))
 
 
-def _varying(frame: pd.DataFrame, laid_out: Sequence[str]) -> list[str]:
-    """The axes with several values in some group of the columns `laid_out`."""
+def _varying(frame: pd.DataFrame, laid_out: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The axes with several values in some group of the columns `laid_out`, with the number of such
+    groups and of all."""
     groups = [frame[name].astype("string").fillna("") for name in dict.fromkeys(laid_out)]
-    names: list[str] = []
+    names: dict[str, tuple[int, int]] = {}
     for name in ("model", "sampler", *UNIT, *AXES):
         if name not in frame or name in (*laid_out, *DERIVED, *names):
             continue
-        if (texts(frame, name).groupby(groups).nunique() > 1).any():
-            names.append(name)
+        varied = texts(frame, name).groupby(groups).nunique() > 1
+        if varied.any():
+            names[name] = int(varied.sum()), len(varied)
     return names
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INKS = {"better": "#1a7f37", "worse": "#b00020", "equivalent": "#1f5fa8", "undecided": "#777777"}
+WIDEST = 10  # times the largest effect: the most of an interval that is shown
 MOST = 120  # contrasts of one metric
 WIDE, LINES = 46, 3  # characters and lines of a label
 
@@ -100,7 +101,8 @@ def _limit(axis: Axes, part: pd.DataFrame) -> None:
     ends = part[["low", "high"]].abs().max(axis=1).dropna()
     if ends.empty:
         return
-    reach = 1.15 * max(float(ends.quantile(0.75)), float(part["effect"].abs().max()))
+    largest = float(part["effect"].abs().max())
+    reach = 1.15 * max(min(float(ends.quantile(0.75)), WIDEST * largest), largest)
     if reach == 0:  # all values are equal
         reach = ends.max() or 1.0
         axis.set_xlim(-reach, reach)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from realkit.analysis.drawing import averaged, number_text, states
 from realkit.analysis.metrics import meaning
+from realkit.analysis.pairs import CONDITIONS
 from realkit.analysis.sentences import counted
 from realkit.base.errors import RequestError
 from realkit.base.pictures import opaque, opened
@@ -27,7 +28,7 @@ FIGURE_FILES = "*.png"
 SIDE = 176  # pixels of a thumbnail's longer side; a figure's is twice as long
 GROUPS = ("model", "sampler", "upscaler")
 SUMMARY_ROWS = 60
-ALIKE = ("batch", "rung", "device", "dtype", "tile")  # times are pooled only where these are equal
+ALIKE = (*CONDITIONS, "tile")  # times are pooled only where these are equal
 
 
 def plain_value(table: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def summary(table: pd.DataFrame) -> dict[str, Any] | None:
     cells, and (text, is best) of each figure; `more` is the number of rows left out, `notes` say
     which cells are, and what a row pools. None without finished cells or without a column to group
     by. The median time is empty where a group mixes
-    batch sizes, rungs, devices, number formats or tiles.
+    batch sizes, rungs, devices, cards, number formats or tiles.
     """
     groups = [name for name in GROUPS if name in table and table[name].notna().any()]
     done = table[table["status"] == "ok"]

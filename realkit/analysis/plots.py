@@ -15,7 +15,7 @@ from realkit.analysis.pareto import pareto as pareto
 from realkit.analysis.sentences import counted
 from realkit.base.door import check_kind, door
 from realkit.base.errors import RequestError, shown
-from realkit.base.pictures import check_picture, opened
+from realkit.base.pictures import check_picture, opaque, opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def grid(
     first, places = _first_cells(df, rows, cols)
     pictures: dict[Place, Image] = {}
     for place, cell in places.items():
-        if cell["status"] == "ok":
+        if cell["status"] == "ok" and isinstance(cell["image"], str):
             pictures[place] = _picture(Path(home) / cell["image"])
     row_labels, col_labels = (list(dict.fromkeys(labels)) for labels in zip(*places, strict=True))
     figure, axes = plt.subplots(
@@ -208,7 +208,7 @@ def crops(
     lettering = Lettering()
     extent = (0, scene.width, scene.height, 0)
     for axis, (name, picture) in zip(axes.flat[1:panels], pictures.items(), strict=True):
-        axis.imshow(picture, extent=extent, interpolation="nearest")
+        axis.imshow(opaque(picture), extent=extent, interpolation="nearest")
         axis.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
         axis.set_xlabel(lettering((captions or {}).get(name, ""), 34, 2), fontsize=8)
     names = lettering.labels(list(pictures), max(12, int(11 * side)), 3)
@@ -221,7 +221,8 @@ def _draw_scene(axis: Axes, scene: Image, box: Box) -> None:
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = box
-    axis.imshow(scene, extent=(0, scene.width, scene.height, 0), interpolation="lanczos")
+    extent = (0, scene.width, scene.height, 0)
+    axis.imshow(opaque(scene), extent=extent, interpolation="lanczos")
     axis.set(xticks=[], yticks=[])
     axis.set_title("the scene", fontsize=9)
     part = f"{right - left}×{bottom - top} of {scene.width}×{scene.height} pixels"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_NAMED = 12  # lines of one kind; the table has all
+MOST_NEEDED = 1000  # prompts or batches that are told as a number
+TABLE = "the whole table (--csv)"
 NEAREST = 3  # undecided pairs that are named: those nearest to a verdict
 
 
@@ -63,12 +65,15 @@ def brackets(confidence: float) -> str:
     )
 
 
-def next_step(verdicts: Sequence[Verdict]) -> list[str]:
-    """What to do next about what is undecided: a line, of the scores where one is undecided."""
-    undecided = []
-    for verdict in verdicts:
+def next_step(verdicts: Sequence[tuple[str, Verdict]]) -> list[str]:
+    """What to do next about what is undecided: a line, of the scores where one is undecided.
+    Verdicts come with the value of another axis that they hold for, "" for all."""
+    undecided: list[Verdict] = []
+    places: dict[int, str] = {}
+    for place, verdict in verdicts:
         if verdict.word == "undecided" and verdict.pairs.pairs:
             undecided.append(verdict)
+            places[id(verdict)] = f" ({place})" if place else ""
     if not undecided:
         return ["What to do next: nothing is undecided here. Choose by what you value most."]
     scores = [verdict for verdict in undecided if not verdict.metric.relative]
@@ -87,7 +92,8 @@ def next_step(verdicts: Sequence[Verdict]) -> list[str]:
         return [f"What to do next: {again}"]
     return [
         f"What to do next: with {nearest.needed:,} prompts instead of {prompts:,}, {nearest.a}"
-        f" against {nearest.b} would probably be settled in {nearest.metric.name}. {again}"
+        f" against {nearest.b} would probably be settled in {nearest.metric.name}"
+        f"{places[id(nearest)]}. {again}"
     ]
 
 
@@ -205,7 +211,7 @@ def _undecided(verdicts: Sequence[Verdict]) -> list[str]:
     for verdict in met[:NEAREST]:
         units, settle = verdict.metric.units, ""
         if verdict.needed:
-            settle = f"; about {verdict.needed:,} {units} would settle it"
+            settle = f"; {_about(verdict.needed)} {units} would settle it"
         lines.append(
             f"  {verdict.a} against {verdict.b} is undecided: {_difference(verdict)}"
             f"{verdict.reason}{settle}."
@@ -224,11 +230,17 @@ def _farther(verdicts: Sequence[Verdict]) -> list[str]:
     needed = [verdict.needed for verdict in verdicts if verdict.needed]
     units, settle = verdicts[0].metric.units, ""
     if needed:
-        settle = f" {min(needed):,} to {max(needed):,} {units} would settle them;"
-        if min(needed) == max(needed):
-            settle = f" about {needed[0]:,} {units} would settle {_them(needed)};"
+        settle = f" {min(needed):,} to {_about(max(needed), '')} {units} would settle them;"
+        if _about(min(needed)) == _about(max(needed)):
+            settle = f" {_about(needed[0])} {units} would settle {_them(needed)};"
     verb = "is" if len(verdicts) == 1 else "are"
-    return [f"  {len(verdicts)} more {verb} undecided:{settle} the table has {_them(verdicts)}."]
+    return [f"  {len(verdicts)} more {verb} undecided:{settle} {TABLE} has {_them(verdicts)}."]
+
+
+def _about(needed: int, word: str = "about ") -> str:
+    """A number of prompts or batches that would settle a pair; beyond MOST_NEEDED nobody makes
+    them."""
+    return f"{word}{needed:,}" if needed <= MOST_NEEDED else f"more than {MOST_NEEDED:,}"
 
 
 def _them(several: Sequence[Any]) -> str:
@@ -240,7 +252,7 @@ def _more(count: int, word: str) -> list[str]:
     rest = count - MOST_NAMED
     if rest <= 0:
         return []
-    return [f"  {rest} more {'is' if rest == 1 else 'are'} {word}: the table has the rest."]
+    return [f"  {rest} more {'is' if rest == 1 else 'are'} {word}: {TABLE} has the rest."]
 
 
 def _notes(verdicts: Sequence[Verdict]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from realkit.analysis.trials import PHOTOGRAPH, TRIALS, picture_id, trials
 from realkit.base.errors import RequestError
 from realkit.base.files import write_atomically
-from realkit.base.pictures import of_other_endings, opened, upright
+from realkit.base.pictures import of_other_endings, opaque, opened
 from realkit.base.warn import warn_once
 from realkit.runs.folder import read
 
@@ -70,7 +70,7 @@ def embedded(path: Path) -> str:
     from PIL import Image
 
     with opened(path) as image:
-        picture = upright(image).convert("RGB")
+        picture = opaque(image)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=95, subsampling=0)

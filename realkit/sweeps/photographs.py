@@ -49,7 +49,7 @@ def lock(folder: str, before: Mapping[str, str] | None = None) -> dict[str, str]
 
 def count(folder: str | None) -> int:
     """How many photographs a folder has, by their names alone; 0 for None."""
-    place = Path(folder or "").expanduser()
+    place = expanded(folder or "")
     if folder is None or not place.is_dir():
         return 0
     return len(list(filter(partial(_is_photograph, place), place.rglob("*"))))

@@ -3,7 +3,7 @@
 import pandas as pd
 from PIL import Image
 
-from realkit.analysis.page import figures, not_shown, summary, thumbnails
+from realkit.analysis.page import figures, not_shown, plain_value, summary, thumbnails
 
 
 def test_a_summary_and_its_pictures_say_what_they_leave_out(tmp_path):
@@ -26,3 +26,12 @@ def test_a_summary_and_its_pictures_say_what_they_leave_out(tmp_path):
     assert not_shown(shown, 9, home) == "Shown: 8 of 9 pictures, 4 of 5 figures."
     (home / "4.png").unlink()
     assert not_shown(shown, 8, home) == ""
+
+
+def test_a_page_pools_no_times_of_different_cards():
+    table = pd.DataFrame({
+        "model": ["m"] * 4, "sampler": ["Euler"] * 4, "status": ["ok"] * 4,
+        "seconds": [8.0, 8.2, 0.4, 0.5], "card": ["T4", "T4", "H100", "H100"],
+    })  # fmt: skip
+    ((_, count, marked),) = summary(plain_value(table))["rows"]
+    assert count == 4 and [text for text, _ in marked] == [""]

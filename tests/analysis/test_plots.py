@@ -1,6 +1,8 @@
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from PIL import Image
 
 import realkit as rk
 
@@ -194,9 +196,10 @@ def test_a_trade_off_says_what_it_leaves_out_and_pools(ragged):
         "Left out: 5 of 36 cells: 2 failed, 1 pending, 2 without a number in seconds or clip.",
         "Each point pools 6 prompts; seed 0, 1.",
     ]
-    assert notes(rk.plots.pareto(ragged, by="model"))[1] == (
-        "Each point pools sampler Euler, DDIM; 6 prompts; seed 0, 1."
-    )
+    assert notes(rk.plots.pareto(ragged, by="model"))[1:] == [
+        "Each point pools 6 prompts; seed 0, 1.",
+        "1 of 2 also pool sampler Euler, DDIM.",
+    ]
     whole = ragged[ragged["clip"].notna() & (ragged["seed"] == 1) & (ragged["model"] == "n")]
     assert notes(rk.plots.pareto(whole)) == ["Each point pools 6 prompts."]
 
@@ -274,3 +277,12 @@ def test_pareto_draws_a_bar_over_prompts_and_none_for_one_prompt(invented):
     df = df.assign(model="m", sampler="Euler", status="ok", seconds=1.0)
     mean, low, high, _ = mean_interval([30.0, 20.0, 21.0])
     assert ends(df) == pytest.approx([low, high]) and mean == pytest.approx(71 / 3)
+
+
+def test_crops_are_as_people_see_pictures():
+    """Grey stays grey, 16 bits too: matplotlib paints one channel in false colours."""
+    grey = Image.fromarray(np.full((32, 32), 32_768, np.uint16))
+    figure = rk.plots.crops({"a": grey, "b": Image.new("L", (32, 32), 128)}, box=(0, 0, 8, 8))
+    for axis in figure.axes[:3]:
+        pixels = np.asarray(axis.images[0].get_array())
+        assert pixels.shape[-1] == 3 and abs(float(pixels.mean()) - 128) <= 1

@@ -356,7 +356,7 @@ def test_a_picture_is_never_written_over_and_its_settings_are_told(tmp_path, mon
     assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 3
     before = (tmp_path / "image.png").read_bytes()
     code, _, error = call(*ask, 6, "--out", "image.png")
-    assert code == 2 and "'image.png' exists, and is not overwritten" in error
+    assert code == 2 and "Cannot write 'image.png': it exists" in error
     assert (tmp_path / "image.png").read_bytes() == before
     enlarge = ["upscale", "image.png", "--with", "lanczos", "--to", "96"]
     assert call(*enlarge)[1] == "image-96.png\n" and call(*enlarge)[1] == "image-96-2.png\n"

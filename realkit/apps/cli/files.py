@@ -58,7 +58,7 @@ def unused(path: Path, given: bool) -> Path:
     """
     if given and path.exists():
         raise RequestError(
-            f"{str(path)!r} exists, and is not overwritten: give another name, or remove it"
+            f"Cannot write {str(path)!r}: it exists. Give another name, or remove it"
         )
     numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
     return next(place for place in itertools.chain([path], numbered) if not place.exists())

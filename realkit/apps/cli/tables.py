@@ -33,6 +33,8 @@ def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None
     from realkit.catalog.columns import COLUMNS
     from realkit.runs.folder import read
 
+    if parquet and csv:
+        raise RequestError("--csv and --parquet: give one of them")
     if parquet:
         check_writable(parquet)
     frame = read(folder).table()

@@ -88,6 +88,11 @@ def _sweep(order: Order) -> dict[str, Any]:
             f"photographs {shown(sweep.photographs)} are on this machine, and do not travel: upload"
             " them as a Kaggle dataset, attach it with --dataset, and name /kaggle/input/SLUG"
         )
+    if sweep.photographs and not sweep.photographs.startswith("/kaggle/input/"):
+        raise RequestError(
+            f"photographs {shown(sweep.photographs)}: on Kaggle they lie below /kaggle/input/, in a"
+            " dataset attached with --dataset"
+        )
     far = [name for name in sorted(models) if not name.startswith(("rehearsal/", "merge("))]
     if far and not order.internet and not attached:
         raise RequestError(
