@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realkit.base import metadata, pictures
-from realkit.base.door import expanded
+from realkit.base.door import check_kind, expanded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import write_atomically
 from realkit.base.metadata import Metadata
@@ -42,6 +42,7 @@ def save(
     Raises RequestError before anything is written.
     """
     pictures.check_picture(image)
+    check_kind("overwrite", overwrite, bool)
     path = checked_path(path)
     kind = FORMATS[path.suffix.lower()]
     quality = _checked_quality(quality, kind)

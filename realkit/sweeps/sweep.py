@@ -80,8 +80,7 @@ class Sweep(BaseModel):
     - `dtype`: the denoiser's "float32", "float16" or "bfloat16". None: by the device.
     - `upscalers`: names, files, or chains "A + B". None: the native size.
     - `target`: pixels after upscaling: the longer side, or (width, height).
-    - `strength`: the share, up to 1, of the noise schedule that a redrawing upscaler repeats.
-      None: 0.3.
+    - `strength`: the share, up to 1, of the noise schedule that redraws repeat. None: 0.3.
 
     A value may be a mapping that links other settings to it: `models=[{"model": "sdxl-turbo",
     "steps": 4, "guidance": 0}, "sd-1.5"]`. Linked settings override their axes.
@@ -117,7 +116,11 @@ class Sweep(BaseModel):
     photographs: str | None = None
     profile: Literal["equal-steps", "equal-nfe", "recommended"] = "equal-steps"
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, *unnamed: Any, **arguments: Any) -> None:
+        if unnamed:
+            raise RequestError(
+                f"Sweep({shown(unnamed[0])}): name it, such as models=… or prompts=…"
+            )
         names = type(self).model_fields
         values = {}
         for name, value in arguments.items():

@@ -58,6 +58,7 @@ def test_a_file_that_exists_is_replaced_only_when_asked(tmp_path):
         ("a.jpg", {"quality": 101}, "quality 101: expected 1 to 100"),
         ("a.jpg", {"quality": True}, "quality True: expected 1 to 100"),
         ("a.jpg", {"quality": "high"}, "quality 'high'"),
+        ("a.png", {"overwrite": "no"}, "overwrite 'no': expected True or False"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(tmp_path, monkeypatch, name, options, says):

@@ -94,6 +94,11 @@ def test_bad_input_is_one_clear_line(given, says):
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
+def test_a_sweep_without_names_says_so():
+    with pytest.raises(rk.RequestError, match="name it, such as models="):
+        rk.Sweep("rehearsal/base")
+
+
 def test_suites_stand_among_prompts_with_what_is_linked_to_them():
     from realkit.catalog.suites import PROMPTS
 
