@@ -118,9 +118,7 @@ class Sweep(BaseModel):
 
     def __init__(self, *unnamed: Any, **arguments: Any) -> None:
         if unnamed:
-            raise RequestError(
-                f"Sweep({shown(unnamed[0])}): name it, such as models=… or prompts=…"
-            )
+            raise RequestError(f"Sweep({shown(unnamed[0])}): name it, such as models=…")
         names = type(self).model_fields
         values = {}
         for name, value in arguments.items():
