@@ -69,6 +69,8 @@ def check_safetensors(path: Path) -> None:
     pickle that is not allowed."""
     from safetensors import safe_open
 
+    if is_pickle(path.name) and (instead := contents.mistaken(path, contents.PICKLE)):
+        raise RequestError(f"Weight file {str(path)!r} is no pickled checkpoint: {instead}")
     allow_pickle(path.name)
     if is_pickle(path.name):
         return
