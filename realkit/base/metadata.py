@@ -18,6 +18,7 @@ from realkit.base import exif as exifs
 from realkit.base import infotext
 from realkit.base.errors import one_line
 from realkit.base.exif import ASCII, MAIN, PRIVATE, UNDEFINED, Block
+from realkit.base.pictures import frames
 from realkit.base.warn import warn_once
 
 if TYPE_CHECKING:
@@ -91,7 +92,10 @@ def of(image: Image) -> Metadata:
     comment = info.get("comment") or b""
     if info.get("photoshop"):
         lost = [*lost, "its Photoshop block (IPTC), which realkit does not write"]
-    if getattr(image, "n_frames", 1) > 1:
+    count = frames(image)
+    if count is None:
+        lost = [*lost, "its other frames, if it has any: they could not be counted"]
+    elif count > 1:
         lost = [*lost, "its other frames"]
     return Metadata(
         texts,
