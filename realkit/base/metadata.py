@@ -33,7 +33,8 @@ OTHER_COMMENT = "UserComment"  # where the infotext takes the place of a camera'
 OF_COMFYUI = {"workflow": 0x010F, "prompt": 0x0110}
 OWN, LAST = 65_000, 65_535
 MOST_EXIF, MOST_XMP, MOST_COMMENT = 65_533, 65_504, 65_533  # bytes of a JPEG's markers
-UNIT_INCH = 2
+MOST_DENSITY = 65_535  # dots an inch that a JPEG has a place for
+ROUNDING = 2e-4  # share of a resolution that may be lost to whole dots an inch
 # Tags of a TIFF file that say something of the picture, not of how the file holds its pixels.
 ABOUT = (0x010E, 0x010F, 0x0110, exifs.ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298)
 TURNED = re.compile(rb'(tiff:Orientation(?:="|>))\d')  # in XMP
@@ -100,7 +101,7 @@ def of(image: Image) -> Metadata:
     return Metadata(
         texts,
         block,
-        _dpi(info, block),
+        _dpi(image, block),
         _bytes(info.get("icc_profile")),
         _bytes(xmp),
         _bytes(comment),
@@ -161,13 +162,19 @@ def _unescaped(text: str) -> str:
         return text
 
 
-def _dpi(info: Mapping[Any, Any], block: Block) -> tuple[float, float] | None:
+def _dpi(image: Image, block: Block) -> tuple[float, float] | None:
     """Dots an inch, as the file says; in EXIF where the format has no other place for it."""
+    info, own = image.info, block.resolution()
+    # Of a JPEG without a density Pillow says 72, or EXIF's number whatever its unit.
+    jpeg = image.format in ("JPEG", "MPO") or "jfif" in info
+    if jpeg and info.get("jfif_unit") not in (1, 2):
+        numbers = (72, block.rational(exifs.X_RESOLUTION), own and own[0])
+        if info.get("dpi") in [(number, number) for number in numbers]:
+            return own
     try:
         across, down = (float(value) for value in info["dpi"])
     except (KeyError, TypeError, ValueError):
-        sides = block.rational(exifs.X_RESOLUTION), block.rational(exifs.Y_RESOLUTION)
-        across, down = (side or 0.0 for side in sides)
+        across, down = own or (0.0, 0.0)
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 
@@ -226,7 +233,8 @@ def jpeg(image: Image, metadata: Metadata, quality: int) -> bytes:
     """The JPEG of an RGB, grey or CMYK picture; colours at full resolution. What its markers cannot
     hold is left out, and said."""
     options: dict[str, Any] = {}
-    if metadata.dpi:
+    whole = metadata.dpi is None or _is_whole(metadata.dpi)
+    if metadata.dpi and whole:
         options["dpi"] = tuple(round(side) for side in metadata.dpi)
     # Without a comment of its own, Pillow would write that of `info`.
     options |= {"xmp": metadata.xmp, "comment": metadata.comment}
@@ -240,11 +248,20 @@ def jpeg(image: Image, metadata: Metadata, quality: int) -> bytes:
         "jpeg",
         quality=quality,
         subsampling=0,
-        exif=_exif(metadata, MOST_EXIF),
+        exif=_exif(metadata, MOST_EXIF, resolution=not whole),
         icc_profile=metadata.profile,
         **options,
     )
     return file.getvalue()
+
+
+def _is_whole(dpi: tuple[float, float]) -> bool:
+    """Whether a JPEG's own place holds this resolution, which EXIF holds otherwise."""
+    for side in dpi:
+        number = round(side)
+        if not 1 <= number <= MOST_DENSITY or abs(number - side) > ROUNDING * side:
+            return False
+    return True
 
 
 def webp(image: Image, metadata: Metadata, quality: int) -> bytes:
@@ -307,10 +324,8 @@ def _with_texts(metadata: Metadata, texts: Mapping[str, str], resolution: bool) 
             _say_left_out("EXIF", f"its text {name!r}, after {LAST - OWN} others", len(text))
             continue
         block.set(MAIN, tag, ASCII, data.encode() + b"\0")
-    if resolution and metadata.dpi and metadata.dpi != _dpi({}, block):
-        block.fraction(exifs.X_RESOLUTION, metadata.dpi[0])
-        block.fraction(exifs.Y_RESOLUTION, metadata.dpi[1])
-        block.short(MAIN, exifs.RESOLUTION_UNIT, UNIT_INCH)
+    if resolution and metadata.dpi and metadata.dpi != block.resolution():
+        block.set_resolution(*metadata.dpi)
     return block.tobytes() if block else b""
 
 

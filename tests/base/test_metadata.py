@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 from dataclasses import replace
 
 import pytest
@@ -174,3 +175,39 @@ def test_many_texts_find_room_and_the_rest_is_said(capsys):
     kept = read(written("webp", about)).texts
     assert kept.items() <= about.texts.items() and len(kept) == 536
     assert capsys.readouterr().err.count("\n") == 64
+
+
+def in_unit(number: int) -> bytes:
+    """EXIF of 118.11 dots, down 59.055, to a unit: 1 none, 2 an inch, 3 a centimetre."""
+    across, down = struct.pack("<II", 11811, 100), struct.pack("<II", 59055, 1000)
+    unit = struct.pack("<H", number)
+    return files.tiff([(0x011A, 5, 1, across), (0x011B, 5, 1, down), (0x0128, 3, 1, unit)])
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize(
+    ("unit", "dpi"), [(1, None), (2, (118.11, 59.055)), (3, (299.9994, 149.9997))]
+)
+def test_a_resolution_to_the_centimetre_is_one_to_the_inch(kind, unit, dpi):
+    about = read(files.file(kind, exif=in_unit(unit)))
+    assert about.dpi == (dpi and pytest.approx(dpi))
+    for other in ("png", "jpeg", "webp"):
+        assert read(written(other, about)).dpi == (dpi and pytest.approx(dpi, abs=0.02))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("side", [100_000, 65_535, 300, 72, 72.5, 1, 0.4])
+def test_every_resolution_comes_back(kind, side):
+    dpi = (float(side), float(side))
+    again = read(written(kind, Metadata(dpi=dpi)))
+    assert again.dpi == pytest.approx(dpi, abs=0.02)  # PNG counts to the metre
+    assert read(written("jpeg", again)).dpi == pytest.approx(dpi, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_picture_without_a_resolution_gets_none(kind):
+    for about in (Metadata(TEXTS), Metadata(exif=exif.read(files.comment("a note")))):
+        assert read(written(kind, about)).dpi is None
+    image = Image.open(io.BytesIO(files.file("jpeg", exif=files.comment("a note"))))
+    image.info["dpi"] = (300, 300)
+    assert read(written(kind, metadata.of(image))).dpi == pytest.approx((300, 300), abs=0.01)
