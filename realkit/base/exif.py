@@ -18,6 +18,8 @@ MAIN, PRIVATE, GPS, INTEROP = 0, 0x8769, 0x8825, 0xA005
 INSIDE = {PRIVATE: MAIN, GPS: MAIN, INTEROP: PRIVATE}
 ORIENTATION, COMMENT, MAKER = 0x0112, 0x9286, 0x927C
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+UNIT_INCH = 2
+INCH = {UNIT_INCH: 1.0, 3: 2.54}  # in units of resolution: 3 is a centimetre, 1 no unit
 # Tags that count the pixels of the picture: width, height, in the main and the private directory.
 PIXELS = ((MAIN, 0x0100, 0x0101), (PRIVATE, 0xA002, 0xA003))
 POINTERS = (0x014A,)  # to further pictures inside a TIFF file, which a block does not hold
@@ -65,8 +67,28 @@ class Block:
         self.set(directory, tag, kind, struct.pack(f"{self.order}{letter}", number))
 
     def fraction(self, tag: int, number: float) -> None:
-        """Set a tag of the main directory to a fraction of thousandths."""
-        self.set(MAIN, tag, RATIONAL, struct.pack(f"{self.order}II", round(number * 1000), 1000))
+        """Set a tag of the main directory to a fraction: of thousandths from 1 on, of billionths
+        below."""
+        parts = 1000 if number >= 1 else 10**9
+        data = struct.pack(f"{self.order}II", round(number * parts), parts)
+        self.set(MAIN, tag, RATIONAL, data)
+
+    def resolution(self) -> tuple[float, float] | None:
+        """Dots an inch (across, down); None where the block has none, or has it without a unit."""
+        kind, data = self.directories[MAIN].get(RESOLUTION_UNIT, (0, b""))
+        unit = UNIT_INCH  # where it says none of them, by EXIF 3.0
+        if kind == SHORT and len(data) == 2:
+            unit = struct.unpack(f"{self.order}H", data)[0]
+        across, down = self.rational(X_RESOLUTION), self.rational(Y_RESOLUTION)
+        if not across or not down or unit not in INCH:
+            return None
+        return across * INCH[unit], down * INCH[unit]
+
+    def set_resolution(self, across: float, down: float) -> None:
+        """Set dots an inch."""
+        self.fraction(X_RESOLUTION, across)
+        self.fraction(Y_RESOLUTION, down)
+        self.short(MAIN, RESOLUTION_UNIT, UNIT_INCH)
 
     def remove(self, directory: int, tags: Iterable[int]) -> None:
         for tag in tags:

@@ -8,16 +8,16 @@ writes it; another text is a tag "NAME:TEXT", as ComfyUI writes it in WebP.
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from realkit.base import exif as exifs
-from realkit.base import infotext
-from realkit.base.errors import one_line
+from realkit.base import infotext, spelling
+from realkit.base.errors import one_line, shown
 from realkit.base.exif import ASCII, MAIN, PRIVATE, UNDEFINED, Block
+from realkit.base.pictures import frames
 from realkit.base.warn import warn_once
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ PARAMETERS = "parameters"
 XMP = ("xmp", "XML:com.adobe.xmp")  # Pillow's names for one thing, as bytes and as a text
 RAW_EXIF = "Raw profile type exif"
 NO_TEXT = (*XMP, RAW_EXIF, "compression", "srgb")  # texts in `info` of other kinds
+COMMENT = "Comment"
 OTHER_COMMENT = "UserComment"  # where the infotext takes the place of a camera's comment
 # EXIF tags of ComfyUI's texts; other texts begin at OWN, in TIFF's range for private use.
 OF_COMFYUI = {"workflow": 0x010F, "prompt": 0x0110}
 OWN, LAST = 65_000, 65_535
 MOST_EXIF, MOST_XMP, MOST_COMMENT = 65_533, 65_504, 65_533  # bytes of a JPEG's markers
-UNIT_INCH = 2
+MOST_DENSITY = 65_535  # dots an inch that a JPEG has a place for
+ROUNDING = 2e-4  # share of a resolution that may be lost to whole dots an inch
 # Tags of a TIFF file that say something of the picture, not of how the file holds its pixels.
 ABOUT = (0x010E, 0x010F, 0x0110, exifs.ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298)
 TURNED = re.compile(rb'(tiff:Orientation(?:="|>))\d')  # in XMP
@@ -84,19 +86,28 @@ def of(image: Image) -> Metadata:
     texts = {}
     for name, value in info.items():
         if isinstance(name, str) and isinstance(value, str) and name not in NO_TEXT:
-            texts[name] = str(value)
+            spelled = spelling.name_of(name)
+            texts[name if spelled in info else spelled] = str(value)
     block, lost = _block(image)
-    texts = _texts(block) | texts
+    for name, text in _texts(block).items():
+        if texts.setdefault(name, text) != text:
+            lost = [*lost, f"its EXIF's text {shown(name)}, beside another text of that name"]
+    words = exifs.comment_text(block.comment)
+    if words and PARAMETERS in texts and texts.get(OTHER_COMMENT, words) != words:
+        lost = [*lost, "its camera's comment, beside `parameters` and a text 'UserComment'"]
     xmp = info.get(XMP[0]) or info.get(XMP[1]) or b""
     comment = info.get("comment") or b""
     if info.get("photoshop"):
         lost = [*lost, "its Photoshop block (IPTC), which realkit does not write"]
-    if getattr(image, "n_frames", 1) > 1:
+    count = frames(image)
+    if count is None:
+        lost = [*lost, "its other frames, if it has any: they could not be counted"]
+    elif count > 1:
         lost = [*lost, "its other frames"]
     return Metadata(
         texts,
         block,
-        _dpi(info, block),
+        _dpi(image, block),
         _bytes(info.get("icc_profile")),
         _bytes(xmp),
         _bytes(comment),
@@ -134,36 +145,36 @@ def _texts(block: Block) -> dict[str, str]:
         name, colon, text = block.text(tag).partition(":")
         # A camera's maker is no text: ComfyUI's are JSON.
         if colon and (tag >= OWN or (name in OF_COMFYUI and text.lstrip().startswith("{"))):
-            texts[name] = _unescaped(text) if tag >= OWN else text
+            if tag >= OWN:
+                name, text = spelling.name_of(name), spelling.unescaped(text)
+            texts[name] = text
             block.remove(MAIN, [tag])
     words = exifs.comment_text(block.comment)
-    if infotext.is_infotext(words):
+    if block.comment and block.comment == _comment(texts.get(PARAMETERS, "")):
+        block.remove(PRIVATE, [exifs.COMMENT])
+    elif infotext.is_infotext(words):
         texts[PARAMETERS] = words
         block.remove(PRIVATE, [exifs.COMMENT])
     return texts
 
 
-def _escaped(text: str) -> str:
-    """A text that is no JSON, in the letters that EXIF has."""
-    return text if text.isascii() and text[:1] in ("{", "[") else json.dumps(text)
+def _comment(parameters: str) -> bytes:
+    return exifs.unicode_comment(spelling.writable(parameters))
 
 
-def _unescaped(text: str) -> str:
-    if not text.startswith('"'):
-        return text
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        return text
-
-
-def _dpi(info: Mapping[Any, Any], block: Block) -> tuple[float, float] | None:
+def _dpi(image: Image, block: Block) -> tuple[float, float] | None:
     """Dots an inch, as the file says; in EXIF where the format has no other place for it."""
+    info, own = image.info, block.resolution()
+    # Of a JPEG without a density Pillow says 72, or EXIF's number whatever its unit.
+    jpeg = image.format in ("JPEG", "MPO") or "jfif" in info
+    if jpeg and info.get("jfif_unit") not in (1, 2):
+        numbers = (72, block.rational(exifs.X_RESOLUTION), own and own[0])
+        if info.get("dpi") in [(number, number) for number in numbers]:
+            return own
     try:
         across, down = (float(value) for value in info["dpi"])
     except (KeyError, TypeError, ValueError):
-        sides = block.rational(exifs.X_RESOLUTION), block.rational(exifs.Y_RESOLUTION)
-        across, down = (side or 0.0 for side in sides)
+        across, down = own or (0.0, 0.0)
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 
@@ -179,10 +190,8 @@ def png(image: Image, metadata: Metadata) -> bytes:
 
     metadata = _comment_moved(metadata)
     chunks = PngInfo()
-    for name, text in metadata.texts.items():
-        chunks.add_text(_chunk_name(name), _writable(text))
-    if metadata.comment and "Comment" not in metadata.texts:
-        chunks.add_text("Comment", metadata.comment.decode("utf-8", "replace"))
+    for name, text in _by_chunk(_with_comment(metadata)).items():
+        chunks.add_text(name, spelling.writable(text))
     if metadata.xmp:
         chunks.add_itxt(XMP[1], metadata.xmp.decode("utf-8", "replace"))
     options: dict[str, Any] = {}
@@ -208,21 +217,37 @@ def _comment_moved(metadata: Metadata) -> Metadata:
     return replace(metadata, texts=texts, exif=block)
 
 
-def _writable(text: str) -> str:
-    """Text that a file can hold: half of a surrogate pair becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
+def _with_comment(metadata: Metadata) -> dict[str, str]:
+    """The texts, with the comment among them where the format has no other place for it."""
+    texts, comment = dict(metadata.texts), metadata.comment.decode("utf-8", "replace")
+    if comment and texts.setdefault(COMMENT, comment) != comment:
+        warn_once("realkit: the picture loses its comment, beside a text 'Comment'")
+    return texts
 
 
-def _chunk_name(name: str) -> str:
-    """A name that a PNG chunk can have: 1 to 79 letters of Latin-1."""
-    return name.encode("latin-1", "replace").decode("latin-1").replace("\0", "")[:79] or "Comment"
+def _by_chunk(texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts by the names of their PNG chunks, which have 1 to 79 letters of Latin-1."""
+    chunks: dict[str, str] = {}
+    for name, text in texts.items():
+        spelled = spelling.name_in(spelling.LATIN, name)
+        chunk = spelled[: spelling.LONGEST] or COMMENT
+        if chunk in chunks:
+            warn_once(
+                f"realkit: the picture loses its text {shown(name)}: PNG has another {chunk!r}"
+            )
+            continue
+        if chunk != spelled:
+            warn_once(f"realkit: PNG cannot hold the name {shown(name)} of a text: it is {chunk!r}")
+        chunks[chunk] = text
+    return chunks
 
 
 def jpeg(image: Image, metadata: Metadata, quality: int) -> bytes:
     """The JPEG of an RGB, grey or CMYK picture; colours at full resolution. What its markers cannot
     hold is left out, and said."""
     options: dict[str, Any] = {}
-    if metadata.dpi:
+    whole = metadata.dpi is None or _is_whole(metadata.dpi)
+    if metadata.dpi and whole:
         options["dpi"] = tuple(round(side) for side in metadata.dpi)
     # Without a comment of its own, Pillow would write that of `info`.
     options |= {"xmp": metadata.xmp, "comment": metadata.comment}
@@ -236,18 +261,25 @@ def jpeg(image: Image, metadata: Metadata, quality: int) -> bytes:
         "jpeg",
         quality=quality,
         subsampling=0,
-        exif=_exif(metadata, MOST_EXIF),
+        exif=_exif(metadata, MOST_EXIF, resolution=not whole),
         icc_profile=metadata.profile,
         **options,
     )
     return file.getvalue()
 
 
+def _is_whole(dpi: tuple[float, float]) -> bool:
+    """Whether a JPEG's own place holds this resolution, which EXIF holds otherwise."""
+    for side in dpi:
+        number = round(side)
+        if not 1 <= number <= MOST_DENSITY or abs(number - side) > ROUNDING * side:
+            return False
+    return True
+
+
 def webp(image: Image, metadata: Metadata, quality: int) -> bytes:
     """The WebP of an RGB or RGBA picture; at a quality of 100 without loss."""
-    texts = dict(metadata.texts)
-    if metadata.comment:
-        texts.setdefault("Comment", metadata.comment.decode("utf-8", "replace"))
+    texts = _with_comment(metadata)
     file = io.BytesIO()
     image.save(
         file,
@@ -263,9 +295,10 @@ def webp(image: Image, metadata: Metadata, quality: int) -> bytes:
 
 
 def _say_left_out(kind: str, what: str, size: int) -> None:
+    others = "PNG or WebP" if kind == "JPEG" else "PNG"  # WebP has EXIF too
     warn_once(
         f"realkit: {kind} cannot hold {what} ({size / 1000:.0f} kB): it is left out of the file."
-        " Save as PNG or WebP to keep it"
+        f" Save as {others} to keep it"
     )
 
 
@@ -287,36 +320,24 @@ def _exif(metadata: Metadata, most: int | None, *, resolution: bool = False) -> 
 
 def _with_texts(metadata: Metadata, texts: Mapping[str, str], resolution: bool) -> bytes:
     block = metadata.exif.copy()
-    others = {name: text for name, text in texts.items() if name != PARAMETERS}
+    others = dict(texts)
+    if infotext.is_infotext(texts.get(PARAMETERS, "")):  # else a comment is not known as them
+        del others[PARAMETERS]
     if PARAMETERS in texts:
-        comment = exifs.unicode_comment(_writable(texts[PARAMETERS]))
-        block.set(PRIVATE, exifs.COMMENT, UNDEFINED, comment)
+        block.set(PRIVATE, exifs.COMMENT, UNDEFINED, _comment(texts[PARAMETERS]))
     free = OWN
     for name, text in others.items():
         tag = OF_COMFYUI.get(name, MAIN)
         if tag and tag not in block.directories[MAIN] and text.lstrip().startswith("{"):
-            data = f"{name}:{_ascii(text)}"
+            data = f"{name}:{spelling.in_ascii(text)}"
         elif free <= LAST:
             tag, free = free, free + 1
-            data = f"{_ascii_name(name)}:{_escaped(_writable(text))}"
+            words = spelling.escaped(spelling.writable(text))
+            data = f"{spelling.name_in(spelling.ASCII, name)}:{words}"
         else:
             _say_left_out("EXIF", f"its text {name!r}, after {LAST - OWN} others", len(text))
             continue
         block.set(MAIN, tag, ASCII, data.encode() + b"\0")
-    if resolution and metadata.dpi and metadata.dpi != _dpi({}, block):
-        block.fraction(exifs.X_RESOLUTION, metadata.dpi[0])
-        block.fraction(exifs.Y_RESOLUTION, metadata.dpi[1])
-        block.short(MAIN, exifs.RESOLUTION_UNIT, UNIT_INCH)
+    if resolution and metadata.dpi and metadata.dpi != block.resolution():
+        block.set_resolution(*metadata.dpi)
     return block.tobytes() if block else b""
-
-
-def _ascii_name(name: str) -> str:
-    return name.encode("ascii", "replace").decode().replace(":", " ").replace("\0", "")
-
-
-def _ascii(text: str) -> str:
-    """JSON in ASCII: the same value, as ComfyUI writes it."""
-    try:
-        return text if text.isascii() else json.dumps(json.loads(text))
-    except (ValueError, RecursionError):
-        return _writable(text)

@@ -59,8 +59,19 @@ def opened(file: Path | IO[bytes], called: str = "") -> Iterator[Image]:
     from PIL import Image
 
     with reading(called or f"Cannot read the picture {str(file)!r}"), Image.open(file) as image:
+        if frames(image) is None:  # damaged behind the first, where the counting has stopped
+            image.seek(0)
         image.load()
         yield image
+
+
+def frames(image: Image) -> int | None:
+    """How many frames or pages a picture's file has, which Pillow counts once, in the open file;
+    None where it cannot: the file is closed, or damaged."""
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # ValueError for a closed file, and Pillow's own for damage
+        return None
 
 
 def read(path: str | Path) -> Image:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 from dataclasses import replace
 
 import pytest
@@ -173,4 +174,99 @@ def test_many_texts_find_room_and_the_rest_is_said(capsys):
     assert len(read(written("png", about)).texts) == 600
     kept = read(written("webp", about)).texts
     assert kept.items() <= about.texts.items() and len(kept) == 536
-    assert capsys.readouterr().err.count("\n") == 64
+    said = capsys.readouterr().err
+    assert said.count("\n") == said.count("Save as PNG to keep it") == 64
+
+
+def in_unit(number: int) -> bytes:
+    """EXIF of 118.11 dots, down 59.055, to a unit: 1 none, 2 an inch, 3 a centimetre."""
+    across, down = struct.pack("<II", 11811, 100), struct.pack("<II", 59055, 1000)
+    unit = struct.pack("<H", number)
+    return files.tiff([(0x011A, 5, 1, across), (0x011B, 5, 1, down), (0x0128, 3, 1, unit)])
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize(
+    ("unit", "dpi"), [(1, None), (2, (118.11, 59.055)), (3, (299.9994, 149.9997))]
+)
+def test_a_resolution_to_the_centimetre_is_one_to_the_inch(kind, unit, dpi):
+    about = read(files.file(kind, exif=in_unit(unit)))
+    assert about.dpi == (dpi and pytest.approx(dpi))
+    for other in ("png", "jpeg", "webp"):
+        assert read(written(other, about)).dpi == (dpi and pytest.approx(dpi, abs=0.02))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("side", [100_000, 65_535, 300, 72, 72.5, 1, 0.4])
+def test_every_resolution_comes_back(kind, side):
+    dpi = (float(side), float(side))
+    again = read(written(kind, Metadata(dpi=dpi)))
+    assert again.dpi == pytest.approx(dpi, abs=0.02)  # PNG counts to the metre
+    assert read(written("jpeg", again)).dpi == pytest.approx(dpi, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_picture_without_a_resolution_gets_none(kind):
+    for about in (Metadata(TEXTS), Metadata(exif=exif.read(files.comment("a note")))):
+        assert read(written(kind, about)).dpi is None
+    image = Image.open(io.BytesIO(files.file("jpeg", exif=files.comment("a note"))))
+    image.info["dpi"] = (300, 300)
+    assert read(written(kind, metadata.of(image))).dpi == pytest.approx((300, 300), abs=0.01)
+
+
+NAMES = (
+    "Título", "T?tulo", "Title: sub", "Title  sub", "題", "😀", "a\\b", "C:\\temp", "a\\u0041",
+    'with "quotes"', "nul\0", " ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_every_name_of_a_text_comes_back(kind, capsys):
+    about = Metadata({name: f"text {number}" for number, name in enumerate(NAMES)})
+    assert read(written(kind, about)).texts == about.texts
+    assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_a_chunk_cannot_have_is_said(capsys):
+    metadata.warn_once.cache_clear()
+    first, second = "n" * 79 + "1", "n" * 79 + "2"
+    texts = {first: "a", second: "b", "": "c", "Comment": "d"}
+    assert read(written("png", Metadata(texts))).texts == {"n" * 79: "a", "Comment": "c"}
+    said = capsys.readouterr().err
+    assert said.count("\n") == 4 and "loses its text" in said and "the name ''" in said
+    assert read(written("webp", Metadata(texts))).texts == texts
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_a_comment_beside_a_text_of_that_name_is_a_said_loss(kind, capsys):
+    metadata.warn_once.cache_clear()
+    about = Metadata({"Comment": "a"}, comment=b"b")
+    assert read(written(kind, about)).texts == {"Comment": "a"}
+    assert "loses its comment, beside a text 'Comment'" in capsys.readouterr().err
+
+
+def test_two_texts_of_one_name_are_a_said_loss():
+    block = files.camera()[6:]
+    texts = {"parameters": files.A1111, "UserComment": "mine"}
+    about = read(files.png_of(texts, exif=block))
+    assert about.texts == texts and "its camera's comment" in about.lost[0]
+    for few in (
+        {"parameters": files.A1111},
+        {"UserComment": "mine"},
+        texts | {"UserComment": "Holiday"},
+    ):
+        assert read(files.png_of(few, exif=block)).lost == ()
+    both = read(files.png_of({"parameters": files.A1111}, exif=files.comment(files.CIVITAI)))
+    assert both.texts == {"parameters": files.A1111}
+    assert "its EXIF's text 'parameters'" in both.lost[0]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("text", ["a cat", "Ā", "a cat\nSteps: 20", "", '{"prompt": "a"}', "猫\0"])
+def test_parameters_of_few_settings_stay_parameters(kind, text):
+    again = read(written(kind, Metadata({"parameters": text}, exif.read(files.camera()))))
+    assert again.texts == {"parameters": text, "UserComment": "Holiday"}
+    assert not again.exif.comment
+    if kind != "png":  # where the web interfaces look
+        block = exif.read(Image.open(io.BytesIO(written(kind, again))).info["exif"])
+        assert block.comment == exif.unicode_comment(text)

@@ -266,3 +266,42 @@ def test_no_text_commands_the_terminal(tmp_path):
     path.write_bytes(files.png_of({"parameters": text, "Ti\x1btle": "\x1b]0;x\x07"}))
     output = CliRunner().invoke(main, ["info", str(path)]).output
     assert all(line.isprintable() for line in output.splitlines()) and "cat" in output
+
+
+def frames_of(kind: str, count: int) -> bytes:
+    others = [files.gradient().rotate(180)] * (count - 1)
+    return files.file(kind, save_all=True, append_images=others)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", ["gif", "tiff", "png", "webp"])
+def test_of_many_frames_the_first_is_read(kind, count, tmp_path):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(frames_of(kind, count))
+    about = rk.info(path)
+    assert about["lost"] == ["its other frames"] * (count - 1) and about["width"] == 40
+    large = rk.upscale(path, "lanczos", 80)
+    assert large.size == (80, 48) and large.getpixel((40, 2))[0] < 40
+    for words in (["info", path], ["upscale", path, "--with", "lanczos", "--to", "80"]):
+        called = CliRunner().invoke(main, [str(word) for word in words])
+        assert called.exit_code == 0, called.output
+
+
+@pytest.mark.parametrize("kind", ["gif", "tiff"])
+def test_a_closed_picture_of_uncounted_frames_says_so(kind, tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(frames_of(kind, 2))
+    with Image.open(path) as image:
+        image.load()
+    assert "could not be counted" in rk.info(image)["lost"][0]
+    assert rk.upscale(image, "lanczos", 80).size == (80, 48)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "count"), [(5, "no"), (None, "no"), ("abc", "no"), ([1, 2], "2"), ({"a": 1}, "1")]
+)
+def test_a_workflow_of_other_forms_has_its_nodes_counted(nodes, count, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(files.png_of({"workflow": json.dumps({"nodes": nodes})}))
+    called = CliRunner().invoke(main, ["info", str(path)])
+    assert called.exit_code == 0 and f"ComfyUI's workflow: {count} nodes" in called.output

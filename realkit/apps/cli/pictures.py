@@ -148,7 +148,9 @@ def info(image: Path, as_json: bool) -> None:
         if key in facts:
             click.echo(f"{key}: {_shown(facts[key])}")
     for name, graph in facts.get("comfyui", {}).items():
-        click.echo(f"ComfyUI's {name}: {len(graph.get('nodes', graph))} nodes")
+        nodes = graph.get("nodes", graph)
+        count = len(nodes) if isinstance(nodes, (dict, list)) else "no"
+        click.echo(f"ComfyUI's {name}: {count} nodes")
     _echo_all("EXIF ", facts.get("exif", {}))
     _echo_all("text ", facts.get("texts", {}))
     for what in facts["lost"]:
