@@ -131,9 +131,11 @@ def _either(kind: Any) -> tuple[Any, ...]:
 
 def check_path(argument: str, path: str | Path) -> None:
     """Raise RequestError for what no disk can hold as a path, for one that is closed to this user,
-    and for a device, which may have no end."""
+    and for a device or a pipe, which may have no end."""
     try:
         kind = Path(path).stat().st_mode
+        if stat.S_ISFIFO(kind):
+            raise ValueError("it is a pipe, expected a file or folder")
         if stat.S_ISCHR(kind) or stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
             raise ValueError("it is a device, expected a file or folder")
     except (FileNotFoundError, NotADirectoryError):
