@@ -16,6 +16,8 @@ from realkit.base.warn import warn_once
 from realkit.runs.folder import read
 
 SIDE = 768  # pixels, at most, of a picture's longer side: all at one size and in one encoding
+TITLE = b"<title>Which picture is better?</title>"  # by which a page of ours is known
+HEAD = 4096  # bytes of a page that hold its title
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -29,9 +31,14 @@ def write(
 ) -> None:
     """Write one HTML file with all its pictures, for any number of voters: it works from a disk,
     hides every name, and gives the votes as a file to merge. Raises RequestError where there is
-    nothing to vote on."""
+    nothing to vote on, and for a file of that name that is no such page."""
     import jinja2
 
+    if out.exists() and not _is_page(out):
+        raise RequestError(
+            f"Cannot write {str(out)!r}: it exists, and is no page of votes. Give another name, or"
+            " remove it"
+        )
     run = read(folder)
     df = run.table()
     names = photograph_names(photographs) if photographs else []
@@ -46,6 +53,15 @@ def write(
     data = {"trials": [asdict(trial) for trial in ballot], "pictures": pictures}
     text = environment.get_template("vote.html").render(data=data, title=run.folder.resolve().name)
     write_atomically(out, lambda file: file.write(text.encode()))
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file is a page of votes, of this version or an earlier one."""
+    try:
+        with path.open("rb") as file:
+            return TITLE in file.read(HEAD)
+    except OSError:
+        return False
 
 
 def photograph_names(folder: Path) -> list[str]:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AnySet
 from contextlib import contextmanager
 from functools import wraps
+from os import PathLike
 from pathlib import Path
 from types import GenericAlias, UnionType
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from realkit.base.errors import RequestError, one_line, out_of_memory, shown, unforeseen
+from realkit.base.suggest import did_you_mean
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,7 +26,7 @@ WORDS: dict[Any, str] = {
     str: "text", int: "a whole number", float: "a number", bool: "True or False",
     Path: "a path", type(None): "None", Mapping: "a mapping", dict: "a mapping",
     Sequence: "a list", list: "a list", tuple: "a tuple", Iterable: "a list",
-    Callable: "a function",
+    Callable: "a function", PathLike: "a path",
 }  # fmt: skip
 
 
@@ -48,10 +50,7 @@ def door(function: Callable[P, T]) -> Callable[P, T]:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            expected = ", ".join(
-                argument for argument in signature.parameters if argument != "self"
-            )
-            raise RequestError(f"{name}: {error}. Expected {name}({expected})") from None
+            raise RequestError(_unbound(name, signature, kwargs, error)) from None
         kinds.update({} if kinds else _kinds(function))
         for argument, value in bound.arguments.items():
             bound.arguments[argument] = value = plain(value)
@@ -82,6 +81,23 @@ def worded(called: str) -> Iterator[None]:
         if out_of_memory(error):
             raise
         raise RequestError(f"{called}: {one_line(error, 300) or type(error).__name__}") from error
+
+
+def _unbound(
+    name: str, signature: inspect.Signature, given: Mapping[str, Any], error: TypeError
+) -> str:
+    """The line for arguments that a function does not take: an unknown one before one that is
+    missing, which it may have been meant for."""
+    known = list(signature.parameters)
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
+    reason, meant = str(error), ""
+    for argument in given:
+        if argument not in known and not open_ended:
+            reason = f"got an unexpected keyword argument {argument!r}"
+            meant = did_you_mean(argument, known)
+            break
+    expected = ", ".join(argument for argument in known if argument != "self")
+    return f"{name}: {reason}.{meant} Expected {name}({expected})"
 
 
 def _called(function: Callable[..., Any]) -> str:
@@ -131,9 +147,11 @@ def _either(kind: Any) -> tuple[Any, ...]:
 
 def check_path(argument: str, path: str | Path) -> None:
     """Raise RequestError for what no disk can hold as a path, for one that is closed to this user,
-    and for a device, which may have no end."""
+    and for a device or a pipe, which may have no end."""
     try:
         kind = Path(path).stat().st_mode
+        if stat.S_ISFIFO(kind):
+            raise ValueError("it is a pipe, expected a file or folder")
         if stat.S_ISCHR(kind) or stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
             raise ValueError("it is a device, expected a file or folder")
     except (FileNotFoundError, NotADirectoryError):
@@ -171,6 +189,25 @@ def plain(value: Any, level: int = 0) -> Any:
     if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):
         return plain(value.tolist(), level + 1)
     return value
+
+
+def whole(value: Any) -> Any:
+    """A value with its whole floats as the whole numbers that they are, as numpy and pandas write
+    them; in a list or tuple too."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return type(value)(map(whole, value)) if type(value) in (list, tuple) else value
+
+
+def check_listed(argument: str, value: Any, column: str) -> None:
+    """Raise RequestError for what has no order, and for a table, which would be its columns'
+    names."""
+    if isinstance(value, AnySet):
+        raise RequestError(f"{argument} {shown(value)}: a set has no order, expected a list")
+    if type(value).__name__ == "DataFrame":
+        raise RequestError(
+            f'{argument} is a table: expected one of its columns, such as df["{column}"]'
+        )
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -59,6 +59,8 @@ def unforeseen(what: str, error: BaseException) -> RunError:
         return RunError(f"{what}: memory ran out ({one_line(error, 200)}). Ask for less at once")
     if isinstance(error, OSError) and error.filename is not None:
         return RunError(f"{what}: {error.filename!r}: {error.strerror}. Give another path")
+    if isinstance(error, OSError) and error.strerror:  # the system's, of no file by name
+        return RunError(f"{what}: {error.strerror}. What is done is kept: run it again")
     place = traceback.extract_tb(error.__traceback__)[-1:]
     where = f" in {Path(place[0].filename).name} line {place[0].lineno}" if place else ""
     return Unforeseen(

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from realkit.base import yaml_core
+from realkit.base.door import check_path
 from realkit.base.errors import RequestError, RunError, one_line
 
 MOST_JSON = 64_000_000  # bytes of a config or index
@@ -192,6 +193,7 @@ def yaml_file(path: Path, where: str, expected: str) -> dict[str, Any]:
     `where` names the file in errors, `expected` the keys it should have. Raises RequestError, for a
     file beyond yaml_core's limits before anything of it is made.
     """
+    check_path("file", path)
     try:
         with path.open("rb") as file:
             content = file.read(yaml_core.MOST_BYTES + 1)  # a device says that it has no bytes

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
-from realkit.base.door import expanded, worded
+from realkit.base.door import expanded, whole, worded
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.warn import warn_once
 
@@ -229,6 +229,7 @@ def is_grey(image: Image) -> bool:
 def checked_target(to: object) -> int | tuple[int, int]:
     """A target as an int for the longer side, or (width, height). Raises RequestError for anything
     else."""
+    to = whole(to)
     sides = tuple(to) if isinstance(to, (tuple, list)) else (to, to)
     if len(sides) != 2 or any(type(side) is not int or not 1 <= side <= MOST for side in sides):
         raise RequestError(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import os
 import sys
 import unicodedata
+from pathlib import Path
 from typing import Any, TextIO
 
 ERRORS = "realkit"  # the name of `spelled` as a handler of encoding errors
@@ -34,6 +37,16 @@ def fit(*streams: Any) -> None:
     for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=ERRORS)
+
+
+def close(stream: Any) -> None:
+    """Let what a stream still holds go nowhere: its disk or device takes no more, and Python would
+    try again, and complain, at its end."""
+    with (
+        contextlib.suppress(OSError, ValueError, AttributeError),
+        Path(os.devnull).open("wb") as sink,
+    ):
+        os.dup2(sink.fileno(), stream.fileno())
 
 
 def say(line: str, file: TextIO | None = None) -> None:

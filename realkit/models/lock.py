@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 from realkit.base.errors import RequestError, shown
@@ -143,7 +144,7 @@ class ModelLock:
         return files
 
 
-def lock_model(reference: str) -> ModelLock:
+def lock_model(reference: str | PathLike[str]) -> ModelLock:
     """Resolve a model's references. Reads headers, hashes and configs; loads nothing.
 
     Raises RequestError for an entry that cannot work, and for a reference that cannot be resolved.

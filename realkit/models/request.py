@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
+from realkit.base.door import whole
 from realkit.base.errors import RequestError, problem, shown
 from realkit.catalog.lookup import find
 from realkit.catalog.suites import words
@@ -56,6 +58,7 @@ def _sides(value: Any) -> Any:
         if not sides:
             raise ValueError("expected pixels, such as 512 or 768x1024")
         return int(sides[1]), int(sides[2] or sides[1])
+    value = whole(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value, value
     return tuple(value) if isinstance(value, list) else value
@@ -71,7 +74,8 @@ def _text(value: str) -> str:
 
 
 Text = Annotated[StrictStr, AfterValidator(_text)]
-Multiple8 = Annotated[StrictInt, Field(ge=64, le=8192, multiple_of=8)]
+Whole = Annotated[StrictInt, BeforeValidator(whole)]
+Multiple8 = Annotated[Whole, Field(ge=64, le=8192, multiple_of=8)]
 
 # The kind of each setting of a request; `size` becomes width and height.
 KINDS: dict[str, Any] = {
@@ -79,13 +83,14 @@ KINDS: dict[str, Any] = {
     "sampler": StrictStr,
     "prompt": Annotated[Text, AfterValidator(words)],
     "negative": Text,
-    "seed": Annotated[StrictInt, Field(ge=0, lt=2**63)],
-    "steps": Annotated[StrictInt, Field(ge=1, le=10_000)],
+    "seed": Annotated[Whole, Field(ge=0, lt=2**63)],
+    "steps": Annotated[Whole, Field(ge=1, le=10_000)],
     "guidance": Annotated[FiniteFloat, Field(strict=True, ge=0, le=100)],
     "size": Annotated[tuple[Multiple8, Multiple8], BeforeValidator(_sides)],
     "dtype": Literal["float32", "float16", "bfloat16"],
 }
 OPEN = {"sampler", "negative", "steps", "guidance", "size", "dtype"}  # None: the model's advice
+FILES = ("model", "upscaler")  # settings that a path may name
 _ADAPTERS = {setting: TypeAdapter(kind) for setting, kind in KINDS.items()}
 
 
@@ -97,6 +102,8 @@ def checked(setting: str, value: Any, adapter: TypeAdapter[Any] | None = None) -
     """
     if value is None and setting in OPEN:
         return None
+    if setting in FILES and isinstance(value, PathLike):
+        value = fspath(value)
     try:
         value = (adapter or _ADAPTERS[setting]).validate_python(value)
     except ValidationError as error:

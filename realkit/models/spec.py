@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from os import PathLike, fspath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat
@@ -98,13 +99,14 @@ class ModelSpec(Spec):
 MODELS: Table[ModelSpec] = Table("model", ModelSpec)
 
 
-def identify(name: str) -> tuple[str, ModelSpec]:
+def identify(name: str | PathLike[str]) -> tuple[str, ModelSpec]:
     """The name and entry of a catalogue model, or of any other reference.
 
     A catalogue name comes back as the table spells it, another reference as itself. A repository,
     file or version of a catalogued model has that model's settings. Raises RequestError for an
     unknown name, a secret, or settings that no request could use.
     """
+    name = fspath(name) if isinstance(name, PathLike) else name
     if not isinstance(name, str):
         return find(MODELS, name), ModelSpec(source="")  # raises
     if credentials.holds_secret(name):

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from realkit.base.door import door, worded
 from realkit.base.errors import RequestError, shown
 from realkit.base.pictures import opened
+from realkit.base.suggest import fold, instead
 from realkit.catalog.lookup import find
 from realkit.samplers.build import KIND_NAMES, build
 from realkit.samplers.noise import SOURCES
 from realkit.samplers.sigmas import karras
 from realkit.samplers.solvers import SOLVERS
-from realkit.samplers.table import SAMPLERS, Sampler
+from realkit.samplers.table import LABELS, SAMPLERS, Sampler
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,8 +207,13 @@ def order(steps: Sequence[int], errors: Sequence[float]) -> float:
 
 @door
 def with_schedule(name: str, schedule: str) -> str:
-    """The table's name of a sampler with a schedule ("Karras"), or without where it has none."""
+    """The table's name of a sampler with a schedule ("Karras"), or without where the sampler has
+    no such one. Raises RequestError for a schedule that no sampler has."""
     name = find(SAMPLERS, name)
+    known = dict.fromkeys(LABELS.get(spec.schedule, spec.schedule) for spec in SAMPLERS.values())
+    if not isinstance(schedule, str) or fold(schedule) not in map(fold, ("uniform", *known)):
+        end = instead(schedule, filter(None, known))
+        raise RequestError(f"Unknown schedule {shown(schedule)}{end}")
     try:
         return find(SAMPLERS, f"{name} {schedule}")
     except RequestError:
@@ -215,7 +221,7 @@ def with_schedule(name: str, schedule: str) -> str:
 
 
 @door
-def converge(samplers: list[str], window: list[int], points: int = 64) -> pd.DataFrame:
+def converge(samplers: str | list[str], window: int | list[int], points: int = 64) -> pd.DataFrame:
     """One line a sampler and number of steps: sampler, steps, calls, error, spread_error.
 
     `error` is `error()` against a ten times finer run, in the mixture's own units. `spread_error`
@@ -225,6 +231,8 @@ def converge(samplers: list[str], window: list[int], points: int = 64) -> pd.Dat
     import pandas as pd
 
     rows = []
+    samplers = [samplers] if isinstance(samplers, str) else samplers
+    window = [window] if isinstance(window, int) else window
     if not window or not samplers:
         raise RequestError("Nothing to run: expected samplers, and a window such as [8, 16, 32]")
     for name in samplers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    StrictInt,
     StrictStr,
     Tag,
     TypeAdapter,
@@ -23,7 +22,7 @@ from pydantic import (
 )
 
 from realkit.base import yaml_core
-from realkit.base.door import plain
+from realkit.base.door import check_listed, plain, whole
 from realkit.base.errors import RequestError, one_line, shown
 from realkit.base.files import yaml_file
 from realkit.base.suggest import instead
@@ -40,7 +39,7 @@ from realkit.sweeps.prompts import expanded_prompts
 from realkit.upscalers.chain import Chain, canonical
 from realkit.upscalers.settings import Settings, Strength
 
-Side = Annotated[StrictInt, Field(ge=1, le=32_768)]
+Side = Annotated[request.Whole, Field(ge=1, le=32_768)]
 Pair = Annotated[tuple[Side, Side], BeforeValidator(tuple)]
 Target = Annotated[
     Annotated[Side, Tag("side")] | Annotated[Pair, Tag("pair")],
@@ -229,6 +228,7 @@ def _axis(axis: str, value: Any) -> list[Any]:
         return _names(axis, value, SCORERS, check_scorer)
     if axis == "encoders":
         return _names(axis, value, ENCODERS, engine_of)
+    value = whole(value) if axis in ("seeds", "size", "target") else value
     values = _listed(axis, value)
     if axis == "seeds" and type(value) is int:
         if not 1 <= value <= 100_000:
@@ -267,8 +267,7 @@ def _names(axis: str, value: Any, table: Table[Any], check: Callable[[str], obje
 def _listed(axis: str, value: Any) -> list[Any]:
     if isinstance(value, (str, bytes, bytearray, Path, Mapping)) or not isinstance(value, Iterable):
         return [value]
-    if isinstance(value, Set):
-        raise RequestError(f"{axis} {shown(value)}: a set has no order, expected a list")
+    check_listed(axis, value, AXES.get(axis, "name"))
     values = list(itertools.islice(value, MOST_CELLS + 1))  # an iterator may have no end
     if len(values) > MOST_CELLS:
         raise RequestError(f"{axis} has more than {MOST_CELLS:,} values: make it shorter")

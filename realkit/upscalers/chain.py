@@ -147,7 +147,12 @@ def canonical(name: str | Path) -> str:
 
 def _part(name: str) -> Part:
     prefix, _, rest = name.partition(":")
-    if prefix in ENGINES and ENGINES[prefix].instead_of:
+    if prefix in ENGINES and ENGINES[prefix].instead_of and prefix != name:
+        if not rest.strip():
+            raise RequestError(
+                f"Upscaler {name!r}: expected the name of an upscaler after the colon. Did you mean"
+                f" '{prefix}:{find(UPSCALERS, prefix)}'?"
+            )
         return _run_by(prefix, _part(rest.strip()))
     if credentials.holds_secret(name):
         raise RequestError(

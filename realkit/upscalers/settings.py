@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, FiniteFloat, StrictInt, StrictStr, TypeAdapter
+from pydantic import BeforeValidator, Field, FiniteFloat, StrictStr, TypeAdapter
 
 from realkit.base.errors import RequestError
 from realkit.base.suggest import instead
@@ -32,21 +32,23 @@ class Settings(Spec):
 
     prompt: StrictStr | None = None
     negative: StrictStr | None = None
-    seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[request.Whole, Field(ge=0, lt=2**63)] = 0
     model: StrictStr | None = None  # that redraws
     strength: Strength = 0.3
-    steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None  # not 1000: steps have offsets
+    steps: Annotated[request.Whole, Field(ge=1, le=999)] | None = (
+        None  # not 1000: steps have offsets
+    )
     guidance: Annotated[FiniteFloat, Field(strict=True, ge=0, le=100)] | None = None
     sampler: StrictStr | None = None
     # Noise added to what stable-diffusion-x4-upscaler sees, as a step of its schedule.
-    noise_level: Annotated[StrictInt, Field(ge=0, le=350)] = 20
+    noise_level: Annotated[request.Whole, Field(ge=0, le=350)] = 20
     # CodeFormer's fidelity: 1 is faithful to the picture, 0 to faces in general.
     weight: Annotated[FiniteFloat, Field(strict=True, ge=0, le=1)] = 0.5
     # For each face five (x, y), in the order of faces.TEMPLATE.
     landmarks: Annotated[list[Any], BeforeValidator(_points)] | None = None
-    tile: Annotated[StrictInt, Field(ge=16)] | None = None
-    overlap: Annotated[StrictInt, Field(ge=0, le=512)] | None = None
-    pre_pad: Annotated[StrictInt, Field(ge=0, le=64)] | None = None
+    tile: Annotated[request.Whole, Field(ge=16)] | None = None
+    overlap: Annotated[request.Whole, Field(ge=0, le=512)] | None = None
+    pre_pad: Annotated[request.Whole, Field(ge=0, le=64)] | None = None
 
 
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {

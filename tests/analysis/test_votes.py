@@ -14,6 +14,7 @@ from PIL import Image
 import realkit as rk
 from realkit.analysis.davidson import strengths
 from realkit.analysis.trials import picture_id, trials
+from realkit.analysis.vote_page import write
 from realkit.analysis.vote_widget import vote
 from realkit.analysis.votes import agreement
 from realkit.apps.cli.main import main
@@ -223,6 +224,18 @@ def test_the_page_votes_by_keys_and_its_file_merges(folder, tmp_path):
     ]  # fmt: skip
     assert found["name"] == "votes-ana.jsonl" and found["progress"] == "4 of 4"
     assert Store(folder).merge_votes([tmp_path / "votes-ana.jsonl"]) == 3
+
+
+def test_a_page_replaces_a_page_of_votes_and_nothing_else(folder, tmp_path):
+    out = tmp_path / "mine.html"
+    out.write_text("<!doctype html><title>My page</title>")
+    done = CliRunner().invoke(main, ["vote", str(folder), "--out", str(out)])
+    assert done.exit_code == 2 and "is no page of votes" in done.stderr
+    with pytest.raises(ValueError, match="is no page of votes"):
+        write(folder, ["sampler"], out)
+    assert "My page" in out.read_text()
+    for _ in range(2):
+        write(folder, ["sampler"], tmp_path / "vote.html")
 
 
 def test_photographs_are_an_arm_of_their_own(folder, tmp_path):

@@ -1,13 +1,18 @@
+import errno
+import os
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import realkit as rk
+from realkit.apps.cli.files import check_derived
 from realkit.apps.cli.main import main
+from realkit.base.errors import unforeseen
 from realkit.models import loading
 from realkit.runs import loop
 from realkit.runs.store import Store
@@ -177,6 +182,43 @@ def test_a_picture_that_cannot_be_written_is_refused_before_any_work(
 def test_a_table_is_not_written_over_a_folder(tmp_path):
     code, _, error = call("table", tmp_path, "--parquet", tmp_path)
     assert code == 2 and "it is a folder" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("rows.jsonl", "ends in .parquet"), ("a.png", "ends in"), ("a.parquet", "is no .parquet")],
+)
+def test_a_table_replaces_nothing_but_a_table(tmp_path, name, says):
+    (tmp_path / name).write_bytes(b"the only truth")
+    code, _, error = call("table", tmp_path, "--parquet", tmp_path / name)
+    assert code == 2 and says in error and error.count("\n") == 1
+    assert (tmp_path / name).read_bytes() == b"the only truth"
+    check_derived(tmp_path / "new.parquet", ".parquet", b"PAR1")
+    (tmp_path / "old.parquet").write_bytes(b"PAR1 and more")
+    check_derived(tmp_path / "old.parquet", ".parquet", b"PAR1")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is Linux's")
+def test_a_full_disk_behind_the_output_is_one_line():
+    command = [sys.executable, "-m", "realkit", "list", "prompts"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "realkit: Cannot write the output: No space left on device\n"
+
+
+def test_what_the_system_refuses_is_no_fault_of_the_kit():
+    said = str(unforeseen("table", OSError(errno.ENOSPC, "No space left on device")))
+    assert said.startswith("table: No space left on device.") and "fault" not in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_without_a_writer_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "sweep.yaml")
+    code, _, error = call("plan", tmp_path / "sweep.yaml")
+    assert code == 2 and "it is a pipe" in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match="it is a pipe"):
+        rk.Sweep.from_yaml(tmp_path / "sweep.yaml")
 
 
 @pytest.mark.parametrize("size", ["²", "9" * 5000, "x", "512x", "-8"])

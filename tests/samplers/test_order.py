@@ -108,3 +108,19 @@ def test_an_adaptive_sampler_keeps_its_tolerance():
         < 0.05
         > benchmark.error(loose.points, true.points)
     )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [("Karas", "Did you mean 'Karras'"), ("nope", "expected one of Karras"), (3, "schedule 3")],
+)
+def test_a_schedule_that_no_sampler_has_is_refused(schedule, says):
+    with pytest.raises(ValueError, match=says):
+        benchmark.with_schedule("Euler", schedule)
+    assert benchmark.with_schedule("euler", "uniform") == "Euler"
+
+
+def test_one_sampler_and_one_number_of_steps_are_lists_of_one():
+    table = benchmark.converge("euler", 4, points=4)
+    assert list(table.sampler) == ["Euler"] and list(table.steps) == [4]
+    assert table.equals(benchmark.converge(["Euler"], [4], points=4))

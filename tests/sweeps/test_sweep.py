@@ -1,11 +1,15 @@
 import json
 import math
 import time
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import realkit as rk
 from realkit.models.lock import lock_model
+from realkit.models.spec import identify
 from realkit.sweeps import ids
 
 GOOD = dict(models="rehearsal/base", prompts="a red cube")
@@ -375,3 +379,36 @@ def test_a_sweep_that_its_own_file_could_not_hold_is_refused(tmp_path, monkeypat
     with pytest.raises(rk.RequestError, match="lists 311 values, and a sweep file holds 400"):
         rk.Sweep(models="rehearsal/base", prompts=[f"cube {number}" for number in range(300)])
     assert len(rk.Sweep(models="rehearsal/base", prompts="a", seeds=100_000).seeds) == 100_000
+
+
+def test_whole_floats_are_the_whole_numbers_that_they_are():
+    common = {"models": "rehearsal/base", "prompts": "a red cube", "upscalers": "lanczos"}
+    floats = {"seeds": 2.0, "steps": [np.float64(20), 4.0], "target": np.float64(128)}
+    given = rk.Sweep(**common, **floats, size=pd.Series([128.0, 64.0]))
+    meant = rk.Sweep(**common, seeds=2, steps=[20, 4], target=128, size=(128, 64))
+    assert given == meant and given.to_yaml() == meant.to_yaml()
+    assert repr(given.cells()) == repr(meant.cells())
+    linked = {"model": "rehearsal/base", "steps": 4.0, "seed": 3.0}
+    cell = rk.Sweep(models=[linked], prompts="a").cells()[0]
+    assert repr((cell.steps, cell.seed)) == "(4, 3)"
+    for name in ("steps", "seeds", "size", "target"):
+        with pytest.raises(ValueError, match=f"{name.removesuffix('s')}.* 20.5"):
+            rk.Sweep(**common, **{name: 20.5})
+
+
+def test_a_table_is_no_list_of_its_columns_names():
+    df = pd.DataFrame({"prompt": ["a red cube"], "seed": [1]})
+    with pytest.raises(ValueError, match=r'prompts is a table: .* such as df\["prompt"\]'):
+        rk.Sweep(models="rehearsal/base", prompts=df)
+    assert rk.Sweep(models="rehearsal/base", prompts=df["prompt"]).prompts == ["a red cube"]
+
+
+def test_a_path_names_a_model_and_an_upscaler_as_its_text_does(tmp_path):
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(b"")
+    given = {"prompts": "a", "target": 64}
+    sweep = rk.Sweep(models=[file, {"model": file}], upscalers=file, **given)
+    assert sweep == rk.Sweep(models=[str(file), {"model": str(file)}], upscalers=str(file), **given)
+    assert identify(file) == identify(str(file))
+    with pytest.raises(ValueError, match=r"Unknown model 'rehearsal-bass'\. Did you mean"):
+        rk.load(Path("rehearsal-bass"))

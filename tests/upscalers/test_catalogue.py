@@ -116,6 +116,12 @@ def test_a_wrong_entry_is_one_line_when_it_is_named(entries, entry, says):
         canonical("mine")
 
 
+def test_an_engine_without_a_name_is_the_entry_of_that_name_or_suggests_one():
+    assert canonical("realesrgan") == "realesrgan-x4plus"
+    with pytest.raises(ValueError, match=r"'realesrgan:': .* mean 'realesrgan:realesrgan-x4plus"):
+        canonical("realesrgan:")
+
+
 def test_an_entry_uses_settings_that_there_are():
     with pytest.raises(ValueError, match=r"'wieght'. Did you mean 'weight'.? Expected some"):
         Upscaler(engine="faces", uses=("wieght",))

@@ -52,6 +52,24 @@ def check_writable(path: Path, *suffixes: str) -> None:
         raise RequestError(f"{where}: {error.strerror}. Give another folder") from error
 
 
+def check_derived(path: Path, suffix: str, magic: bytes) -> None:
+    """Raise RequestError where `path` cannot be written, does not end in `suffix`, or is a file
+    that does not begin with `magic`, as what the kit replaces there would."""
+    check_writable(path, suffix)
+    if path.exists() and not _begins(path, magic):
+        raise RequestError(
+            f"Cannot write {str(path)!r}: it exists, and is no {suffix} file. Give another name"
+        )
+
+
+def _begins(path: Path, magic: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
+
+
 def unused(path: Path, given: bool) -> Path:
     """A path that no file has yet: `path`, else, where a person did not give it, the same name with
     a number. Raises RequestError for an existing file that a person gave: nothing is overwritten.

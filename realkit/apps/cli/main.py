@@ -3,6 +3,7 @@ that this machine cannot make pictures; 2 the request was wrong, and nothing was
 
 from __future__ import annotations
 
+import errno
 import itertools
 import re
 import sys
@@ -25,6 +26,9 @@ from realkit.base.errors import RequestError, RunError, unforeseen
 from realkit.base.suggest import did_you_mean, fold, near, question
 from realkit.base.version import __version__
 
+# Why the system refuses what a command prints, where it names no file.
+OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
 
 class _Group(click.Group):
     """Words every error of a request in one line, click's too, and sets the exit code."""
@@ -44,6 +48,13 @@ class _Group(click.Group):
         except click.Abort:
             click.echo("realkit: stopped. What is done is kept: run again to resume", err=True)
             sys.exit(130)
+        except OSError as error:
+            refused = error.filename is None and error.errno in OUTPUT
+            said = f"Cannot write the output: {error.strerror}" if refused else ""
+            click.echo(f"realkit: {said or unforeseen('the command', error)}", err=True)
+            if refused:
+                terminal.close(sys.stdout)
+            sys.exit(1)
         except Exception as error:
             click.echo(f"realkit: {unforeseen('the command', error)}", err=True)
             sys.exit(1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from realkit.apps.cli.files import PATH, check_writable
+from realkit.apps.cli.files import PATH, check_derived
 from realkit.base.errors import RequestError, shown
 from realkit.base.files import write_atomically
 from realkit.base.spreadsheets import to_csv
@@ -26,7 +26,7 @@ Line = tuple[object, ...]
 @click.command()
 @click.argument("folder", type=PATH)
 @click.option("--csv", is_flag=True, help="Write the whole table as CSV to standard output.")
-@click.option("--parquet", type=PATH, help="Write the whole table to this file.")
+@click.option("--parquet", type=PATH, help="Write the whole table to this .parquet file.")
 @click.option("--by", help="Group it by these columns, such as model,sampler.")
 def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None:
     """Show the table of a results folder."""
@@ -36,7 +36,7 @@ def table(folder: Path, csv: bool, parquet: Path | None, by: str | None) -> None
     if parquet and csv:
         raise RequestError("--csv and --parquet: give one of them")
     if parquet:
-        check_writable(parquet)
+        check_derived(parquet, ".parquet", b"PAR1")
     frame = read(folder).table()
     if by:
         from realkit.analysis.aggregate import aggregate
