@@ -116,6 +116,34 @@ def check_picture(image: object) -> None:
         image.load()
 
 
+def misread(image: Image) -> list[str]:
+    """Names in a picture's `info` whose values are none that Pillow can work with: it keeps a PNG's
+    texts there too, whatever their names."""
+    names = []
+    if not isinstance(image.info.get("icc_profile", b""), (bytes, bytearray, type(None))):
+        names.append("icc_profile")
+    if "transparency" not in image.info:
+        return names
+    value = image.info["transparency"]
+    try:
+        if isinstance(value, str) or (image.mode.startswith("I") and type(value) is not int):
+            raise TypeError(value)
+        image.crop((0, 0, 1, 1)).convert("RGBA")
+    except Exception:  # by the mode and the value: TypeError, ValueError, Pillow's own
+        names.append("transparency")
+    return names
+
+
+def sound(image: Image) -> Image:
+    """The picture without what is `misread`."""
+    names = misread(image)
+    if names:
+        image = image.copy()
+        for name in names:
+            del image.info[name]
+    return image
+
+
 def plain(image: Image) -> Image:
     """A picture as people see it: upright, in 8-bit sRGB, RGB or RGBA where it has transparency.
 
@@ -157,7 +185,7 @@ def _of_8_bits(image: Image) -> Image:
             "A picture of floating-point numbers has no known white: expected 8 or 16 bits a"
             " channel, scale it first"
         )
-    image = upright(image)
+    image = upright(sound(image))
     if image.mode in ("La", "RGBa"):  # premultiplied by transparency
         image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):
