@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -82,6 +82,9 @@ def read(path: str | Path) -> Image:
     if not exists:
         raise RequestError(f"No picture at {shown(str(path))}")
     with opened(file) as image:
+        if frames(image) != 1:  # Pillow reads the EXIF of a TIFF of many pages later, from its file
+            with suppress(Exception):  # damaged: whoever asks for it is told
+                image.getexif().tobytes()
         return image
 
 
