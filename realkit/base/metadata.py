@@ -17,7 +17,7 @@ from realkit.base import exif as exifs
 from realkit.base import infotext, spelling
 from realkit.base.errors import one_line, shown
 from realkit.base.exif import ASCII, MAIN, PRIVATE, UNDEFINED, Block
-from realkit.base.pictures import frames
+from realkit.base.pictures import frames, misread
 from realkit.base.warn import warn_once
 
 if TYPE_CHECKING:
@@ -82,13 +82,17 @@ class Metadata:
 
 def of(image: Image) -> Metadata:
     """What a picture in memory says of itself, wherever it was read or made."""
-    info = image.info
+    info: dict[Any, Any] = dict(image.info)
+    wrong = []
+    for name in misread(image):
+        wrong.append(f"its {name} {shown(info.pop(name))}, of another kind than Pillow's")
     texts = {}
     for name, value in info.items():
         if isinstance(name, str) and isinstance(value, str) and name not in NO_TEXT:
             spelled = spelling.name_of(name)
             texts[name if spelled in info else spelled] = str(value)
     block, lost = _block(image)
+    lost += wrong
     for name, text in _texts(block).items():
         if texts.setdefault(name, text) != text:
             lost = [*lost, f"its EXIF's text {shown(name)}, beside another text of that name"]

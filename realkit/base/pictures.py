@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -82,6 +82,9 @@ def read(path: str | Path) -> Image:
     if not exists:
         raise RequestError(f"No picture at {shown(str(path))}")
     with opened(file) as image:
+        if frames(image) != 1:  # Pillow reads the EXIF of a TIFF of many pages later, from its file
+            with suppress(Exception):  # damaged: whoever asks for it is told
+                image.getexif().tobytes()
         return image
 
 
@@ -114,6 +117,34 @@ def check_picture(image: object) -> None:
         )
     with reading("The picture's pixels cannot be read, was its file closed?"):
         image.load()
+
+
+def misread(image: Image) -> list[str]:
+    """Names in a picture's `info` whose values are none that Pillow can work with: it keeps a PNG's
+    texts there too, whatever their names."""
+    names = []
+    if not isinstance(image.info.get("icc_profile", b""), (bytes, bytearray, type(None))):
+        names.append("icc_profile")
+    if "transparency" not in image.info:
+        return names
+    value = image.info["transparency"]
+    try:
+        if isinstance(value, str) or (image.mode.startswith("I") and type(value) is not int):
+            raise TypeError(value)
+        image.crop((0, 0, 1, 1)).convert("RGBA")
+    except Exception:  # by the mode and the value: TypeError, ValueError, Pillow's own
+        names.append("transparency")
+    return names
+
+
+def sound(image: Image) -> Image:
+    """The picture without what is `misread`."""
+    names = misread(image)
+    if names:
+        image = image.copy()
+        for name in names:
+            del image.info[name]
+    return image
 
 
 def plain(image: Image) -> Image:
@@ -157,7 +188,7 @@ def _of_8_bits(image: Image) -> Image:
             "A picture of floating-point numbers has no known white: expected 8 or 16 bits a"
             " channel, scale it first"
         )
-    image = upright(image)
+    image = upright(sound(image))
     if image.mode in ("La", "RGBa"):  # premultiplied by transparency
         image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):

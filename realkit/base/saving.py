@@ -107,7 +107,7 @@ def encoded(image: Image, kind: str, quality: int = QUALITY) -> bytes:
     about = metadata.of(image)
     metadata.say_lost(about)
     with pictures.reading("The picture cannot be written"):
-        image, about = _fitting(image, about, kind)
+        image, about = _fitting(pictures.sound(image), about, kind)
         if kind == "PNG":
             return metadata.png(image, about)
         write = metadata.jpeg if kind == "JPEG" else metadata.webp

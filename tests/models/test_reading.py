@@ -19,6 +19,7 @@ from sd_parsers.data import Generators
 
 import realkit as rk
 from realkit.apps.cli.main import main
+from realkit.base import metadata
 from realkit.base.version import __version__
 from tests import picture_files as files
 
@@ -305,3 +306,17 @@ def test_a_workflow_of_other_forms_has_its_nodes_counted(nodes, count, tmp_path)
     path.write_bytes(files.png_of({"workflow": json.dumps({"nodes": nodes})}))
     called = CliRunner().invoke(main, ["info", str(path)])
     assert called.exit_code == 0 and f"ComfyUI's workflow: {count} nodes" in called.output
+
+
+def test_a_tiff_of_many_pages_keeps_its_exif(tmp_path):
+    tags = Image.Exif()
+    tags[0x010F] = "Canon"
+    tags.get_ifd(0x8769)[0x9003] = "2026:11:29 12:00:00"
+    tags[0x8769] = tags.get_ifd(0x8769)
+    path = tmp_path / "a.tiff"
+    pages = [files.gradient()]
+    path.write_bytes(files.file("tiff", exif=tags, save_all=True, append_images=pages))
+    about = rk.info(path)
+    assert about["exif"] == {"Make": "Canon", "DateTimeOriginal": "2026:11:29 12:00:00"}
+    assert about["lost"] == ["its other frames"]
+    assert metadata.of(rk.upscale(path, "lanczos", 80)).exif.text(0x010F) == "Canon"

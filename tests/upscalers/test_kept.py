@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 import realkit as rk
 from realkit.apps.cli.main import main
 from realkit.base import exif, metadata
+from realkit.base.warn import warn_once
 from realkit.upscalers import faces, upscale
 from realkit.upscalers.engines import ENGINES
 from realkit.upscalers.table import UPSCALERS, Upscaler
@@ -167,3 +168,38 @@ def test_no_picture_at_a_path_is_one_line(tmp_path):
             with pytest.raises(rk.RequestError, match=says) as error:
                 read(path)
             assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["transparency", "icc_profile"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I"])
+def test_what_pillow_cannot_work_with_is_a_said_loss(name, mode, tmp_path, capsys):
+    warn_once.cache_clear()
+    image = files.gradient().convert(mode)
+    image.info[name] = "x"
+    assert rk.info(image)["lost"] == [f"its {name} 'x', of another kind than Pillow's"]
+    large = rk.upscale(image, "lanczos", 80)
+    assert f"loses its {name} 'x'" in capsys.readouterr().err
+    for ending in ("png", "jpg", "webp"):
+        for number, picture in enumerate((image, large)):
+            path = rk.save(picture, tmp_path / f"{number}.{ending}")
+            assert name not in rk.info(path).get("texts", {})
+    assert image.info[name] == "x"
+
+
+@pytest.mark.parametrize(
+    ("mode", "value"), [("RGB", (300, 0)), ("P", 5.5), ("L", None), ("I", "x"), ("RGB", 0.0)]
+)
+def test_another_transparency_is_a_said_loss(mode, value):
+    image = files.gradient().convert(mode)
+    image.info["transparency"] = value
+    assert "its transparency" in rk.info(image)["lost"][0]
+    assert rk.upscale(image, "lanczos", 80).mode == "RGB"
+
+
+def test_a_texts_name_that_pillow_uses_otherwise_is_a_said_loss(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(files.png_of({"transparency": "x", "icc_profile": "y", "Title": "z"}))
+    about = rk.info(path)
+    assert about["texts"] == {"Title": "z"} and len(about["lost"]) == 2
+    large = rk.upscale(path, "lanczos", 80)
+    assert large.mode == "RGB" and large.info["Title"] == "z"
