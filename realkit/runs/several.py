@@ -70,7 +70,7 @@ class Several(Store):
         _refuse()
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, page: str = "") -> Iterator[None]:
         _refuse()
         yield
 

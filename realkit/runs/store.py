@@ -19,6 +19,16 @@ from realkit.runs.records import CELL, LOOK, ROW, RUN, VOTE
 
 Row = dict[str, Any]
 LOCK, VOTING = ".lock", ".votes.lock"
+# Files by which a results folder is known, and those that every run writes anew.
+OURS = (
+    "cells.jsonl",
+    "rows.jsonl",
+    "runs.jsonl",
+    "votes.jsonl",
+    "entries.jsonl",
+    "sweep.lock.json",
+)
+TABLES = ("table.csv", "table.parquet")
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, https://www.w3.org/TR/png/#11IEND
 
 
@@ -150,9 +160,11 @@ class Store:
         self.put(self.folder / name, text.encode())
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the folder for one writer. Raises RequestError where it cannot be written, or where
-        another run holds it."""
+    def writing(self, page: str = "sweep.yaml") -> Iterator[None]:
+        """Hold the folder for one writer, who writes `page` and TABLES anew. Raises RequestError
+        where it cannot be written, where another run holds it, and where it is no results folder
+        and has such a file."""
+        self._check_own(page)
         # The system's lock: it is released whenever the process ends, however it ends.
         lock = FileLock(self.folder / LOCK, timeout=0)
         try:
@@ -175,6 +187,17 @@ class Store:
         finally:
             self._held = None
             lock.release()
+
+    def _check_own(self, page: str) -> None:
+        """Raise RequestError for a folder of someone else's, where a file would be replaced."""
+        if any((self.folder / name).exists() for name in OURS):
+            return
+        for name in (page, *TABLES):
+            if (self.folder / name).exists():
+                raise RequestError(
+                    f"{str(self.folder)!r} is no results folder, and its {name!r} would be"
+                    " replaced: give another folder"
+                )
 
 
 def vote_key(vote: dict[str, Any]) -> tuple[Any, ...]:

@@ -198,6 +198,25 @@ def test_a_table_replaces_nothing_but_a_table(tmp_path, name, says):
     check_derived(tmp_path / "old.parquet", ".parquet", b"PAR1")
 
 
+@pytest.mark.parametrize("name", ["sweep.yaml", "table.csv", "table.parquet"])
+def test_a_run_replaces_no_file_of_a_folder_that_is_not_its_own(tmp_path, name):
+    (tmp_path / name).write_text(GOOD)
+    (tmp_path / "s.yml").write_text(GOOD)
+    code, _, error = call("run", tmp_path / "s.yml", "--out", tmp_path)
+    assert code == 2 and "would be replaced" in error and error.count("\n") == 1
+    assert (tmp_path / name).read_text() == GOOD
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "s.yml"])
+    (tmp_path / "index.html").write_text("mine")
+    with (
+        pytest.raises(ValueError, match="would be replaced"),
+        Store(tmp_path).writing("index.html"),
+    ):
+        pass
+    (tmp_path / "runs.jsonl").touch()
+    with Store(tmp_path).writing():
+        pass
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is Linux's")
 def test_a_full_disk_behind_the_output_is_one_line():
     command = [sys.executable, "-m", "realkit", "list", "prompts"]

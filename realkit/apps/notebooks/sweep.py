@@ -54,7 +54,8 @@ def sweep_notebooks(
     entries, stop, end = read_entries(file), Stop(budget, until), Stop(budget, until)
     store = Store(out)
     ledger = Lines(store.folder / "entries.jsonl", RECORD)
-    with store.writing(), stop.listening():
+    with store.writing("index.html"), stop.listening():
+        ledger.append([])  # the folder is known by it
         _execute_pending(entries, store, ledger, stop, end)
         last = {record["id"]: record for record in ledger.read()}
         pending = {"status": "pending", "reason": "not begun"}
