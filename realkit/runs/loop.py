@@ -25,7 +25,7 @@ from realkit.runs.folder import Run
 from realkit.runs.jobs import SOURCES, FileKey, Files, Job, Kit, Planned, Stage, Stored, sha256
 from realkit.runs.locks import Locks
 from realkit.runs.pending import pending
-from realkit.runs.plan import known_cells, lock_sweep, planned_cells, whole
+from realkit.runs.plan import known_cells, lock_sweep, page_of, planned_cells, whole
 from realkit.runs.records import FILED
 from realkit.runs.rounds import Race, Rounds
 from realkit.runs.stages import stages
@@ -59,8 +59,7 @@ def run(
     sweep, stop, workers = sweep_of(sweep), Stop(budget, until), choose.engine_for(engine)
     if batch is not None and (type(batch) is not int or batch < 1):
         raise RequestError(f"batch {batch!r}: expected a whole number of images from 1 on")
-    sources = _attached(attach)
-    store = Store(out)
+    sources, store = _attached(attach), Store(out)
     locks = lock_sweep(sweep, store)
     cells = sweep.cells(locks.specs)
     check_pictures(cells)
@@ -70,7 +69,8 @@ def run(
     for line in notices.unread(cells, locks.models, kit.scorers):
         print(line, file=sys.stderr)
     rounds = Rounds(race, cells, locks.specs, store) if race else None
-    with store.writing(), stop.listening(), contextlib.closing(workers):
+    page = page_of(sweep, store)
+    with store.writing(page), stop.listening(), contextlib.closing(workers):
         again = not (sources or race or batch or device or rung or sweep.photographs)
         planned = _finished(cells, locks, kit, store) if again else []
         name, machine = _new_name(), dict[str, Any]()
@@ -86,7 +86,8 @@ def run(
         if rounds:
             record["asked"]["race"] = rounds.name
         store.runs.append([record])
-        store.write_text("sweep.yaml", sweep.to_yaml())
+        if page:
+            store.write_text(page, sweep.to_yaml())
         do = partial(_do_stages, kit, store=store, workers=workers, stop=stop)
         if rounds:
             rounds.run(planned, do, stop, name)

@@ -13,7 +13,7 @@ from realkit.models.lock import lock_model
 from realkit.models.spec import ModelSpec
 from realkit.runs.jobs import Planned
 from realkit.runs.locks import Locks, read_locks, write_locks
-from realkit.runs.store import Store
+from realkit.runs.store import SWEEP, Store
 from realkit.samplers.table import SAMPLERS
 from realkit.scorers.encoders import lock_encoder
 from realkit.scorers.score import lock_scorer
@@ -58,9 +58,20 @@ def lock_sweep(sweep: Sweep, store: Store, keep: bool = True) -> Locks:
         photographs.check_apart(folder, store.folder)
         locks.photographs[folder] = photographs.lock(folder, locks.photographs.get(folder))
     if keep and locks.to_json() != before:
-        with store.writing():
+        with store.writing(page_of(sweep, store)):
             write_locks(store, locks)
     return locks
+
+
+def page_of(sweep: Sweep, store: Store) -> str:
+    """The sweep file that a run writes: SWEEP, or "" where the folder's means the same, which stays
+    as a person wrote it."""
+    path = store.folder / SWEEP
+    try:
+        same = path.is_file() and Sweep.from_yaml(path).to_yaml() == sweep.to_yaml()
+    except RequestError:
+        same = False
+    return "" if same else SWEEP
 
 
 def foreseen(sweep: str | Path, folder: Path | None) -> str:

@@ -28,6 +28,7 @@ OURS = (
     "entries.jsonl",
     "sweep.lock.json",
 )
+SWEEP = "sweep.yaml"
 TABLES = ("table.csv", "table.parquet")
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, https://www.w3.org/TR/png/#11IEND
 
@@ -160,10 +161,10 @@ class Store:
         self.put(self.folder / name, text.encode())
 
     @contextmanager
-    def writing(self, page: str = "sweep.yaml") -> Iterator[None]:
-        """Hold the folder for one writer, who writes `page` and TABLES anew. Raises RequestError
-        where it cannot be written, where another run holds it, and where it is no results folder
-        and has such a file."""
+    def writing(self, page: str = SWEEP) -> Iterator[None]:
+        """Hold the folder for one writer, who writes `page`, if any, and TABLES anew. Raises
+        RequestError where it cannot be written, where another run holds it, and where it is no
+        results folder and has such a file."""
         self._check_own(page)
         # The system's lock: it is released whenever the process ends, however it ends.
         lock = FileLock(self.folder / LOCK, timeout=0)
@@ -193,7 +194,7 @@ class Store:
         if any((self.folder / name).exists() for name in OURS):
             return
         for name in (page, *TABLES):
-            if (self.folder / name).exists():
+            if name and (self.folder / name).exists():
                 raise RequestError(
                     f"{str(self.folder)!r} is no results folder, and its {name!r} would be"
                     " replaced: give another folder"

@@ -200,11 +200,12 @@ def test_a_table_replaces_nothing_but_a_table(tmp_path, name, says):
 
 @pytest.mark.parametrize("name", ["sweep.yaml", "table.csv", "table.parquet"])
 def test_a_run_replaces_no_file_of_a_folder_that_is_not_its_own(tmp_path, name):
-    (tmp_path / name).write_text(GOOD)
+    (tmp_path / name).write_text(GOOD.replace("steps: 2", "steps: 3"))
+    before = (tmp_path / name).read_text()
     (tmp_path / "s.yml").write_text(GOOD)
     code, _, error = call("run", tmp_path / "s.yml", "--out", tmp_path)
     assert code == 2 and "would be replaced" in error and error.count("\n") == 1
-    assert (tmp_path / name).read_text() == GOOD
+    assert (tmp_path / name).read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "s.yml"])
     (tmp_path / "index.html").write_text("mine")
     with (
@@ -215,6 +216,14 @@ def test_a_run_replaces_no_file_of_a_folder_that_is_not_its_own(tmp_path, name):
     (tmp_path / "runs.jsonl").touch()
     with Store(tmp_path).writing():
         pass
+
+
+def test_a_sweep_file_in_its_own_results_stays_as_it_was_written(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("# mine\nmodels: rehearsal/base\nprompts: a red cube\nsteps: 1\nsize: 64\n")
+    before = path.read_text()
+    for _ in range(2):
+        assert call("run", path, "--out", tmp_path)[0] == 0 and path.read_text() == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is Linux's")
