@@ -215,7 +215,7 @@ def test_each_stage_begins_on_its_rung_nearest_to_the_one_asked_for(tmp_path):
         assert run.table()[["rung", "decode_rung"]].to_numpy().tolist() == [[denoise, decode]]
     assert ladder.nearest("model-offload", LADDERS["decode"]["cuda"]) == "vae-tiling"
     with pytest.raises(
-        rk.RequestError, match="expected one of resident, vae-tiling, group-offload on a CPU"
+        rk.RequestError, match="Expected one of resident, vae-tiling, group-offload on a CPU"
     ):
         rk.run(
             rk.Sweep(models="rehearsal/base", prompts="a"), tmp_path / "no", rung="model-offload"
