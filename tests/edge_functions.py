@@ -371,7 +371,7 @@ def wings(world: World) -> dict[str, Edge]:
         "laboratory.converge": Edge(
             lab.converge, {"samplers": [["Euler"]], "window": [[2, 4]], "points": [2]}, _frame,
             gate="samplers", trials=_trials(
-                {"samplers": "Euler"}, {"window": None}, {"window": []}, number,
+                {"samplers": 5}, {"window": None}, {"window": []}, number,
                 {"samplers": ["mine"]}
             ),
         ),
