@@ -42,7 +42,7 @@ def merge(source: str | Path, out: str | Path) -> int:
         other.cells.read()
         other.votes.read()
         other.looks.read()
-    with store.writing():
+    with store.writing(""):  # a sweep file that is there stays
         attach.check(folders, versions)
         for other in sources:
             asked.merge(other, store)
