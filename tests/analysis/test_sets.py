@@ -383,9 +383,7 @@ def test_edits_are_those_of_the_definition(folder):
     assert row["leakage"] == pytest.approx(np.mean(moved), abs=1e-2)
     found = rk.compare(table, by="sampler", metric="leakage", within="attribute")
     assert set(found["attribute"]) >= set(EDIT) - {BASE}
-    with pytest.raises(
-        rk.RequestError, match="Suite 'people' has no edits"
-    ):
+    with pytest.raises(rk.RequestError, match="Suite 'people' has no edits"):
         rk.edits(folder, "people")
     with pytest.raises(rk.RequestError, match="no picture of an edit and its base"):
         rk.edits(folder, "people-edits")
