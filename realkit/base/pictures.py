@@ -120,8 +120,8 @@ def check_picture(image: object) -> None:
 
 
 def misread(image: Image) -> list[str]:
-    """Names in a picture's `info` whose values are none that Pillow can work with: it keeps a PNG's
-    texts there too, whatever their names."""
+    """The names in a picture's `info` whose values Pillow cannot use. Pillow keeps a PNG's texts in
+    `info` too, and a text may have any name."""
     names = []
     if not isinstance(image.info.get("icc_profile", b""), (bytes, bytearray, type(None))):
         names.append("icc_profile")
